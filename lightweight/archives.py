@@ -1,0 +1,80 @@
+"""Published data sets come with their checksums: bundled, found under the raw folder, or downloaded into it."""
+
+import hashlib
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from lightweight.errors import InputError
+from lightweight.vision import torchvision
+
+MNIST_MD5 = {  # of the unpacked files; torchvision checks the archives only
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+CLASSES = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}  # in torchvision.datasets
+
+Parts = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def read(name: str, raw: Path) -> tuple[Parts, list[str]]:
+    """uint8 images (N, H, W) or (N, H, W, 3) and int64 labels (N,) by split, and the class names.
+
+    Raises InputError that names a damaged file, or the files to put in place when the download fails.
+    """
+    return _digits() if name == "digits" else _torchvision(name, raw)
+
+
+def _digits() -> tuple[Parts, list[str]]:
+    """1,797 handwritten digits, 8x8 pixels of 17 grey levels (Alpaydin and Kaynak 1998), bundled with scikit-learn."""
+    from sklearn.datasets import load_digits  # only this data set pays for the import
+
+    digits = load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    return {"train": (images, digits.target.astype(np.int64))}, [str(name) for name in digits.target_names]
+
+
+def _torchvision(name: str, raw: Path) -> tuple[Parts, list[str]]:
+    kind = getattr(torchvision("datasets"), CLASSES[name])
+    if name != "cifar10":  # whose files torchvision checks itself
+        _check_idx(raw / kind.__name__ / "raw", MNIST_MD5 if name == "mnist" else dict.fromkeys(MNIST_MD5))
+    try:
+        train, test = (kind(raw, train=train, download=True) for train in (True, False))
+    except (OSError, RuntimeError, EOFError) as error:
+        raise InputError(_what_to_do(name, raw, kind, error)) from None
+    parts = {
+        split: (np.asarray(found.data), np.asarray(found.targets, dtype=np.int64))
+        for split, found in (("train", train), ("test", test))
+    }
+    return parts, [label.split(" - ")[0] for label in train.classes]
+
+
+def _check_idx(folder: Path, checksums: dict[str, str | None]) -> None:
+    """Every IDX file found is as long as its header says and, where its MD5 is known, the very one published."""
+    for name, checksum in checksums.items():
+        path = folder / name
+        if not path.exists():
+            continue
+        content = path.read_bytes()
+        dimensions = content[3] if len(content) > 3 else 0
+        header = 4 + 4 * dimensions
+        if len(content) < header or dimensions not in (1, 3) or content[:3] != b"\0\0\x08":
+            raise InputError(f"{path}: damaged: not an IDX file of bytes; delete it to download it again")
+        shape = struct.unpack(f">{dimensions}I", content[4:header])
+        if len(content) - header != np.prod(shape, dtype=object):
+            held = len(content) - header
+            raise InputError(f"{path}: damaged: holds {held} bytes of {shape}; delete it to download it again")
+        if checksum and hashlib.md5(content, usedforsecurity=False).hexdigest() != checksum:
+            raise InputError(f"{path}: damaged: its MD5 is not {checksum}; delete it to download it again")
+
+
+def _what_to_do(name: str, raw: Path, kind: type, error: Exception) -> str:
+    if name == "cifar10":
+        put = f"{kind.filename} (or {kind.base_folder}/ from it) in {raw}"
+    else:
+        put = f"{', '.join(file for file, _ in kind.resources)} in {raw / kind.__name__ / 'raw'}"
+    reason = " ".join(str(error).split())
+    return f"prepare.dataset = {name!r}: not found and not downloaded ({reason}); put {put}, or use digits"

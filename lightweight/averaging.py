@@ -1,0 +1,50 @@
+"""The average of weights along a constant learning rate generalises better than the last of them.
+
+Stochastic weight averaging (Izmailov et al. 2018), by torch.optim.swa_utils.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from pydantic import Field
+from torch import nn, optim
+from torch.optim.swa_utils import SWALR, AveragedModel
+
+from lightweight.errors import InputError
+from lightweight.params import Params
+
+Row = TypeVar("Row")
+
+
+class SwaParams(Params):
+    start: int | None = Field(ge=1)
+    lr: float = Field(gt=0, le=10)
+    anneal_epochs: int = Field(ge=0, le=10_000)
+
+
+def make_swa_schedule(optimizer: optim.Optimizer, params: SwaParams, steps_per_epoch: int) -> SWALR:
+    """A cosine from the rate of `optimizer` to `params.lr` within `anneal_epochs`, constant from there; per step."""
+    return SWALR(optimizer, swa_lr=params.lr, anneal_epochs=params.anneal_epochs * steps_per_epoch)
+
+
+def remaining_epochs(params: SwaParams, total: int) -> range:
+    """The epochs after `start` up to the budget of the original; none without a start. Raises InputError."""
+    if params.start is None:
+        return range(0)
+    if params.start >= total:
+        raise InputError(f"swa.start = {params.start}: must be less than train.epochs = {total}")
+    return range(params.start + 1, total + 1)
+
+
+def average(model: nn.Module, epochs: Iterable[Row]) -> Iterator[Row]:
+    """Pass on the rows of a training run; at its end `model` holds the mean of its weights after each row.
+
+    BatchNorm statistics are those of the last weights, not of the mean: re-estimate them. A run without rows
+    leaves the model as it is.
+    """
+    averaged = AveragedModel(model)
+    for row in epochs:
+        averaged.update_parameters(model)
+        yield row
+    if averaged.n_averaged:
+        model.load_state_dict(averaged.module.state_dict())

@@ -1,0 +1,28 @@
+"""BatchNorm statistics fit the weights again after these were averaged or pruned; nothing else changes."""
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.optim.swa_utils import update_bn
+
+from lightweight.data import Dataset
+from lightweight.params import Params
+
+
+class BnUpdateParams(Params):
+    num_images: int = Field(ge=0)
+    batch_size: int = Field(ge=2, le=65_536)
+
+
+def update_batchnorm(model: nn.Module, dataset: Dataset, num_images: int, batch_size: int, seed: int) -> None:
+    """Re-estimate running means and variances in place, from `num_images` random training images, unaugmented.
+
+    Every batch weighs the same, so a last incomplete one is left out unless it is the only one. No images, or a
+    model without BatchNorm: no change.
+    """
+    order = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(seed))[:num_images]
+    if len(order) > batch_size:
+        order = order[: len(order) // batch_size * batch_size]
+    if len(order) > 1:
+        images = dataset.train.take(order.to(dataset.mean.device))
+        update_bn((batch for batch, _ in dataset.batches(images, batch_size)), model)

@@ -1,0 +1,64 @@
+"""A model file rebuilds its network alone: name and arguments travel with the weights, without pickle."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from lightweight.data import HEADER, read_tensors
+from lightweight.errors import InputError
+from lightweight.files import write_bytes
+from lightweight.networks import build
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model, the name and arguments that `networks.build` made it from, and notes that are not weights."""
+
+    model: nn.Module
+    network: str
+    arguments: dict[str, int]
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def new(network: str, *, channels: int, image_size: int, num_classes: int) -> Checkpoint:
+    """A freshly initialised network from torch's current random state."""
+    arguments = {"channels": channels, "image_size": image_size, "num_classes": num_classes}
+    return Checkpoint(build(network, **arguments), network, arguments)
+
+
+def snapshot(folder: Path, epoch: int) -> Path:
+    """Where the weights after an epoch lie."""
+    return folder / f"{epoch:04}.safetensors"
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Equal weights and notes give equal bytes, on any device and in any memory format."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.model.state_dict().items()}
+    about = {"network": checkpoint.network, "arguments": checkpoint.arguments, "notes": checkpoint.notes}
+    write_bytes(path, save(tensors, metadata={HEADER: json.dumps(about)}))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """The network with its weights, on the CPU, in evaluation mode.
+
+    Raises InputError when the file is missing, damaged, or holds the weights of another network.
+    """
+    tensors, about = read_tensors(path)
+    if "network" not in about:
+        raise InputError(f"{path}: not a model file: names no network")
+    state = torch.random.get_rng_state()  # building initialises weights; loading must not use up random numbers
+    model = build(about["network"], **about["arguments"])
+    torch.random.set_rng_state(state)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if expected != found:
+        wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+        detail = "; ".join(f"{name} is {found.get(name)}, must be {expected.get(name)}" for name in wrong[:3])
+        raise InputError(f"{path}: the weights do not fit the network {about['network']!r}: {detail}")
+    model.load_state_dict(tensors)
+    return Checkpoint(model.eval(), about["network"], about["arguments"], about["notes"])

@@ -1,0 +1,106 @@
+"""A data set is one file of whole uint8 tensors; batches are slices of them, normalised as whole tensors."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
+from torch import Tensor
+
+from lightweight.errors import InputError
+from lightweight.files import read_bytes, write_bytes
+
+HEADER = "lightweight"  # one key: safetensors writes several metadata keys in random order
+
+
+@dataclass(frozen=True)
+class Split:
+    """`images` uint8 (N, C, H, W), `labels` int64 (N,)."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Tensor) -> "Split":
+        return Split(self.images[indices], self.labels[indices])
+
+    def to(self, device: torch.device) -> "Split":
+        return Split(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Three splits, the class names, and `mean` and `std` (C,) of the training pixels scaled to [0, 1]."""
+
+    train: Split
+    val: Split
+    test: Split
+    mean: Tensor
+    std: Tensor
+    classes: tuple[str, ...]
+
+    @property
+    def channels(self) -> int:
+        return self.train.images.shape[1]
+
+    @property
+    def image_size(self) -> int:
+        return self.train.images.shape[2]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    def to(self, device: torch.device) -> "Dataset":
+        moved = {name: getattr(self, name).to(device) for name in ("train", "val", "test", "mean", "std")}
+        return replace(self, **moved)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """uint8 (N, C, H, W) to float32 of zero mean and unit variance, channels_last."""
+        mean, std = (value.view(1, -1, 1, 1) for value in (self.mean, self.std))
+        return images.float().div_(255).sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+
+    def batches(self, split: Split, size: int, order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Normalised images (n, C, H, W) and labels (n,), `size` at a time, in the given order or as stored."""
+        for start in range(0, len(split), size):
+            part = slice(start, start + size) if order is None else order[start : start + size]
+            yield self.normalize(split.images[part]), split.labels[part]
+
+
+def save_dataset(path: Path, dataset: Dataset) -> None:
+    """Equal data sets give equal bytes."""
+    tensors = {"mean": dataset.mean, "std": dataset.std}
+    for name in ("train", "val", "test"):
+        split = getattr(dataset, name)
+        tensors |= {f"{name}.images": split.images, f"{name}.labels": split.labels}
+    write_bytes(path, save(tensors, metadata={HEADER: json.dumps({"classes": dataset.classes})}))
+
+
+def load_dataset(path: Path) -> Dataset:
+    """Raises InputError when the file is missing, damaged or not a data set."""
+    tensors, header = read_tensors(path)
+    try:
+        splits = {
+            name: Split(tensors[f"{name}.images"], tensors[f"{name}.labels"]) for name in ("train", "val", "test")
+        }
+        return Dataset(**splits, mean=tensors["mean"], std=tensors["std"], classes=tuple(header["classes"]))
+    except KeyError as error:
+        raise InputError(f"{path}: not a prepared data set: {error.args[0]} is missing") from None
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """The tensors of a safetensors file by name, and the JSON under its one metadata key."""
+    content = read_bytes(path)
+    try:
+        tensors = load(content)
+        with safe_open(path, "pt") as file:
+            return tensors, json.loads((file.metadata() or {})[HEADER])
+    except (SafetensorError, ValueError) as error:
+        raise InputError(f"{path}: damaged or not a safetensors file: {error}") from None
+    except KeyError:
+        raise InputError(f"{path}: has no {HEADER!r} metadata: not written by this project") from None

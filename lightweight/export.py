@@ -1,0 +1,63 @@
+"""The file that ships takes raw pixels and knows its classes: normalisation and names are inside.
+
+Input `input`: float32 (N, C, H, W), values 0 to 255. Output `logits`: float32 (N, classes).
+"""
+
+import json
+import warnings
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from lightweight.data import Dataset
+
+CLASSES = "classes"  # the metadata key of the class names, a JSON list
+NORMALIZATION = {"offset", "scale"}  # the names of its two constants in the file
+
+
+class FromPixels(nn.Module):
+    """The network behind `(pixels - 255 mean) / (255 std)`, which is what it was trained on."""
+
+    def __init__(self, model: nn.Module, dataset: Dataset) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("offset", -255 * dataset.mean.view(1, -1, 1, 1))
+        self.register_buffer("scale", 1 / (255 * dataset.std.view(1, -1, 1, 1)))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.model((pixels + self.offset) * self.scale)
+
+
+def export_onnx(model: nn.Module, dataset: Dataset) -> onnx.ModelProto:
+    """`model` on the CPU as ONNX for any batch size; equal weights give equal bytes, without traces of this machine."""
+    network = FromPixels(model, dataset).eval()
+    pixels = torch.zeros(2, dataset.channels, dataset.image_size, dataset.image_size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter about itself
+        program = torch.onnx.export(
+            network,
+            (pixels,),
+            dynamo=True,
+            input_names=["input"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+    exported = program.model_proto
+    finish(exported, dataset)
+    return exported
+
+
+def finish(model: onnx.ModelProto, dataset: Dataset) -> None:
+    """Write the class names into `model` in place; remove stack traces and everything else that no runtime reads."""
+    del model.metadata_props[:]
+    model.metadata_props.add(key=CLASSES, value=json.dumps(dataset.classes))
+    model.producer_name, model.producer_version, model.doc_string = "lightweight", "", ""
+    graph = model.graph
+    graph.name, graph.doc_string = "classifier", ""
+    del graph.metadata_props[:]
+    del graph.value_info[:]
+    for item in (*graph.node, *graph.input, *graph.output, *graph.initializer):
+        item.doc_string = ""
+        del item.metadata_props[:]

@@ -1,0 +1,100 @@
+"""What an ONNX file holds and what the runtime makes of it: weights, MACs and precision, layer by layer."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import numpy_helper, shape_inference
+
+from lightweight.export import NORMALIZATION
+
+MULTIPLY = {"Conv", "ConvInteger", "QLinearConv", "Gemm", "MatMul", "MatMulInteger", "QLinearMatMul"}
+INT8 = {  # operators of ONNX Runtime's optimized graphs that multiply 8-bit integers
+    "ConvInteger", "QLinearConv", "MatMulInteger", "QLinearMatMul", "QGemm",
+    "DynamicQuantizeMatMul", "MatMulIntegerToFloat",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A weight tensor, how many of its values are not zero, MACs per image, and whether they run on 8-bit integers."""
+
+    name: str
+    weights: int
+    nonzero: int
+    macs: int
+    int8: bool
+
+
+def layers(content: bytes) -> list[Layer]:
+    """Every convolution and matrix product by a constant, in the order of the graph."""
+    model = shape_inference.infer_shapes(onnx.load_from_string(content), data_prop=True)
+    weights = _initializers(model)
+    source = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    shapes = {item.name: _shape(item) for item in (*model.graph.value_info, *model.graph.output)}
+    executed = _executed_in_int8(content)
+    found = []
+    for node in model.graph.node:
+        if node.op_type not in MULTIPLY:
+            continue
+        name = source.get(node.input[1], node.input[1])
+        if name in weights:
+            positions = int(np.prod(shapes[node.output[0]][2:])) if node.op_type.startswith("Conv") else 1
+            size, nonzero = weights[name].size, _nonzero(name, weights)
+            found.append(Layer(name.removesuffix("_quantized"), size, nonzero, size * positions, name in executed))
+    return found
+
+
+def parameters(content: bytes) -> tuple[int, int]:
+    """The number of learned values in the file, and of those that are not zero.
+
+    Scales and zero points of the quantizer, the input normalisation and constant shapes are not learned.
+    """
+    model = onnx.load_from_string(content)
+    values = _initializers(model)
+    settings = set(NORMALIZATION)
+    for name in values:
+        if name.endswith("_quantized"):
+            stem = name.removesuffix("_quantized")
+            settings |= {f"{stem}_scale", f"{stem}_zero_point", f"{name}_scale", f"{name}_zero_point"}
+    for node in model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            settings |= set(node.input[1:])
+    learned = [name for name, value in values.items() if name not in settings and value.dtype != np.int64]
+    return sum(values[name].size for name in learned), sum(_nonzero(name, values) for name in learned)
+
+
+def int8_share(found: list[Layer]) -> float:
+    """The share of all MACs that run on 8-bit integers."""
+    return sum(layer.macs for layer in found if layer.int8) / sum(layer.macs for layer in found)
+
+
+def _initializers(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    return {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+
+
+def _nonzero(name: str, values: dict[str, np.ndarray]) -> int:
+    """Integer weights are symmetric: one zero point for all channels."""
+    zero_point = values.get(f"{name.removesuffix('_quantized')}_zero_point")
+    zero = 0 if zero_point is None else zero_point.flat[0]
+    return int(np.count_nonzero(values[name] != zero))
+
+
+def _shape(item: onnx.ValueInfoProto) -> list[int]:
+    return [dimension.dim_value for dimension in item.type.tensor_type.shape.dim]
+
+
+def _executed_in_int8(content: bytes) -> set[str]:
+    """Names of the constants that integer operators take in the graph that ONNX Runtime makes of the file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "optimized.onnx"
+        options = onnxruntime.SessionOptions()
+        # One level below the last, which only changes the memory layout and renames the weights that it copies.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.optimized_model_filepath = str(path)
+        onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        nodes = onnx.load(path).graph.node
+    return {name for node in nodes if node.op_type in INT8 for name in node.input}

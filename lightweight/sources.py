@@ -1,0 +1,70 @@
+"""Images from any source become one `Dataset`: uint8, one size, split with a seed so that class shares stay equal."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from sklearn.model_selection import train_test_split
+
+from lightweight import archives, folders
+from lightweight.data import Dataset, Split
+from lightweight.errors import InputError
+from lightweight.images import fit_all
+from lightweight.params import Params
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class PrepareParams(Params):
+    dataset: Literal["digits", "mnist", "fashion_mnist", "cifar10", "folder"]
+    path: str | None
+    image_size: int = Field(ge=8, le=1024)
+    channels: Literal[1, 3]
+    val_fraction: Share
+    test_fraction: Share
+
+
+def read_dataset(params: PrepareParams, raw: Path, seed: int) -> Dataset:
+    """The data set that `params` names, from `raw` or downloaded into it, or from the folder at `params.path`.
+
+    Raises InputError that names the file to mend or to put in place.
+    """
+    if params.dataset == "folder":
+        if params.path is None:
+            raise InputError("prepare.path = None: the data set 'folder' needs the path of an image folder")
+        parts, classes = folders.read(Path(params.path), params.image_size, params.channels)
+    else:
+        parts, classes = archives.read(params.dataset, raw)
+        size, channels = params.image_size, params.channels
+        parts = {name: (fit_all(images, size, channels), labels) for name, (images, labels) in parts.items()}
+    if "test" not in parts:
+        parts["train"], parts["test"] = _split(*parts["train"], params.test_fraction, "prepare.test_fraction", seed)
+    if "val" not in parts:
+        parts["train"], parts["val"] = _split(*parts["train"], params.val_fraction, "prepare.val_fraction", seed)
+    mean, std = _moments(parts["train"][0])
+    splits = {name: Split(torch.from_numpy(images), torch.from_numpy(labels)) for name, (images, labels) in parts.items()}
+    return Dataset(**splits, mean=mean, std=std, classes=tuple(classes))
+
+
+def _split(images: np.ndarray, labels: np.ndarray, share: float, key: str, seed: int) -> list:
+    """Two parts with equal class shares, the second with `share` of the images."""
+    try:
+        parts = train_test_split(np.arange(len(labels)), test_size=share, stratify=labels, random_state=seed)
+    except ValueError as error:
+        raise InputError(f"{key} = {share}: {len(labels)} images cannot be split so: {error}") from None
+    return [(images[part], labels[part]) for part in map(np.sort, parts)]
+
+
+def _moments(images: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and std (C,) of pixels scaled to [0, 1], from exact integer sums; a constant channel gets std 1."""
+    values = np.arange(256) / 255
+    means, stds = [], []
+    for channel in range(images.shape[1]):
+        counts = np.bincount(images[:, channel].ravel(), minlength=256)
+        mean = (counts * values).sum() / counts.sum()
+        std = np.sqrt((counts * (values - mean) ** 2).sum() / counts.sum())
+        means.append(mean)
+        stds.append(std if std > 0 else 1.0)
+    return torch.tensor(means, dtype=torch.float32), torch.tensor(stds, dtype=torch.float32)

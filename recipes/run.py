@@ -1,0 +1,65 @@
+"""Run a recipe as an experiment, leave the workspace alone, store the metrics beside the recipe.
+
+    python -m recipes.run mnist
+
+Reads   params.yaml, recipes/NAME.yaml
+Writes  recipes/NAME.json, recipes/NAME.png
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from lightweight.command import run
+from lightweight.errors import InputError
+from lightweight.files import write_bytes, write_json
+from lightweight.plotting import draw_comparison
+from lightweight.report import VARIANTS
+
+FOLDER = Path("recipes")
+MEASURED = ("original", "exported", "optimized")
+
+
+def main() -> None:
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    recipe = FOLDER / f"{name}.yaml"
+    if not recipe.is_file():
+        known = ", ".join(sorted(path.stem for path in FOLDER.glob("*.yaml")))
+        raise InputError(f"{recipe}: no such recipe; known are {known}")
+    if not Path(".git").exists():
+        raise InputError("recipes run as DVC experiments, which need a git clone; this is a plain folder")
+    params, wanted = flatten(read(Path("params.yaml"))), flatten(read(recipe))
+    if odd := sorted(params.keys() ^ wanted.keys()):
+        raise InputError(f"{recipe}: must have the keys of params.yaml; not in both: {', '.join(odd)}")
+    changes = [f"-S{key}={json.dumps(value)}" for key, value in wanted.items() if value != params[key]]
+    experiment = f"recipe-{name}"
+    subprocess.run(["dvc", "exp", "remove", "-q", experiment], capture_output=True, check=False)
+    if subprocess.run(["dvc", "exp", "run", "--temp", "-n", experiment, *changes], check=False).returncode:
+        raise InputError(f"{recipe}: the experiment failed, see above")
+    shown = subprocess.run(["dvc", "metrics", "show", "--json", experiment], capture_output=True, check=True)
+    files = {path: entry["data"] for path, entry in json.loads(shown.stdout)[experiment]["data"].items()}
+    metrics = {variant: files[f"metrics/{variant}.json"] for variant in VARIANTS}
+    latency = {model: files[f"metrics/latency/{model}.json"] for model in MEASURED}
+    write_json(FOLDER / f"{name}.json", {"params": read(recipe), "metrics": metrics, "latency": latency})
+    write_bytes(FOLDER / f"{name}.png", draw_comparison(metrics))
+    print(f"recipe  {name}  -> {FOLDER / name}.json")
+
+
+def read(path: Path) -> dict[str, Any]:
+    return YAML(typ="safe").load(path.read_text())
+
+
+def flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key; lists are values."""
+    flat = {}
+    for key, value in content.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,58 @@
+"""Benchmark: latency of the original and the optimized file, in turns. No outs: timings never enter dvc.lock.
+
+Reads   params.yaml, data/prepared.safetensors, models/original.safetensors, models/optimized.onnx
+Writes  metrics/latency/MODEL.json, plots/latency.png, plots/report.html
+"""
+
+from pathlib import Path
+
+import torch
+
+from lightweight.checkpoint import load_checkpoint
+from lightweight.command import run
+from lightweight.data import load_dataset
+from lightweight.export import export_onnx
+from lightweight.files import read_bytes, write_bytes, write_json
+from lightweight.inference import open_session, pixels
+from lightweight.latency import BenchmarkParams, cpu_name, interleave, summarize
+from lightweight.page import read_metrics, write_page
+from lightweight.params import Threads, load_params
+from lightweight.plotting import draw_latency
+from lightweight.runtime import start
+
+PARAMS = Path("params.yaml")
+PREPARED = Path("data/prepared.safetensors")
+ORIGINAL = Path("models/original.safetensors")
+OPTIMIZED = Path("models/optimized.onnx")
+METRICS = Path("metrics")
+PLOTS = Path("plots")
+
+
+def main() -> None:
+    params = load_params(PARAMS, threads=Threads, benchmark=BenchmarkParams)
+    start(params.threads, seed=0)
+    data = load_dataset(PREPARED)
+    original = load_checkpoint(ORIGINAL).model.to(memory_format=torch.channels_last)
+    exported = open_session(export_onnx(original, data).SerializeToString(), params.threads)
+    optimized = open_session(read_bytes(OPTIMIZED), params.threads)
+    results = {name: {"cpu": cpu_name(), "threads": params.threads} for name in ("original", "exported", "optimized")}
+    for size in params.benchmark.batch_sizes:
+        images = data.test.images[torch.arange(size) % len(data.test)]
+        normalized, raw = data.normalize(images), {"input": pixels(images)}
+        calls = {
+            "original": torch.inference_mode()(lambda images=normalized: original(images)),
+            "exported": lambda raw=raw: exported.run(None, raw),
+            "optimized": lambda raw=raw: optimized.run(None, raw),
+        }
+        samples = interleave(calls, params.benchmark.rounds)
+        for name, result in results.items():
+            result[f"batch_{size}"] = summarize(samples[name], samples["original"])
+    for name, result in results.items():
+        write_json(METRICS / "latency" / f"{name}.json", result)
+    write_bytes(PLOTS / "latency.png", draw_latency(results))
+    write_page(PLOTS / "report.html", *read_metrics(METRICS), PLOTS)
+    print(f"benchmark  {cpu_name()}  -> {METRICS / 'latency'}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,50 @@
+"""Check: every section of params.yaml is valid, before any stage spends time.
+
+Reads   params.yaml
+Writes  data/checked
+"""
+
+from pathlib import Path
+
+from lightweight.averaging import SwaParams, remaining_epochs
+from lightweight.batchnorm import BnUpdateParams
+from lightweight.command import run
+from lightweight.evaluation import EvaluateParams
+from lightweight.files import write_text
+from lightweight.latency import BenchmarkParams
+from lightweight.networks import find
+from lightweight.params import Seed, Threads, load_params, refuse_unknown_sections
+from lightweight.pruning import PruneParams
+from lightweight.quantization import QuantizeParams
+from lightweight.report import ReportParams
+from lightweight.sources import PrepareParams
+from lightweight.training import TrainParams
+
+PARAMS = Path("params.yaml")
+CHECKED = Path("data/checked")
+
+
+def main() -> None:
+    params = load_params(
+        PARAMS,
+        seed=Seed,
+        threads=Threads,
+        prepare=PrepareParams,
+        train=TrainParams,
+        swa=SwaParams,
+        prune=PruneParams,
+        bn_update=BnUpdateParams,
+        quantize=QuantizeParams,
+        evaluate=EvaluateParams,
+        benchmark=BenchmarkParams,
+        report=ReportParams,
+    )
+    refuse_unknown_sections(PARAMS, set(vars(params)))
+    find(params.train.network)
+    remaining_epochs(params.swa, params.train.epochs)
+    write_text(CHECKED, "params.yaml is valid\n")
+    print(f"check  {len(vars(params))} sections  -> {CHECKED}")
+
+
+if __name__ == "__main__":
+    run(main)

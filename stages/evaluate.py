@@ -1,0 +1,41 @@
+"""Evaluate: every variant on the test split, by the same keys; choices were made on validation.
+
+Reads   params.yaml, data/prepared.safetensors, models/VARIANT
+Writes  metrics/VARIANT.json, plots/predictions.csv
+"""
+
+from pathlib import Path
+
+from lightweight.command import run
+from lightweight.data import load_dataset
+from lightweight.evaluation import EvaluateParams, examine, score
+from lightweight.files import write_csv, write_json
+from lightweight.params import Seed, Threads, load_params
+from lightweight.report import VARIANTS
+from lightweight.runtime import start
+
+PARAMS = Path("params.yaml")
+PREPARED = Path("data/prepared.safetensors")
+MODELS = Path("models")
+METRICS = Path("metrics")
+PREDICTIONS = Path("plots/predictions.csv")
+
+
+def main() -> None:
+    params = load_params(PARAMS, threads=Threads, evaluate=EvaluateParams)
+    data = load_dataset(PREPARED).to(start(params.threads, seed=0))
+    labels = data.test.labels.cpu().numpy()
+    files = {name: MODELS / f"{name}.{'onnx' if name == 'optimized' else 'safetensors'}" for name in VARIANTS}
+    variants = {name: examine(path, data, params.evaluate.batch_size, params.threads) for name, path in files.items()}
+    for name, variant in variants.items():
+        scores = score(variant, variants["original"], labels)
+        write_json(METRICS / f"{name}.json", scores)
+        print(f"evaluate  {name:<12}  test accuracy {scores['accuracy']:.2%}  {scores['size_bytes']:>12,} bytes")
+    pairs = zip(labels, variants["optimized"].predictions, strict=True)
+    rows = [{"actual": data.classes[actual], "predicted": data.classes[predicted]} for actual, predicted in pairs]
+    write_csv(PREDICTIONS, rows[0], rows)
+    print(f"evaluate  {len(VARIANTS)} variants  -> {METRICS}")
+
+
+if __name__ == "__main__":
+    run(main)

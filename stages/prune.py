@@ -1,0 +1,54 @@
+"""Prune: zero the smallest weights of the averaged model and let the others recover.
+
+Reads   params.yaml, data/prepared.safetensors, models/averaged.safetensors
+Writes  models/pruned.safetensors, plots/sparsity.csv, plots/prune.csv
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from torch import nn
+
+from lightweight.checkpoint import load_checkpoint, save_checkpoint
+from lightweight.command import run
+from lightweight.data import load_dataset
+from lightweight.files import write_csv
+from lightweight.params import Seed, Threads, load_params
+from lightweight.pruning import PruneParams, prune, sparsity
+from lightweight.runtime import start
+from lightweight.training import COLUMNS, TrainParams, fit, make_optimizer, make_schedule, steps_per_epoch
+
+PARAMS = Path("params.yaml")
+PREPARED = Path("data/prepared.safetensors")
+AVERAGED = Path("models/averaged.safetensors")
+PRUNED = Path("models/pruned.safetensors")
+SPARSITY = Path("plots/sparsity.csv")
+HISTORY = Path("plots/prune.csv")
+
+
+def main() -> None:
+    params = load_params(PARAMS, seed=Seed, threads=Threads, train=TrainParams, prune=PruneParams)
+    device = start(params.threads, params.seed)
+    data = load_dataset(PREPARED).to(device)
+    averaged = load_checkpoint(AVERAGED)
+    history = []
+
+    def recover(model: nn.Module) -> None:
+        epochs = range(1, params.prune.epochs + 1)
+        optimizer = make_optimizer(model, params.train, params.prune.lr)
+        schedule = make_schedule(optimizer, "cosine", len(epochs) * steps_per_epoch(data, params.train))
+        for row in fit(model, data, params.train, optimizer, schedule, epochs, params.seed):
+            history.append(row)
+            print(row.line(epochs[-1]), flush=True)
+
+    prune(averaged.model.to(device), params.prune, recover)
+    rows = sparsity(averaged.model)
+    save_checkpoint(PRUNED, averaged)
+    write_csv(SPARSITY, rows[0], rows)
+    write_csv(HISTORY, COLUMNS, map(asdict, history))
+    zeros = sum(row["zeros"] for row in rows)
+    print(f"prune  {zeros:,} of {sum(row['weights'] for row in rows):,} weights are zero  -> {PRUNED}")
+
+
+if __name__ == "__main__":
+    run(main)

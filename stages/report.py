@@ -1,0 +1,26 @@
+"""Report: the metrics of one variant at a fixed path, which is what `dvc metrics diff` compares.
+
+Reads   params.yaml, metrics/VARIANT.json
+Writes  metrics/model.json
+"""
+
+from pathlib import Path
+
+from lightweight.command import run
+from lightweight.files import read_json, write_json
+from lightweight.params import load_params
+from lightweight.report import ReportParams
+
+PARAMS = Path("params.yaml")
+METRICS = Path("metrics")
+MODEL = Path("metrics/model.json")
+
+
+def main() -> None:
+    params = load_params(PARAMS, report=ReportParams)
+    write_json(MODEL, read_json(METRICS / f"{params.report.model}.json"))
+    print(f"report  {params.report.model}  -> {MODEL}")
+
+
+if __name__ == "__main__":
+    run(main)

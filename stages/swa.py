@@ -1,0 +1,49 @@
+"""SWA: go on from a snapshot of training to the same total budget, and average the weights.
+
+Reads   params.yaml, data/prepared.safetensors, models/original.safetensors, models/snapshots
+Writes  models/averaged.safetensors, plots/swa.csv
+"""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from lightweight.averaging import SwaParams, average, make_swa_schedule, remaining_epochs
+from lightweight.batchnorm import update_batchnorm
+from lightweight.checkpoint import load_checkpoint, save_checkpoint, snapshot
+from lightweight.command import run
+from lightweight.data import load_dataset
+from lightweight.files import write_csv
+from lightweight.params import Seed, Threads, load_params
+from lightweight.runtime import start
+from lightweight.training import COLUMNS, TrainParams, fit, make_optimizer, steps_per_epoch
+
+PARAMS = Path("params.yaml")
+PREPARED = Path("data/prepared.safetensors")
+ORIGINAL = Path("models/original.safetensors")
+SNAPSHOTS = Path("models/snapshots")
+AVERAGED = Path("models/averaged.safetensors")
+HISTORY = Path("plots/swa.csv")
+
+
+def main() -> None:
+    params = load_params(PARAMS, seed=Seed, threads=Threads, train=TrainParams, swa=SwaParams)
+    device = start(params.threads, params.seed)
+    data = load_dataset(PREPARED).to(device)
+    epochs = remaining_epochs(params.swa, params.train.epochs)
+    source = load_checkpoint(snapshot(SNAPSHOTS, epochs[0] - 1) if epochs else ORIGINAL)
+    model = source.model.to(device)
+    optimizer = make_optimizer(model, params.train, source.notes.get("lr", params.swa.lr))
+    schedule = make_swa_schedule(optimizer, params.swa, steps_per_epoch(data, params.train))
+    history = []
+    for row in average(model, fit(model, data, params.train, optimizer, schedule, epochs, params.seed)):
+        history.append(row)
+        print(row.line(params.train.epochs), flush=True)
+    if history:
+        update_batchnorm(model, data, len(data.train), params.train.batch_size, params.seed)
+    save_checkpoint(AVERAGED, replace(source, notes={}))
+    write_csv(HISTORY, COLUMNS, map(asdict, history))
+    print(f"swa  mean of {len(history)} epochs  -> {AVERAGED}")
+
+
+if __name__ == "__main__":
+    run(main)
