@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lightweight.errors import InputError
+from lightweight.errors import InputError, bad_param
 from lightweight.vision import torchvision
 
 MNIST_MD5 = {  # of the unpacked files; torchvision checks the archives only
@@ -44,7 +44,7 @@ def _torchvision(name: str, raw: Path) -> tuple[Parts, list[str]]:
     try:
         train, test = (kind(raw, train=train, download=True) for train in (True, False))
     except (OSError, RuntimeError, EOFError) as error:
-        raise InputError(_what_to_do(name, raw, kind, error)) from None
+        raise bad_param("prepare.dataset", name, _what_to_do(name, raw, kind, error)) from None
     parts = {
         split: (np.asarray(found.data), np.asarray(found.targets, dtype=np.int64))
         for split, found in (("train", train), ("test", test))
@@ -77,4 +77,4 @@ def _what_to_do(name: str, raw: Path, kind: type, error: Exception) -> str:
     else:
         put = f"{', '.join(file for file, _ in kind.resources)} in {raw / kind.__name__ / 'raw'}"
     reason = " ".join(str(error).split())
-    return f"prepare.dataset = {name!r}: not found and not downloaded ({reason}); put {put}, or use digits"
+    return f"not found and not downloaded ({reason}); put {put}, or use digits"

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import nn, optim
 from torch.optim.swa_utils import SWALR, AveragedModel
 
-from lightweight.errors import InputError
+from lightweight.errors import bad_param
 from lightweight.params import Params
 
 Row = TypeVar("Row")
@@ -32,7 +32,7 @@ def remaining_epochs(params: SwaParams, total: int) -> range:
     if params.start is None:
         return range(0)
     if params.start >= total:
-        raise InputError(f"swa.start = {params.start}: must be less than train.epochs = {total}")
+        raise bad_param("swa.start", params.start, f"must be less than train.epochs = {total}")
     return range(params.start + 1, total + 1)
 
 

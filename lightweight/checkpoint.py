@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from lightweight.data import HEADER, read_tensors
+from lightweight.data import HEADER, Dataset, read_tensors
 from lightweight.errors import InputError
 from lightweight.files import write_bytes
 from lightweight.networks import build
@@ -25,9 +25,9 @@ class Checkpoint:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
-def new(network: str, *, channels: int, image_size: int, num_classes: int) -> Checkpoint:
-    """A freshly initialised network from torch's current random state."""
-    arguments = {"channels": channels, "image_size": image_size, "num_classes": num_classes}
+def new(network: str, data: Dataset) -> Checkpoint:
+    """A network for the images and classes of `data`, initialised from torch's current random state."""
+    arguments = {"channels": data.channels, "image_size": data.image_size, "num_classes": data.num_classes}
     return Checkpoint(build(network, **arguments), network, arguments)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lightweight.errors import InputError
+from lightweight.errors import InputError, bad_param
 from lightweight.images import read_image
 
 SUFFIXES = {".png", ".jpg", ".jpeg"}
@@ -16,7 +16,7 @@ def read(path: Path, size: int, channels: int) -> tuple[dict[str, tuple[np.ndarr
     Raises InputError that names the folder or image at fault.
     """
     if not path.is_dir():
-        raise InputError(f"prepare.path = {str(path)!r}: no such folder")
+        raise bad_param("prepare.path", str(path), "no such folder")
     names = {child.name for child in _folders(path)}
     splits = [name for name in ("train", "val", "test") if name in names]
     if splits and not {"train", "test"} <= names:

@@ -20,7 +20,7 @@ INT8 = {  # operators of ONNX Runtime's optimized graphs that multiply 8-bit int
 
 @dataclass(frozen=True)
 class Layer:
-    """A weight tensor, how many of its values are not zero, MACs per image, and whether they run on 8-bit integers."""
+    """Weights, those of them that are not zero, MACs per image, and whether these run on 8-bit integers."""
 
     name: str
     weights: int
@@ -44,7 +44,7 @@ def layers(content: bytes) -> list[Layer]:
         if name in weights:
             positions = int(np.prod(shapes[node.output[0]][2:])) if node.op_type.startswith("Conv") else 1
             size, nonzero = weights[name].size, _nonzero(name, weights)
-            found.append(Layer(name.removesuffix("_quantized"), size, nonzero, size * positions, name in executed))
+            found.append(Layer(_layer(name), size, nonzero, size * positions, name in executed))
     return found
 
 
@@ -81,6 +81,11 @@ def _nonzero(name: str, values: dict[str, np.ndarray]) -> int:
     zero_point = values.get(f"{name.removesuffix('_quantized')}_zero_point")
     zero = 0 if zero_point is None else zero_point.flat[0]
     return int(np.count_nonzero(values[name] != zero))
+
+
+def _layer(name: str) -> str:
+    """`model.conv1.weight_quantized`, as exporter and quantizer call a weight, is the weight of `conv1`."""
+    return name.removesuffix("_quantized").removesuffix(".weight").removeprefix("model.")
 
 
 def _shape(item: onnx.ValueInfoProto) -> list[int]:

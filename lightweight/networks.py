@@ -1,6 +1,7 @@
 """A network is a function of channels, image size and number of classes, found by its name."""
 
 import importlib
+from collections import OrderedDict
 from collections.abc import Callable
 
 import torch
@@ -12,39 +13,43 @@ from lightweight.errors import InputError
 def cnn(channels: int, image_size: int, num_classes: int) -> nn.Module:
     """The reference original: 25 MB of float32 at 1x28x28 and 10 classes, 99.8 % of it in the linear layers."""
     pixels = (image_size // 2) ** 2
-    return nn.Sequential(
-        _conv(channels, 16, 5),
-        nn.MaxPool2d(2),
-        _conv(16, 24, 3),
-        _conv(24, 32, 3),
-        nn.Flatten(),
-        nn.Linear(32 * pixels, 992, bias=False),
-        nn.BatchNorm1d(992),
-        nn.ReLU(),
-        nn.Dropout(0.5),
-        nn.Linear(992, num_classes),
+    return _chain(
+        conv1=nn.Conv2d(channels, 16, 5, padding=2, bias=False),
+        norm1=nn.BatchNorm2d(16),
+        relu1=nn.ReLU(),
+        pool1=nn.MaxPool2d(2),
+        conv2=nn.Conv2d(16, 24, 3, padding=1, bias=False),
+        norm2=nn.BatchNorm2d(24),
+        relu2=nn.ReLU(),
+        conv3=nn.Conv2d(24, 32, 3, padding=1, bias=False),
+        norm3=nn.BatchNorm2d(32),
+        relu3=nn.ReLU(),
+        flatten=nn.Flatten(),
+        fc1=nn.Linear(32 * pixels, 992, bias=False),
+        norm4=nn.BatchNorm1d(992),
+        relu4=nn.ReLU(),
+        dropout=nn.Dropout(0.5),
+        fc2=nn.Linear(992, num_classes),
     )
 
 
 def convnet(channels: int, image_size: int, num_classes: int) -> nn.Module:
     """Two plain 3x3 convolutions and one linear layer: the network of the tutorials."""
     pixels = (image_size // 4) ** 2
-    return nn.Sequential(
-        nn.Conv2d(channels, 16, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(32 * pixels, num_classes),
+    return _chain(
+        conv1=nn.Conv2d(channels, 16, 3, padding=1),
+        relu1=nn.ReLU(),
+        pool1=nn.MaxPool2d(2),
+        conv2=nn.Conv2d(16, 32, 3, padding=1),
+        relu2=nn.ReLU(),
+        pool2=nn.MaxPool2d(2),
+        flatten=nn.Flatten(),
+        fc=nn.Linear(32 * pixels, num_classes),
     )
 
 
-def _conv(channels: int, filters: int, kernel: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(channels, filters, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(filters), nn.ReLU()
-    )
+def _chain(**layers: nn.Module) -> nn.Module:
+    return nn.Sequential(OrderedDict(layers))
 
 
 NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {"cnn": cnn, "convnet": convnet}
@@ -56,12 +61,18 @@ def find(name: str) -> Callable[..., nn.Module]:
         return NETWORKS[name]
     module, _, function = name.partition(":")
     if not function:
-        known = ", ".join(NETWORKS)
-        raise InputError(f"unknown network {name!r}; known are {known}, or package.module:function of your own")
+        built_in = ", ".join(NETWORKS)
+        raise InputError(f"unknown network {name!r}; known are {built_in}, or package.module:function of your own")
     try:
         return getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"network {name!r} cannot be imported: {error}") from None
+
+
+def known(name: str) -> str:
+    """The name itself, if `find` finds it. Raises InputError."""
+    find(name)
+    return name
 
 
 def build(name: str, channels: int, image_size: int, num_classes: int) -> nn.Module:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from lightweight.report import VARIANTS, Metrics
 
 BEFORE, AFTER, MUTED = "#8da0b3", "#1b6ca8", "#d5dde5"
-STYLE = {
+plt.rcParams |= {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -41,9 +41,9 @@ def draw_comparison(metrics: Metrics) -> bytes:
     axes[0].set_title("test accuracy (%), 95 % interval")
     _bars(axes[1], "size (MB), zipped in dark", [s["size_bytes"] / 1e6 for s in scores], colors)
     axes[1].barh(range(len(names)), [s["compressed_bytes"] / 1e6 for s in scores], color="#00000055", height=0.3)
-    _bars(axes[2], "parameters (M), not zero in dark", [s["parameters"] / 1e6 for s in scores], colors)
+    _bars(axes[2], "parameters (M), nonzero in dark", [s["parameters"] / 1e6 for s in scores], colors)
     axes[2].barh(range(len(names)), [s["nonzero_parameters"] / 1e6 for s in scores], color="#00000055", height=0.3)
-    _bars(axes[3], "MACs per image (M), int8 in dark", [s["macs"] / 1e6 for s in scores], colors)
+    _bars(axes[3], "MACs (M), int8 in dark", [s["macs"] / 1e6 for s in scores], colors)
     int8 = [s["macs"] * s["int8_mac_share"] / 1e6 for s in scores]
     axes[3].barh(range(len(names)), int8, color="#00000055", height=0.3)
     for axis in axes:
@@ -129,8 +129,7 @@ def draw_sparsity(rows: Rows) -> bytes:
 
 
 def _axes(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Any]]:
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     return figure, list(axes.flat)
 
 

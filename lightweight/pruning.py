@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import nn
 from torch.nn.utils import prune as masks
 
-from lightweight.errors import InputError
+from lightweight.errors import bad_param
 from lightweight.params import Params
 
 KINDS = {"conv": (nn.Conv2d,), "linear": (nn.Linear,), "both": (nn.Conv2d, nn.Linear)}
@@ -33,7 +33,7 @@ def prune(model: nn.Module, params: PruneParams, recover: Callable[[nn.Module], 
     """
     chosen = [module for _, module in layers(model, params.layers)]
     if not chosen:
-        raise InputError(f"prune.layers = {params.layers!r}: the network has no such layer")
+        raise bad_param("prune.layers", params.layers, "the network has no such layer")
     if params.amount == 0:
         return
     model.to(memory_format=torch.contiguous_format)  # which is what the masks are computed on

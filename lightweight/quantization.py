@@ -24,7 +24,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from pydantic import Field
 
 from lightweight.data import Dataset, Split
-from lightweight.errors import InputError
+from lightweight.errors import bad_param
 from lightweight.export import NORMALIZATION, finish
 from lightweight.inference import pixels
 from lightweight.params import Params
@@ -92,14 +92,9 @@ def check_parity(expected: np.ndarray, found: np.ndarray, split: Split, params: 
     labels = split.labels.cpu().numpy()
     drop = float((expected.argmax(1) == labels).mean() - (found.argmax(1) == labels).mean())
     limit = EXPORT_ERROR if params.method == "none" else params.max_logit_error
+    where = f"of the {params.method} file against the model on {len(split)} validation images"
     if not error <= limit:
-        raise InputError(
-            f"quantize.max_logit_error: the {params.method} file differs from the model by {error:.2%} of the logits "
-            f"on {len(split)} validation images, must be at most {limit:.2%}"
-        )
+        raise bad_param("quantize.max_logit_error", limit, f"exceeded by {error:.3g} {where}")
     if drop > params.max_accuracy_drop:
-        raise InputError(
-            f"quantize.max_accuracy_drop = {params.max_accuracy_drop}: the {params.method} file is {drop:.2%} points "
-            f"less accurate than the model on {len(split)} validation images"
-        )
+        raise bad_param("quantize.max_accuracy_drop", params.max_accuracy_drop, f"exceeded by {drop:.3g} {where}")
     return error, drop

@@ -43,22 +43,23 @@ def verdict(metrics: Metrics, latency: Metrics) -> str:
     points = 100 * (after["accuracy"] - before["accuracy"])
     lines = [
         f"The optimized file is {size:.1f} times smaller than the original and {points:+.2f} points in accuracy "
-        f"({after['gained']} images gained, {after['lost']} lost of {after['images']:,}; McNemar p = {after['mcnemar_p']:.2g})."
+        f"({after['gained']} images gained and {after['lost']} lost of {after['images']:,}, "
+        f"McNemar p = {after['mcnemar_p']:.2g})."
     ]
     for batch in (key for key in latency.get("optimized", {}) if key.startswith("batch_")):
         optimized, exported = latency["optimized"][batch], latency["exported"][batch]
         lines.append(
-            f"At {batch.replace('_', ' ')} it is {_ratio(optimized)} the original in PyTorch; "
-            f"the original merely exported to ONNX Runtime is {_ratio(exported)} it."
+            f"At {batch.replace('_', ' ')} it runs {_ratio(optimized)} as the original in PyTorch; "
+            f"the original exported to ONNX Runtime, uncompressed, runs {_ratio(exported)}."
         )
     return "\n".join(lines)
 
 
 def _ratio(measured: dict[str, Any]) -> str:
     if measured["verdict"] == "no difference":
-        return "as fast as"
+        return "as fast (no difference)"
     low, high = measured["speedup_low"], measured["speedup_high"]
-    return f"{measured['speedup']:.2f} times [{low:.2f}, {high:.2f}] as fast as"
+    return f"{measured['speedup']:.2f} times [{low:.2f}, {high:.2f}] as fast"
 
 
 def markdown(rows: list[list[str]]) -> str:

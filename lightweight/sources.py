@@ -10,7 +10,7 @@ from sklearn.model_selection import train_test_split
 
 from lightweight import archives, folders
 from lightweight.data import Dataset, Split
-from lightweight.errors import InputError
+from lightweight.errors import bad_param
 from lightweight.images import fit_all
 from lightweight.params import Params
 
@@ -33,7 +33,7 @@ def read_dataset(params: PrepareParams, raw: Path, seed: int) -> Dataset:
     """
     if params.dataset == "folder":
         if params.path is None:
-            raise InputError("prepare.path = None: the data set 'folder' needs the path of an image folder")
+            raise bad_param("prepare.path", None, "the data set 'folder' needs the path of an image folder")
         parts, classes = folders.read(Path(params.path), params.image_size, params.channels)
     else:
         parts, classes = archives.read(params.dataset, raw)
@@ -44,7 +44,9 @@ def read_dataset(params: PrepareParams, raw: Path, seed: int) -> Dataset:
     if "val" not in parts:
         parts["train"], parts["val"] = _split(*parts["train"], params.val_fraction, "prepare.val_fraction", seed)
     mean, std = _moments(parts["train"][0])
-    splits = {name: Split(torch.from_numpy(images), torch.from_numpy(labels)) for name, (images, labels) in parts.items()}
+    splits = {
+        name: Split(torch.from_numpy(images), torch.from_numpy(labels)) for name, (images, labels) in parts.items()
+    }
     return Dataset(**splits, mean=mean, std=std, classes=tuple(classes))
 
 
@@ -53,7 +55,7 @@ def _split(images: np.ndarray, labels: np.ndarray, share: float, key: str, seed:
     try:
         parts = train_test_split(np.arange(len(labels)), test_size=share, stratify=labels, random_state=seed)
     except ValueError as error:
-        raise InputError(f"{key} = {share}: {len(labels)} images cannot be split so: {error}") from None
+        raise bad_param(key, share, f"{len(labels)} images cannot be split so: {error}") from None
     return [(images[part], labels[part]) for part in map(np.sort, parts)]
 
 

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import nn, optim
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, OneCycleLR
 from tqdm import tqdm
@@ -15,11 +15,12 @@ from tqdm import tqdm
 from lightweight.augmentation import AugmentParams, augment
 from lightweight.data import Dataset, Split
 from lightweight.errors import InputError
+from lightweight.networks import known
 from lightweight.params import Params
 
 
 class TrainParams(Params):
-    network: str
+    network: Annotated[str, AfterValidator(known)]
     epochs: int = Field(ge=1, le=10_000)
     batch_size: int = Field(ge=2, le=65_536)
     lr: float = Field(gt=0, le=10)
@@ -66,6 +67,15 @@ def make_schedule(optimizer: optim.Optimizer, name: str, steps: int) -> LRSchedu
             return OneCycleLR(optimizer, optimizer.param_groups[0]["lr"], total_steps=steps, cycle_momentum=False)
         case _:
             raise AssertionError(name)
+
+
+def train(
+    model: nn.Module, dataset: Dataset, params: TrainParams, epochs: range, seed: int, *, lr: float, schedule: str
+) -> Iterator[Epoch]:
+    """`fit` with a new optimizer and one pass of the schedule over all `epochs`."""
+    optimizer = make_optimizer(model, params, lr)
+    steps = len(epochs) * steps_per_epoch(dataset, params)
+    return fit(model, dataset, params, optimizer, make_schedule(optimizer, schedule, steps), epochs, seed)
 
 
 def steps_per_epoch(dataset: Dataset, params: TrainParams) -> int:

@@ -12,7 +12,6 @@ from lightweight.command import run
 from lightweight.evaluation import EvaluateParams
 from lightweight.files import write_text
 from lightweight.latency import BenchmarkParams
-from lightweight.networks import find
 from lightweight.params import Seed, Threads, load_params, refuse_unknown_sections
 from lightweight.pruning import PruneParams
 from lightweight.quantization import QuantizeParams
@@ -40,7 +39,6 @@ def main() -> None:
         report=ReportParams,
     )
     refuse_unknown_sections(PARAMS, set(vars(params)))
-    find(params.train.network)
     remaining_epochs(params.swa, params.train.epochs)
     write_text(CHECKED, "params.yaml is valid\n")
     print(f"check  {len(vars(params))} sections  -> {CHECKED}")

@@ -10,7 +10,7 @@ from lightweight.command import run
 from lightweight.data import load_dataset
 from lightweight.evaluation import EvaluateParams, examine, score
 from lightweight.files import write_csv, write_json
-from lightweight.params import Seed, Threads, load_params
+from lightweight.params import Threads, load_params
 from lightweight.report import VARIANTS
 from lightweight.runtime import start
 

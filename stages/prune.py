@@ -16,7 +16,7 @@ from lightweight.files import write_csv
 from lightweight.params import Seed, Threads, load_params
 from lightweight.pruning import PruneParams, prune, sparsity
 from lightweight.runtime import start
-from lightweight.training import COLUMNS, TrainParams, fit, make_optimizer, make_schedule, steps_per_epoch
+from lightweight.training import COLUMNS, TrainParams, train
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")
@@ -35,9 +35,7 @@ def main() -> None:
 
     def recover(model: nn.Module) -> None:
         epochs = range(1, params.prune.epochs + 1)
-        optimizer = make_optimizer(model, params.train, params.prune.lr)
-        schedule = make_schedule(optimizer, "cosine", len(epochs) * steps_per_epoch(data, params.train))
-        for row in fit(model, data, params.train, optimizer, schedule, epochs, params.seed):
+        for row in train(model, data, params.train, epochs, params.seed, lr=params.prune.lr, schedule="cosine"):
             history.append(row)
             print(row.line(epochs[-1]), flush=True)
 

@@ -39,7 +39,9 @@ def main() -> None:
     write_bytes(OPTIMIZED, content)
     write_csv(COVERAGE, asdict(layers[0]), map(asdict, layers))
     parity = f"logit error {error:.3%}  val accuracy drop {drop:.2%}"
-    print(f"quantize  {params.quantize.method}  {graph.int8_share(layers):.0%} of MACs in int8  {parity}  -> {OPTIMIZED}")
+    print(
+        f"quantize  {params.quantize.method}  {graph.int8_share(layers):.0%} of MACs in int8  {parity}  -> {OPTIMIZED}"
+    )
 
 
 if __name__ == "__main__":

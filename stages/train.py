@@ -7,15 +7,12 @@ Writes  models/original.safetensors, models/snapshots/EPOCH.safetensors, plots/t
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from lightweight import checkpoint
+from lightweight import checkpoint, training
 from lightweight.command import run
 from lightweight.data import load_dataset
 from lightweight.files import write_csv
 from lightweight.params import Seed, Threads, load_params
 from lightweight.runtime import start
-from lightweight.training import (
-    COLUMNS, TrainParams, choose, fit, make_optimizer, make_schedule, steps_per_epoch, stop_early,
-)  # fmt: skip
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")
@@ -25,25 +22,23 @@ HISTORY = Path("plots/train.csv")
 
 
 def main() -> None:
-    params = load_params(PARAMS, seed=Seed, threads=Threads, train=TrainParams)
+    params = load_params(PARAMS, seed=Seed, threads=Threads, train=training.TrainParams)
     device = start(params.threads, params.seed)
     data = load_dataset(PREPARED).to(device)
-    shape = {"channels": data.channels, "image_size": data.image_size, "num_classes": data.num_classes}
-    new = checkpoint.new(params.train.network, **shape)
-    model = new.model.to(device)
+    new = checkpoint.new(params.train.network, data)
     epochs = range(1, params.train.epochs + 1)
-    optimizer = make_optimizer(model, params.train, params.train.lr)
-    schedule = make_schedule(optimizer, params.train.schedule, len(epochs) * steps_per_epoch(data, params.train))
+    rate = {"lr": params.train.lr, "schedule": params.train.schedule}
+    rows = training.train(new.model.to(device), data, params.train, epochs, params.seed, **rate)
     history = []
-    for row in stop_early(fit(model, data, params.train, optimizer, schedule, epochs, params.seed), params.train.patience):
-        snapshot = replace(new, notes={"epoch": row.epoch, "lr": row.lr})
-        checkpoint.save_checkpoint(checkpoint.snapshot(SNAPSHOTS, row.epoch), snapshot)
+    for row in training.stop_early(rows, params.train.patience):
+        weights = replace(new, notes={"epoch": row.epoch, "lr": row.lr})
+        checkpoint.save_checkpoint(checkpoint.snapshot(SNAPSHOTS, row.epoch), weights)
         history.append(row)
         print(row.line(epochs[-1]), flush=True)
-    chosen = choose(history, params.train.patience)
+    chosen = training.choose(history, params.train.patience)
     original = checkpoint.load_checkpoint(checkpoint.snapshot(SNAPSHOTS, chosen.epoch))
     checkpoint.save_checkpoint(ORIGINAL, replace(original, notes={}))
-    write_csv(HISTORY, COLUMNS, map(asdict, history))
+    write_csv(HISTORY, training.COLUMNS, map(asdict, history))
     print(f"train  {device}  epoch {chosen.epoch}  val accuracy {chosen.val_accuracy:.2%}  -> {ORIGINAL}")
 
 

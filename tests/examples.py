@@ -1,0 +1,169 @@
+"""What several tests share: tiny networks, parameters, a trained and pruned model with its files, made-up metrics."""
+
+from copy import deepcopy
+from functools import cache
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from lightweight.augmentation import AugmentParams
+from lightweight.data import Dataset
+from lightweight.export import export_onnx
+from lightweight.networks import build
+from lightweight.pruning import PruneParams, prune
+from lightweight.quantization import QuantizeParams, quantize
+from lightweight.report import VARIANTS, Metrics
+from lightweight.training import Epoch, TrainParams, fit, make_optimizer, make_schedule, steps_per_epoch
+
+torch.set_num_threads(1)  # threads that wait for each other on tensors as small as these cost more than they save
+
+BNNET = "tests.examples:bnnet"
+METHODS = ("none", "dynamic", "static")
+
+
+def bnnet(channels: int, image_size: int, num_classes: int) -> nn.Module:
+    """Convolutions and linear layers with and without bias, three BatchNorm layers."""
+    return nn.Sequential(
+        nn.Conv2d(channels, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16 * (image_size // 4) ** 2, 32, bias=False),
+        nn.BatchNorm1d(32),
+        nn.ReLU(),
+        nn.Linear(32, num_classes),
+    )
+
+
+def new(name: str, seed: int = 0) -> nn.Module:
+    """A network for the tiny data set, initialised from a seed of its own."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build(name, channels=1, image_size=28, num_classes=10)
+
+
+def augment_params(**changes: Any) -> AugmentParams:
+    return AugmentParams(**{"shift": 0.0, "rotate": 0.0, "scale": 0.0, "flip": False} | changes)
+
+
+def train_params(**changes: Any) -> TrainParams:
+    given = {
+        "network": "convnet",
+        "epochs": 3,
+        "batch_size": 64,
+        "lr": 0.003,
+        "weight_decay": 0.01,
+        "schedule": "constant",
+        "label_smoothing": 0.0,
+        "patience": 0,
+        "augment": augment_params(),
+    }
+    return TrainParams(**given | changes)
+
+
+def prune_params(**changes: Any) -> PruneParams:
+    return PruneParams(**{"amount": 0.5, "layers": "both", "scope": "layer", "epochs": 0, "lr": 0.001} | changes)
+
+
+def quantize_params(method: str, **changes: Any) -> QuantizeParams:
+    given = {"method": method, "calibration_images": 300, "max_logit_error": 0.1, "max_accuracy_drop": 0.05}
+    return QuantizeParams(**given | changes)
+
+
+def train(
+    model: nn.Module, dataset: Dataset, epochs: range = range(1, 4), seed: int = 0, **changes: Any
+) -> list[Epoch]:
+    """The rows of a whole run of `fit` over `epochs`."""
+    params = train_params(**changes)
+    optimizer = make_optimizer(model, params, params.lr)
+    schedule = make_schedule(optimizer, params.schedule, len(epochs) * steps_per_epoch(dataset, params))
+    return list(fit(model, dataset, params, optimizer, schedule, epochs, seed))
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the weights and statistics, which later training does not change."""
+    return deepcopy(model.state_dict())
+
+
+def different(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    """Names of the tensors that are not bit for bit the same."""
+    assert before.keys() == after.keys()
+    return {
+        name
+        for name in before
+        if before[name].contiguous().numpy().tobytes() != after[name].contiguous().numpy().tobytes()
+    }
+
+
+@cache
+def trained(name: str, dataset: Dataset) -> nn.Module:
+    """Trained for a few epochs on the data set; not to be changed in place."""
+    model = new(name)
+    train(model, dataset, range(1, 6), lr=0.01)
+    return model.eval()
+
+
+@cache
+def pruned_convnet(dataset: Dataset) -> nn.Module:
+    """Half of the weights of each layer are zero, and no other is small enough to be rounded to zero in 8 bits."""
+    model = deepcopy(trained("convnet", dataset))
+    prune(model, prune_params(), recover=lambda model: None)
+    return model.eval()
+
+
+@cache
+def exported_convnet(dataset: Dataset) -> onnx.ModelProto:
+    """The pruned convnet as float32 ONNX; not to be changed in place."""
+    return export_onnx(pruned_convnet(dataset), dataset)
+
+
+@cache
+def convnet_file(method: str, dataset: Dataset) -> bytes:
+    """The pruned convnet as it ships."""
+    return quantize(exported_convnet(dataset), quantize_params(method), dataset, seed=0)
+
+
+def made_up_metrics() -> Metrics:
+    """Scores by variant as `evaluate` writes them."""
+    return {
+        name: {
+            "accuracy": 0.95 - 0.01 * number,
+            "accuracy_low": 0.92 - 0.01 * number,
+            "accuracy_high": 0.97 - 0.01 * number,
+            "images": 450,
+            "gained": number,
+            "lost": 2 * number,
+            "mcnemar_p": 0.5,
+            "size_bytes": 4_000_000 - 700_000 * number,
+            "compressed_bytes": 3_000_000 - 600_000 * number,
+            "parameters": 1_000_000,
+            "nonzero_parameters": 1_000_000 - 100_000 * number,
+            "macs": 8_000_000,
+            "int8_mac_share": 0.25 * (number == 4),
+        }
+        for number, name in enumerate(VARIANTS)
+    }
+
+
+def made_up_latency(cpu: str = "A CPU") -> Metrics:
+    """Latencies by measured model as `benchmark` writes them."""
+    batch = {
+        "latency_ms": 1.5,
+        "latency_ms_p05": 1.25,
+        "latency_ms_p95": 2.5,
+        "speedup": 2.0,
+        "speedup_low": 1.9,
+        "speedup_high": 2.1,
+        "verdict": "faster",
+    }
+    return {
+        name: {"cpu": cpu, "threads": 1, "batch_1": batch, "batch_64": batch}
+        for name in ("original", "exported", "optimized")
+    }

@@ -1,0 +1,258 @@
+"""The real pipeline on the embedded data set, by the commands that a user types."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from lightweight.report import VARIANTS
+from tests.contract import ROOT
+from tests.workspace import Workspace, commit_all, copy_project
+
+STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+
+# Every key of params.yaml, and the stages whose declared dependencies change with it. What these stages write decides
+# about the ones behind them.
+STALE = {
+    "seed": {"check", "prepare", "train", "swa", "prune", "bn_update", "quantize"},
+    "threads": {"check", "train", "swa", "prune", "bn_update", "quantize", "evaluate", "benchmark"},
+    "prepare": {"check", "prepare"},
+    "train": {"check", "train", "swa", "prune"},
+    "swa": {"check", "swa"},
+    "prune": {"check", "prune"},
+    "bn_update": {"check", "bn_update"},
+    "quantize": {"check", "quantize"},
+    "evaluate": {"check", "evaluate"},
+    "benchmark": {"check", "benchmark"},
+    "report": {"check", "report"},
+}
+
+# The page is assembled from whatever was measured and drawn, by both stages that draw: no order, so no dependency.
+PAGE = {"metrics/latency", "plots/comparison.png", "plots/latency.png", "plots/training.png", "plots/sparsity.png"}
+PAGE |= {"plots/confusion.png", "plots/report.html"} | {f"metrics/{name}.json" for name in VARIANTS}
+BESIDE = {"benchmark": PAGE, "plot": PAGE}
+UNREAD = {
+    "prepare": {"data/checked"},  # an order, not an input: a bad value ends the run before any work
+    "swa": {"models/original.safetensors"},  # read where swa.start is null
+}
+
+LIST_STALE = """
+import json, sys
+from pathlib import Path
+from dvc.repo import Repo
+
+params = Path("params.yaml")
+whole = params.read_text()
+stale = {}
+for key, text in json.load(sys.stdin).items():
+    params.write_text(text)
+    stale[key] = sorted(name for name in Repo().status())
+params.write_text(whole)
+print(json.dumps(stale))
+"""
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Workspace:
+    """A workspace after `dvc repro` on the default params, from an empty cache."""
+    workspace = copy_project(tmp_path_factory.mktemp("default") / "project")
+    commit_all(workspace)
+    workspace.run("dvc", "repro")
+    workspace.run("git", "add", ".")
+    workspace.run("git", "commit", "--quiet", "-m", "results")
+    return workspace
+
+
+def read(workspace: Workspace, name: str) -> dict:
+    return json.loads((workspace.path / name).read_text())
+
+
+def dotted(content: dict, prefix: str = "") -> dict[str, object]:
+    flat = {}
+    for key, value in content.items():
+        flat |= dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def paths(entries: list) -> set[str]:
+    return {entry if isinstance(entry, str) else next(iter(entry)) for entry in entries}
+
+
+def covered(file: str, declared: set[str]) -> bool:
+    return any(file == path or file.startswith(f"{path}/") for path in declared)
+
+
+def test_every_variant_has_the_same_keys_and_only_the_last_is_smaller(done):
+    metrics = {name: read(done, f"metrics/{name}.json") for name in VARIANTS}
+    assert len({tuple(entry) for entry in metrics.values()}) == 1
+    sizes = {name: metrics[name]["size_bytes"] for name in VARIANTS}
+    assert sizes["optimized"] == (done.path / "models/optimized.onnx").stat().st_size
+    assert sizes["original"] == pytest.approx(25.08e6, rel=0.01)
+    assert sizes["original"] / sizes["optimized"] > 3.9
+    for name in VARIANTS:
+        assert metrics[name]["accuracy_low"] < metrics[name]["accuracy"] < metrics[name]["accuracy_high"]
+        assert metrics[name]["accuracy"] > 0.95
+
+
+def test_accuracy_lies_within_the_committed_interval(done):
+    for name in VARIANTS:
+        committed = json.loads((ROOT / f"metrics/{name}.json").read_text())
+        accuracy = read(done, f"metrics/{name}.json")["accuracy"]
+        assert committed["accuracy_low"] <= accuracy <= committed["accuracy_high"], name
+
+
+def test_nothing_runs_a_second_time(done):
+    output = done.run("dvc", "repro")
+    assert "Running stage" not in output
+    assert "up to date" in output
+    assert done.run("dvc", "status").strip().endswith("Data and pipelines are up to date.")
+
+
+def test_latency_is_measured_for_every_model_and_is_in_no_lock(done):
+    for name in ("original", "exported", "optimized"):
+        entry = read(done, f"metrics/latency/{name}.json")
+        assert entry["cpu"]
+        assert entry["threads"] == 2
+        assert entry["batch_1"]["latency_ms"] > 0
+        assert entry["batch_64"]["latency_ms"] > entry["batch_1"]["latency_ms"]
+    assert "latency" not in (done.path / "dvc.lock").read_text().replace("lightweight/latency.py", "")
+
+
+def test_pictures_and_page_are_drawn_and_plots_show_works(done):
+    for name in ("comparison", "latency", "training", "sparsity", "confusion"):
+        assert (done.path / f"plots/{name}.png").read_bytes().startswith(b"\x89PNG"), name
+    page = (done.path / "plots/report.html").read_text()
+    assert page.count("data:image/png;base64,") == 5
+    output = done.run("dvc", "plots", "show", "--out", str(done.path / "dvc_plots"))
+    shown = (done.path / "dvc_plots/index.html").read_text()
+    assert "ERROR" not in output
+    for name in ("train_loss", "val_accuracy", "comparison.png", "size_bytes", "predicted"):
+        assert name in shown, name
+
+
+def test_each_key_makes_exactly_the_expected_stages_stale(done):
+    whole = (done.path / "params.yaml").read_text()
+    values = dotted(YAML(typ="safe").load(whole))
+    texts = {}
+    for key, value in values.items():
+        content = YAML(typ="safe").load(whole)
+        *parents, last = key.split(".")
+        section = content
+        for name in parents:
+            section = section[name]
+        section[last] = [*value, 7] if isinstance(value, list) else not value if isinstance(value, bool) else "changed"
+        texts[key] = json.dumps(content)  # JSON is YAML
+    command = [sys.executable, "-c", LIST_STALE]
+    listed = subprocess.run(
+        command,
+        input=json.dumps(texts),
+        cwd=done.path,
+        env=done.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    stale = json.loads(listed.stdout.splitlines()[-1])
+    assert {key: set(stages) for key, stages in stale.items()} == {key: STALE[key.split(".")[0]] for key in values}
+
+
+def test_another_prune_amount_retrains_nothing_and_shows_in_the_metrics(done):
+    output = done.run("dvc", "exp", "run", "--temp", "--name", "p07", "--set-param", "prune.amount=0.7")
+    ran = [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+    assert sorted(ran) == sorted(["check", "prune", "bn_update", "quantize", "evaluate", "benchmark", "report", "plot"])
+    before = done.run("git", "show", "HEAD:plots/sparsity.csv")
+    experiment = next(line for line in done.run("git", "for-each-ref").splitlines() if line.endswith("/p07"))
+    after = done.run("git", "show", f"{experiment.split()[0]}:plots/sparsity.csv")
+    assert ",0.5\n" in before
+    assert ",0.7\n" in after
+    difference = json.loads(done.run("dvc", "metrics", "diff", "--json", "HEAD", "p07"))
+    assert difference["metrics/pruned.json"]["nonzero_parameters"]["diff"] < 0
+    assert "metrics/original.json" not in difference
+
+
+def test_the_baseline_makes_metrics_diff_compare_original_and_optimized(done):
+    _as_installed(done)
+    output = done.run("make", "baseline")
+    assert [line for line in output.splitlines() if line.startswith("Running stage")] == [
+        "Running stage 'check':",
+        "Running stage 'report':",
+    ]
+    difference = json.loads(done.run("dvc", "metrics", "diff", "--json", "original"))
+    assert list(difference) == ["metrics/model.json"]
+    size = difference["metrics/model.json"]["size_bytes"]
+    assert size["old"] == read(done, "metrics/original.json")["size_bytes"]
+    assert size["new"] == read(done, "metrics/optimized.json")["size_bytes"]
+
+
+def _as_installed(workspace: Workspace) -> None:
+    """Give the copy the environment that runs the tests, as if `make setup` had made it."""
+    (workspace.path / ".venv").mkdir(exist_ok=True)
+    (workspace.path / ".venv/installed").touch()
+
+
+def test_an_archive_without_git_runs_the_pipeline_and_says_what_needs_git(done, tmp_path):
+    archive = copy_project(tmp_path / "archive")
+    shutil.copy2(done.path / "dvc.lock", archive.path)
+    shutil.copytree(done.path / ".dvc/cache", archive.path / ".dvc/cache")
+    for name in ("metrics", "plots"):
+        shutil.copytree(done.path / name, archive.path / name)
+    _as_installed(archive)
+    output = archive.run("make", "repro")
+    assert "| optimized" in output
+    assert (archive.path / "models/optimized.onnx").read_bytes() == (done.path / "models/optimized.onnx").read_bytes()
+    for target in ("baseline", "recipe"):
+        assert "needs a git clone" in archive.run("make", target, "NAME=mnist", code=2)
+
+
+def test_stages_read_and_write_what_they_declare_and_repeat_every_byte_without_dvc(done, tmp_path):
+    plain = copy_project(tmp_path / "other place")
+    lock = YAML(typ="safe").load(done.path / "dvc.lock")["stages"]
+    for name in _order():
+        log = tmp_path / f"{name}.json"
+        changed = {"PYTHONHASHSEED": "77", "TZ": "Asia/Tokyo"}
+        plain.run(sys.executable, "-m", "tests.audit", f"stages.{name}", str(log), **changed)
+        noted = json.loads(log.read_text())
+        stage = STAGES[name]
+        outs = paths(stage.get("outs", [])) | paths(stage.get("metrics", []))
+        deps = {path for path in paths(stage["deps"]) if not path.endswith(".py")}
+        params = {"params.yaml"} if "params" in stage else set()
+        beside = BESIDE.get(name, set())
+        reads = {file for file in noted["read"] if not covered(file, outs | beside)}
+        assert {file for file in reads if not covered(file, deps | params)} == set(), f"{name} reads undeclared files"
+        unread = {path for path in deps | params if not any(covered(file, {path}) for file in noted["read"])}
+        assert unread <= UNREAD.get(name, set()) | beside, f"{name} declares what it does not read"
+        written = {file for file in noted["written"] if not covered(file, beside)}
+        assert {file for file in written if not covered(file, outs)} == set(), f"{name} writes undeclared files"
+        assert {path for path in outs if not any(covered(file, {path}) for file in written)} == set()
+        for out in lock[name].get("outs", []):
+            path = plain.path / out["path"]
+            if path.is_file():
+                assert hashlib.md5(path.read_bytes()).hexdigest() == out["md5"], f"{out['path']} differs"
+            else:
+                theirs = {file.name: file.read_bytes() for file in (done.path / out["path"]).iterdir()}
+                assert {file.name: file.read_bytes() for file in path.iterdir()} == theirs
+
+
+def _order() -> list[str]:
+    """The stages, each after those whose outs it depends on; dvc.yaml lists them so."""
+    made: set[str] = set()
+    for stage in STAGES.values():
+        assert all(path.endswith(".py") or path in made for path in paths(stage["deps"]))
+        made |= paths(stage.get("outs", [])) | paths(stage.get("metrics", []))
+    return list(STAGES)
+
+
+@pytest.mark.slow
+def test_two_forced_runs_leave_lock_and_metrics_byte_identical(done):
+    def state() -> dict[str, bytes]:
+        files = [done.path / "dvc.lock", *sorted(Path(done.path / "metrics").glob("*.json"))]
+        return {file.name: file.read_bytes() for file in files}
+
+    first = state()
+    done.run("dvc", "repro", "--force")
+    assert state() == first

@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+
+from lightweight import folders
+from lightweight.errors import InputError
+
+
+def refusal(path) -> str:
+    with pytest.raises(InputError) as error:
+        folders.read(path, 8, 1)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_classes_are_sorted_and_images_follow_their_names(write_image, tmp_path):
+    for name, value in {"dog/b.png": 3, "dog/a.png": 2, "cat/z.png": 1, "cat/B.PNG": 0}.items():
+        write_image(name, value=value)
+    parts, classes = folders.read(tmp_path, 8, 1)
+    images, labels = parts.pop("train")
+    assert (parts, classes) == ({}, ["cat", "dog"])
+    assert (images.dtype, labels.dtype) == (np.uint8, np.int64)
+    assert labels.tolist() == [0, 0, 1, 1]
+    assert images[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_mixed_sizes_formats_and_modes_become_one_array(write_image, tmp_path, channels):
+    write_image("a/grey.png", (8, 8), "L", 255)
+    write_image("a/wide.jpg", (40, 9), "RGB", (255, 255, 255))
+    write_image("b/tall.jpeg", (3, 50), "L", 255)
+    write_image("b/clear.png", (20, 20), "RGBA", (255, 255, 255, 255))
+    images, labels = folders.read(tmp_path, 8, channels)[0]["train"]
+    assert images.shape == (4, channels, 8, 8)
+    assert (images == 255).all()
+    assert labels.tolist() == [0, 0, 1, 1]
+
+
+def test_other_files_and_hidden_folders_are_no_images(write_image, tmp_path):
+    for name in ("a/1.png", "b/1.png", ".cache/1.png"):
+        write_image(name)
+    (tmp_path / "a" / "notes.txt").write_text("x")
+    (tmp_path / "README.md").write_text("x")
+    parts, classes = folders.read(tmp_path, 8, 1)
+    assert classes == ["a", "b"]
+    assert len(parts["train"][1]) == 2
+
+
+@pytest.mark.parametrize("splits", [("train", "test"), ("train", "val", "test")])
+def test_split_folders_stay_split(write_image, tmp_path, splits):
+    for value, split in enumerate(splits):
+        for name in ("b", "a"):
+            write_image(f"{split}/{name}/1.png", value=value)
+    parts, classes = folders.read(tmp_path, 8, 1)
+    assert (tuple(parts), classes) == (splits, ["a", "b"])
+    for value, (images, labels) in enumerate(parts.values()):
+        assert (images == value).all()
+        assert labels.tolist() == [0, 1]
+
+
+def test_a_missing_folder_is_named_with_its_key(tmp_path):
+    path = tmp_path / "nowhere"
+    assert refusal(path) == f"params.yaml: prepare.path = {str(path)!r}: no such folder"
+
+
+def test_a_file_is_no_folder(write_image):
+    path = write_image("1.png")
+    assert refusal(path) == f"params.yaml: prepare.path = {str(path)!r}: no such folder"
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_one_class_is_not_enough(write_image, tmp_path, number):
+    for index in range(number):
+        write_image(f"{index}/1.png")
+    assert refusal(tmp_path) == f"{tmp_path}: must hold at least two class folders, found {number}"
+
+
+def test_an_empty_class_folder_is_named(write_image, tmp_path):
+    write_image("a/1.png")
+    (tmp_path / "b").mkdir()
+    assert refusal(tmp_path) == f"{tmp_path / 'b'}: empty class folder: must hold at least one .jpeg, .jpg, .png"
+
+
+def test_an_unreadable_image_is_named(write_image, tmp_path):
+    for name in ("a/1.png", "b/1.png"):
+        write_image(name)
+    path = tmp_path / "b" / "2.jpg"
+    path.write_bytes(b"not an image")
+    assert refusal(tmp_path).startswith(f"{path}: not a readable image: ")
+
+
+@pytest.mark.parametrize(
+    ("splits", "found"),
+    [(["train"], "train"), (["test"], "test"), (["train", "val"], "train and val"), (["val", "test"], "val and test")],
+)
+def test_a_split_folder_needs_train_and_test(write_image, tmp_path, splits, found):
+    for split in splits:
+        for name in ("a", "b"):
+            write_image(f"{split}/{name}/1.png")
+    assert refusal(tmp_path) == f"{tmp_path}: has {found} but a split folder needs both train and test"
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_classes_that_differ_from_those_of_train_are_named(write_image, tmp_path, split):
+    for name in ("train/a", "train/b", "val/a", "val/b", "test/a", "test/b"):
+        write_image(f"{name.replace('b', 'c') if name == f'{split}/b' else name}/1.png")
+    rule = "its class folders must be the same as in train, these are not in both: b, c"
+    assert refusal(tmp_path) == f"{tmp_path / split}: {rule}"

@@ -1,0 +1,171 @@
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+import torch
+from pydantic import AfterValidator
+from torch import nn
+
+from lightweight.errors import InputError
+from lightweight.networks import NETWORKS, build, known
+from lightweight.params import load_params
+
+OWN = """
+from torch import nn
+
+class Own(nn.Module):
+    def __init__(self, channels, image_size, num_classes):
+        super().__init__()
+        self.linear = nn.Linear(channels * image_size**2, num_classes)
+
+    def forward(self, images):
+        logits = self.linear(images.flatten(1))
+        {forward}
+
+build = {build}
+"""
+
+
+@pytest.fixture
+def own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """own_network(source): the name of a network `build` in a module of its own."""
+
+    def write(source: str) -> str:
+        (tmp_path / "own_network.py").write_text(source)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "own_network", raising=False)
+        return "own_network:build"
+
+    return write
+
+
+def refusal(name: str) -> str:
+    with pytest.raises(InputError) as error:
+        build(name, channels=1, image_size=8, num_classes=10)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("channels", "size", "classes"), [(1, 28, 10), (3, 32, 5), (1, 8, 2), (3, 13, 7)])
+def test_a_network_gives_one_logit_per_class_and_learns_with_all_its_weights(name, channels, size, classes):
+    model = build(name, channels, size, classes)
+    logits = model(torch.rand(4, channels, size, size))
+    assert logits.shape == (4, classes)
+    logits.square().sum().backward()
+    assert all(weight.grad is not None for weight in model.parameters())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_new_network_is_in_training_mode_with_its_convolutions_in_channels_last(name):
+    model = build(name, 3, 8, 2)
+    assert all(module.training for module in model.modules())
+    filters = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in filters)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_building_leaves_batchnorm_statistics_as_they_start(name):
+    state = build(name, 1, 8, 2).state_dict()
+    assert all((value == 0).all() for key, value in state.items() if "running_mean" in key or "num_batches" in key)
+    assert all((value == 1).all() for key, value in state.items() if "running_var" in key)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_weights_depend_on_the_random_state_alone(name):
+    weights = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        weights.append(next(build(name, 1, 8, 2).parameters()))
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_convnet_is_two_convolutions_and_one_linear_layer():
+    shapes = [tuple(weight.shape) for weight in build("convnet", 1, 28, 10).state_dict().values()]
+    assert shapes == [(16, 1, 3, 3), (16,), (32, 16, 3, 3), (32,), (10, 32 * 7 * 7), (10,)]
+
+
+def test_nearly_all_weights_of_cnn_are_linear():
+    model = build("cnn", 1, 28, 10)
+    linear = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
+    assert linear / sum(weight.numel() for weight in model.parameters()) == pytest.approx(0.998, abs=0.0005)
+
+
+def test_a_network_of_your_own_is_built_by_its_name(own_network):
+    name = own_network(OWN.format(forward="return logits", build="Own"))
+    assert build(name, channels=3, image_size=8, num_classes=5).linear.weight.shape == (5, 3 * 8 * 8)
+    assert known(name) == name
+
+
+def test_an_unknown_network_is_refused_with_the_known_ones():
+    rule = "known are cnn, convnet, or package.module:function of your own"
+    assert refusal("cnm") == f"unknown network 'cnm'; {rule}"
+
+
+def test_an_unknown_network_in_a_section_is_one_line_with_file_key_value_and_rule(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("network: cnm\n")
+    with pytest.raises(InputError) as error:
+        load_params(path, network=Annotated[str, AfterValidator(known)])
+    assert str(error.value).startswith(f"{path}: network = 'cnm': unknown network 'cnm'; known are cnn, convnet")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("no_such_module:build", "No module named 'no_such_module'"),
+        (":build", "Empty module name"),
+        ("torch.nn:no_such_function", "module 'torch.nn' has no attribute 'no_such_function'"),
+    ],
+)
+def test_a_network_that_does_not_exist_is_named_with_the_reason(name, reason):
+    assert refusal(name) == f"network {name!r} cannot be imported: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [("import no_such", "No module named 'no_such'"), ("def build(:", "invalid syntax"), ("size", "'size' is not def")],
+    ids=["import", "syntax", "name"],
+)
+def test_a_module_that_fails_to_import_is_named_with_the_reason(own_network, source, reason):
+    name = own_network(source)
+    found = refusal(name)
+    assert found.startswith(f"network {name!r} cannot be imported: ")
+    assert reason in found
+
+
+@pytest.mark.parametrize("source", ["build = 3", "def build(): ...", "from torch.nn import Linear as build"])
+def test_what_is_no_function_of_channels_size_and_classes_is_named(own_network, source):
+    name = own_network(source)
+    assert refusal(name).startswith(f"network {name!r} ")
+
+
+@pytest.mark.parametrize(
+    ("own", "rule"),
+    [
+        ({"build": "dict"}, "returned dict, not a torch.nn.Module"),
+        ({"forward": "return images.flatten(1)"}, "gives (2, 64) for 2 images; 10 classes need (2, 10)"),
+        ({"forward": "return logits[:, :9]"}, "gives (2, 9) for 2 images; 10 classes need (2, 10)"),
+        ({"forward": "return logits.sum(1)"}, "gives (2,) for 2 images; 10 classes need (2, 10)"),
+        ({"forward": "return [logits]"}, "gives list for 2 images; 10 classes need (2, 10)"),
+    ],
+)
+def test_a_network_whose_output_does_not_fit_is_named(own_network, own, rule):
+    name = own_network(OWN.format(**{"forward": "return logits", "build": "Own"} | own))
+    assert refusal(name) == f"network {name!r} {rule}"
+
+
+@pytest.mark.parametrize(
+    ("own", "reason"),
+    [
+        ({"build": "lambda **kwargs: nn.Conv2d(7, 4, 3)"}, "Given groups=1, weight of size [4, 7, 3, 3], expected"),
+        ({"build": "lambda **kwargs: nn.BatchNorm1d(1)"}, "expected 2D or 3D input (got 4D input)"),
+        ({"forward": "raise NotImplementedError"}, ""),
+    ],
+)
+def test_a_network_that_does_not_accept_the_images_is_named(own_network, own, reason):
+    name = own_network(OWN.format(**{"forward": "return logits", "build": "Own"} | own))
+    assert refusal(name).startswith(f"network {name!r} does not accept images of shape (1, 8, 8): {reason}")
