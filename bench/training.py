@@ -39,7 +39,7 @@ def main() -> None:
     pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     raw = Path(sys.argv[2] if len(sys.argv) > 2 else "data/raw")
     torch.set_num_threads(THREADS)
-    dataset = read_dataset(PREPARE, raw, SEED)
+    dataset = read_dataset(PREPARE, raw, Path(), SEED)
     few = Split(dataset.val.images[:BATCH], dataset.val.labels[:BATCH])  # both sides measure training only
     ours, plain = whole_tensors(replace(dataset, val=few)), per_sample(dataset, raw)
     ratios, rows = [], []

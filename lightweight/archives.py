@@ -54,6 +54,7 @@ def _torchvision(name: str, raw: Path) -> tuple[Parts, list[str]]:
 
 def _check_idx(folder: Path, checksums: dict[str, str | None]) -> None:
     """Every IDX file found is as long as its header says and, where its MD5 is known, the very one published."""
+    lengths = {}
     for name, checksum in checksums.items():
         path = folder / name
         if not path.exists():
@@ -61,14 +62,19 @@ def _check_idx(folder: Path, checksums: dict[str, str | None]) -> None:
         content = path.read_bytes()
         dimensions = content[3] if len(content) > 3 else 0
         header = 4 + 4 * dimensions
-        if len(content) < header or dimensions not in (1, 3) or content[:3] != b"\0\0\x08":
+        if len(content) < header or dimensions != (3 if "images" in name else 1) or content[:3] != b"\0\0\x08":
             raise InputError(f"{path}: damaged: not an IDX file of bytes; delete it to download it again")
         shape = struct.unpack(f">{dimensions}I", content[4:header])
         if len(content) - header != np.prod(shape, dtype=object):
             held = len(content) - header
             raise InputError(f"{path}: damaged: holds {held} bytes of {shape}; delete it to download it again")
+        lengths[name] = shape[0]
         if checksum and hashlib.md5(content, usedforsecurity=False).hexdigest() != checksum:
             raise InputError(f"{path}: damaged: its MD5 is not {checksum}; delete it to download it again")
+    for name, number in lengths.items():
+        labels = lengths.get(name.replace("images-idx3", "labels-idx1"), number)
+        if number != labels:
+            raise InputError(f"{folder / name}: damaged: {number} images for {labels} labels; delete both")
 
 
 def _what_to_do(name: str, raw: Path, kind: type, error: Exception) -> str:

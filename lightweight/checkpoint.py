@@ -49,16 +49,23 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises InputError when the file is missing, damaged, or holds the weights of another network.
     """
     tensors, about = read_tensors(path)
-    if "network" not in about:
+    if not {"network", "arguments", "notes"} <= about.keys():
         raise InputError(f"{path}: not a model file: names no network")
     state = torch.random.get_rng_state()  # building initialises weights; loading must not use up random numbers
     model = build(about["network"], **about["arguments"])
     torch.random.set_rng_state(state)
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    expected = {name: _kind(tensor) for name, tensor in model.state_dict().items()}
+    found = {name: _kind(tensor) for name, tensor in tensors.items()}
     if expected != found:
         wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
-        detail = "; ".join(f"{name} is {found.get(name)}, must be {expected.get(name)}" for name in wrong[:3])
+        absent = "absent"
+        detail = "; ".join(
+            f"{name} is {found.get(name, absent)}, must be {expected.get(name, absent)}" for name in wrong[:3]
+        )
         raise InputError(f"{path}: the weights do not fit the network {about['network']!r}: {detail}")
     model.load_state_dict(tensors)
     return Checkpoint(model.eval(), about["network"], about["arguments"], about["notes"])
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

@@ -78,6 +78,7 @@ def save_dataset(path: Path, dataset: Dataset) -> None:
     for name in ("train", "val", "test"):
         split = getattr(dataset, name)
         tensors |= {f"{name}.images": split.images, f"{name}.labels": split.labels}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     write_bytes(path, save(tensors, metadata={HEADER: json.dumps({"classes": dataset.classes})}))
 
 

@@ -54,8 +54,9 @@ def read_bytes(path: Path) -> bytes:
 
 def read_json(path: Path) -> Any:
     """Raises InputError that names a missing or damaged file."""
+    content = read_bytes(path)
     try:
-        return json.loads(read_bytes(path))
+        return json.loads(content)
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON: {error}") from None
 

@@ -1,6 +1,7 @@
 """A network is a function of channels, image size and number of classes, found by its name."""
 
 import importlib
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -65,8 +66,8 @@ def find(name: str) -> Callable[..., nn.Module]:
         raise InputError(f"unknown network {name!r}; known are {built_in}, or package.module:function of your own")
     try:
         return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"network {name!r} cannot be imported: {error}") from None
+    except Exception as error:  # the user's code may raise anything
+        raise InputError(f"network {name!r} cannot be imported: {_first_line(error)}") from None
 
 
 def known(name: str) -> str:
@@ -77,17 +78,29 @@ def known(name: str) -> str:
 
 def build(name: str, channels: int, image_size: int, num_classes: int) -> nn.Module:
     """A new network in channels_last whose output fits: one logit per class. Raises InputError."""
-    network = find(name)(channels=channels, image_size=image_size, num_classes=num_classes)
+    function = find(name)
+    arguments = {"channels": channels, "image_size": image_size, "num_classes": num_classes}
+    try:
+        inspect.signature(function).bind(**arguments)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"network {name!r} must be a function of {', '.join(arguments)}: {error}") from None
+    try:
+        network = function(**arguments)
+    except Exception as error:
+        raise InputError(f"network {name!r} cannot be built: {_first_line(error)}") from None
     if not isinstance(network, nn.Module):
         raise InputError(f"network {name!r} returned {type(network).__name__}, not a torch.nn.Module")
     shape = (channels, image_size, image_size)
     try:
         with torch.no_grad():
             output = network.eval()(torch.zeros(2, *shape))
-    except RuntimeError as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"network {name!r} does not accept images of shape {shape}: {first}") from None
+    except Exception as error:
+        raise InputError(f"network {name!r} does not accept images of shape {shape}: {_first_line(error)}") from None
     if not isinstance(output, torch.Tensor) or output.shape != (2, num_classes):
         found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise InputError(f"network {name!r} gives {found} for 2 images; {num_classes} classes need (2, {num_classes})")
     return network.train().to(memory_format=torch.channels_last)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -49,7 +49,7 @@ def _read(path: Path) -> dict[str, Any]:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         problem = " ".join(str(error.problem or error.context).split())
         raise InputError(f"{path}{line}: not valid YAML: {problem}") from None
-    except (YAMLError, ValueError) as error:
+    except (YAMLError, ValueError, KeyError, RecursionError) as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a mapping of sections")
@@ -66,7 +66,8 @@ def _section(path: Path, content: dict[str, Any], name: str, kind: Any) -> Any:
 
 
 def _one_line(section: str, content: Any, kind: Any, error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    first = next((found for found in errors if found["type"] == "extra_forbidden"), errors[0])
     key = ".".join(str(part) for part in (section, *first["loc"]))
     match first["type"]:
         case "missing":

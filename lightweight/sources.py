@@ -26,23 +26,23 @@ class PrepareParams(Params):
     test_fraction: Share
 
 
-def read_dataset(params: PrepareParams, raw: Path, seed: int) -> Dataset:
-    """The data set that `params` names, from `raw` or downloaded into it, or from the folder at `params.path`.
+def read_dataset(params: PrepareParams, raw: Path, root: Path, seed: int) -> Dataset:
+    """The data set that `params` names: from `raw` or downloaded into it, or an image folder, relative to `root`.
 
     Raises InputError that names the file to mend or to put in place.
     """
     if params.dataset == "folder":
-        if params.path is None:
-            raise bad_param("prepare.path", None, "the data set 'folder' needs the path of an image folder")
-        parts, classes = folders.read(Path(params.path), params.image_size, params.channels)
+        if not params.path:
+            raise bad_param("prepare.path", params.path, "the data set 'folder' needs the path of an image folder")
+        parts, classes = folders.read(root / params.path, params.image_size, params.channels)
     else:
         parts, classes = archives.read(params.dataset, raw)
         size, channels = params.image_size, params.channels
         parts = {name: (fit_all(images, size, channels), labels) for name, (images, labels) in parts.items()}
-    if "test" not in parts:
-        parts["train"], parts["test"] = _split(*parts["train"], params.test_fraction, "prepare.test_fraction", seed)
-    if "val" not in parts:
-        parts["train"], parts["val"] = _split(*parts["train"], params.val_fraction, "prepare.val_fraction", seed)
+    for name in ("test", "val"):
+        if name not in parts:
+            key = f"{name}_fraction"
+            parts["train"], parts[name] = _split(*parts["train"], classes, key, getattr(params, key), seed)
     mean, std = _moments(parts["train"][0])
     splits = {
         name: Split(torch.from_numpy(images), torch.from_numpy(labels)) for name, (images, labels) in parts.items()
@@ -50,12 +50,15 @@ def read_dataset(params: PrepareParams, raw: Path, seed: int) -> Dataset:
     return Dataset(**splits, mean=mean, std=std, classes=tuple(classes))
 
 
-def _split(images: np.ndarray, labels: np.ndarray, share: float, key: str, seed: int) -> list:
+def _split(images: np.ndarray, labels: np.ndarray, classes: list[str], key: str, share: float, seed: int) -> list:
     """Two parts with equal class shares, the second with `share` of the images."""
+    few = [classes[label] for label, number in enumerate(np.bincount(labels)) if number < 2]
+    if few:
+        raise bad_param(f"prepare.{key}", share, f"class {few[0]!r} has a single image left, which cannot be split")
     try:
         parts = train_test_split(np.arange(len(labels)), test_size=share, stratify=labels, random_state=seed)
     except ValueError as error:
-        raise bad_param(key, share, f"{len(labels)} images cannot be split so: {error}") from None
+        raise bad_param(f"prepare.{key}", share, f"{len(labels)} images cannot be split so: {error}") from None
     return [(images[part], labels[part]) for part in map(np.sort, parts)]
 
 

@@ -106,7 +106,16 @@ def fit(
         yield Epoch(epoch, lr, train_loss, val_loss, val_accuracy)
 
 
-def _train_epoch(model, dataset, params, optimizer, schedule, epoch, generator) -> tuple[float, float]:
+def _train_epoch(
+    model: nn.Module,
+    dataset: Dataset,
+    params: TrainParams,
+    optimizer: optim.Optimizer,
+    schedule: LRScheduler,
+    epoch: int,
+    generator: torch.Generator,
+) -> tuple[float, float]:
+    """The mean loss, and the learning rate of the last step."""
     model.train()
     order = torch.randperm(len(dataset.train), generator=generator)
     steps = steps_per_epoch(dataset, params)

@@ -40,13 +40,18 @@ def main() -> None:
     subprocess.run(["dvc", "exp", "remove", "-q", experiment], capture_output=True, check=False)
     if subprocess.run(["dvc", "exp", "run", "--temp", "-n", experiment, *changes], check=False).returncode:
         raise InputError(f"{recipe}: the experiment failed, see above")
-    shown = subprocess.run(["dvc", "metrics", "show", "--json", experiment], capture_output=True, check=True)
-    files = {path: entry["data"] for path, entry in json.loads(shown.stdout)[experiment]["data"].items()}
-    metrics = {variant: files[f"metrics/{variant}.json"] for variant in VARIANTS}
-    latency = {model: files[f"metrics/latency/{model}.json"] for model in MEASURED}
+    metrics = {variant: committed(experiment, f"metrics/{variant}.json") for variant in VARIANTS}
+    latency = {model: committed(experiment, f"metrics/latency/{model}.json") for model in MEASURED}
     write_json(FOLDER / f"{name}.json", {"params": read(recipe), "metrics": metrics, "latency": latency})
     write_bytes(FOLDER / f"{name}.png", draw_comparison(metrics))
     print(f"recipe  {name}  -> {FOLDER / name}.json")
+
+
+def committed(experiment: str, path: str) -> dict[str, Any]:
+    """A JSON file as the newest experiment of that name committed it."""
+    order = ["git", "for-each-ref", "--sort=-creatordate", "--format=%(refname)", f"refs/exps/*/*/{experiment}"]
+    newest = subprocess.run(order, capture_output=True, check=True, text=True).stdout.split()[0]
+    return json.loads(subprocess.run(["git", "show", f"{newest}:{path}"], capture_output=True, check=True).stdout)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -14,17 +14,13 @@ from lightweight.sources import PrepareParams, read_dataset
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")
-
-
-def raw_folder() -> Path:
-    """`$LIGHTWEIGHT_DATA`, else `data/raw` of the workspace: copies made for experiments hold no raw files."""
-    default = Path(os.environ.get("DVC_ROOT", ".")) / "data" / "raw"
-    return Path(os.environ.get("LIGHTWEIGHT_DATA") or default)
+ROOT = Path(os.environ.get("DVC_ROOT", ""))  # the workspace: copies made for experiments hold no raw images
+RAW = Path(os.environ.get("LIGHTWEIGHT_DATA") or ROOT / "data/raw")
 
 
 def main() -> None:
     params = load_params(PARAMS, seed=Seed, prepare=PrepareParams)
-    dataset = read_dataset(params.prepare, raw_folder(), params.seed)
+    dataset = read_dataset(params.prepare, RAW, ROOT, params.seed)
     save_dataset(PREPARED, dataset)
     shape = "x".join(map(str, dataset.train.images.shape[1:]))
     counts = " + ".join(str(len(split)) for split in (dataset.train, dataset.val, dataset.test))

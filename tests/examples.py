@@ -1,6 +1,7 @@
 """What several tests share: tiny networks, parameters, a trained and pruned model with its files, made-up metrics."""
 
 from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -8,14 +9,15 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from lightweight import training
 from lightweight.augmentation import AugmentParams
-from lightweight.data import Dataset
+from lightweight.data import Dataset, Split
 from lightweight.export import export_onnx
 from lightweight.networks import build
 from lightweight.pruning import PruneParams, prune
 from lightweight.quantization import QuantizeParams, quantize
 from lightweight.report import VARIANTS, Metrics
-from lightweight.training import Epoch, TrainParams, fit, make_optimizer, make_schedule, steps_per_epoch
+from lightweight.training import Epoch, TrainParams
 
 torch.set_num_threads(1)  # threads that wait for each other on tensors as small as these cost more than they save
 
@@ -42,11 +44,17 @@ def bnnet(channels: int, image_size: int, num_classes: int) -> nn.Module:
     )
 
 
-def new(name: str, seed: int = 0) -> nn.Module:
+def new(name: str, seed: int = 0, image_size: int = 28) -> nn.Module:
     """A network for the tiny data set, initialised from a seed of its own."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return build(name, channels=1, image_size=28, num_classes=10)
+        return build(name, channels=1, image_size=image_size, num_classes=10)
+
+
+@cache
+def small_cnn() -> nn.Module:
+    """An untrained cnn for `small_images`; not to be changed in place."""
+    return new("cnn", image_size=12).eval()
 
 
 def augment_params(**changes: Any) -> AugmentParams:
@@ -80,11 +88,9 @@ def quantize_params(method: str, **changes: Any) -> QuantizeParams:
 def train(
     model: nn.Module, dataset: Dataset, epochs: range = range(1, 4), seed: int = 0, **changes: Any
 ) -> list[Epoch]:
-    """The rows of a whole run of `fit` over `epochs`."""
+    """The rows of a whole run over `epochs`."""
     params = train_params(**changes)
-    optimizer = make_optimizer(model, params, params.lr)
-    schedule = make_schedule(optimizer, params.schedule, len(epochs) * steps_per_epoch(dataset, params))
-    return list(fit(model, dataset, params, optimizer, schedule, epochs, seed))
+    return list(training.train(model, dataset, params, epochs, seed, lr=params.lr, schedule=params.schedule))
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
@@ -95,11 +101,7 @@ def state(model: nn.Module) -> dict[str, Tensor]:
 def different(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
     """Names of the tensors that are not bit for bit the same."""
     assert before.keys() == after.keys()
-    return {
-        name
-        for name in before
-        if before[name].contiguous().numpy().tobytes() != after[name].contiguous().numpy().tobytes()
-    }
+    return {name for name in before if before[name].numpy().tobytes() != after[name].numpy().tobytes()}
 
 
 @cache
@@ -113,21 +115,35 @@ def trained(name: str, dataset: Dataset) -> nn.Module:
 @cache
 def pruned_convnet(dataset: Dataset) -> nn.Module:
     """Half of the weights of each layer are zero, and no other is small enough to be rounded to zero in 8 bits."""
-    model = deepcopy(trained("convnet", dataset))
+    model, reloaded = deepcopy(trained("convnet", dataset)), new("convnet")
     prune(model, prune_params(), recover=lambda model: None)
-    return model.eval()
+    reloaded.load_state_dict(model.state_dict())
+    return reloaded.eval()
 
 
 @cache
-def exported_convnet(dataset: Dataset) -> onnx.ModelProto:
-    """The pruned convnet as float32 ONNX; not to be changed in place."""
-    return export_onnx(pruned_convnet(dataset), dataset)
+def small_images(dataset: Dataset) -> Dataset:
+    """The middle 12x12 pixels of every image: there the cnn has a million weights, not six."""
+    splits = {name: getattr(dataset, name) for name in ("train", "val", "test")}
+    cut = {name: Split(split.images[..., 8:20, 8:20], split.labels) for name, split in splits.items()}
+    return replace(dataset, **cut)
 
 
 @cache
+def exported(model: nn.Module, dataset: Dataset) -> onnx.ModelProto:
+    """The model as float32 ONNX, exported once; not to be changed in place."""
+    return export_onnx(model, dataset)
+
+
+@cache
+def shipped(model: nn.Module, method: str, dataset: Dataset) -> bytes:
+    """The model as it ships."""
+    return quantize(exported(model, dataset), quantize_params(method), dataset, seed=0)
+
+
 def convnet_file(method: str, dataset: Dataset) -> bytes:
     """The pruned convnet as it ships."""
-    return quantize(exported_convnet(dataset), quantize_params(method), dataset, seed=0)
+    return shipped(pruned_convnet(dataset), method, dataset)
 
 
 def made_up_metrics() -> Metrics:

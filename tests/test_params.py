@@ -136,6 +136,7 @@ def test_a_section_that_is_no_mapping_is_refused(path, text, value):
         ("seed: 0: 1\n", 1, "mapping values are not allowed here"),
         ("seed: 0\n\tsection: 1\n", 2, "found character '\\t'"),
         ("seed: 0\nseed: 1\n", 2, 'found duplicate key "seed" with value "1"'),
+        ('seed: 0\nseed: "1\\n2"\n', 2, 'found duplicate key "seed" with value "1 2"'),
         ("seed: *other\n", 1, "found undefined alias 'other'"),
         ("seed: !!python/object:os.system x\n", 1, "could not determine a constructor"),
     ],

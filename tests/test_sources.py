@@ -13,10 +13,10 @@ from lightweight.sources import PrepareParams, read_dataset
 SPLITS = ("train", "val", "test")
 
 
-def prepare(seed: int = 0, raw: Path = Path("nowhere"), **changed: object) -> Dataset:
+def prepare(seed: int = 0, raw: Path = Path("nowhere"), root: Path = Path("nowhere"), **changed: object) -> Dataset:
     known = {"dataset": "digits", "path": None, "image_size": 8, "channels": 1}
     known |= {"val_fraction": 0.25, "test_fraction": 0.25} | changed
-    return read_dataset(PrepareParams(**known), raw, seed)
+    return read_dataset(PrepareParams(**known), raw, root, seed)
 
 
 def refusal(**changed: object) -> str:
@@ -121,6 +121,12 @@ def test_a_folder_keeps_every_image_with_its_class(colours):
     assert dataset.classes == ("green", "red")
     found = [(row[0], row[1], row[65]) for row in rows(dataset, *SPLITS)]
     assert found == [(0, index, 100) for index in range(6)] + [(1, 200 + index, index) for index in range(6)]
+
+
+def test_the_path_of_a_folder_is_relative_to_the_root(colours):
+    absolute = prepare(dataset="folder", path=str(colours))
+    relative = prepare(dataset="folder", path=colours.name, root=colours.parent)
+    assert torch.equal(absolute.train.images, relative.train.images)
 
 
 def test_the_splits_of_a_folder_are_kept_and_only_a_missing_one_is_made(write_image, tmp_path):

@@ -154,6 +154,14 @@ def test_an_epoch_sees_every_training_image_once_in_random_order(tiny_dataset):
         assert torch.equal(found, expected)
 
 
+def test_every_image_is_augmented_afresh_in_every_batch_epoch_and_run(tiny_dataset):
+    dataset = replace(tiny_dataset, train=tiny_dataset.train.take(torch.zeros(8, dtype=torch.int64)))
+    model = Recorder()
+    for seed in (1, 2):
+        train(model, dataset, range(1, 3), seed, batch_size=4, augment=augment_params(shift=0.1))
+    assert len(torch.unique(torch.cat(model.batches), dim=0)) == 2 * 2 * 8
+
+
 @pytest.mark.parametrize(
     ("images", "sizes"), [(2, [2]), (3, [3]), (4, [3]), (5, [3, 2]), (6, [3, 3]), (7, [3, 3]), (8, [3, 3, 2])]
 )
@@ -172,12 +180,12 @@ def test_training_lowers_the_loss_on_real_digits(tiny_dataset):
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_the_training_loss_is_the_cross_entropy_with_smoothed_labels(tiny_dataset, smoothing):
+def test_the_training_loss_is_the_mean_cross_entropy_with_smoothed_labels(tiny_dataset, smoothing):
     dataset, model = first_images(tiny_dataset, 64), new("convnet")
     with torch.no_grad():
         logs = model(dataset.normalize(dataset.train.images)).double().log_softmax(1)
     targets = (1 - smoothing) * F.one_hot(dataset.train.labels, 10) + smoothing / 10
-    (row,) = train(model, dataset, range(1, 2), label_smoothing=smoothing)
+    (row,) = train(model, dataset, range(1, 2), batch_size=16, lr=1e-12, label_smoothing=smoothing)
     assert row.train_loss == pytest.approx(-(targets * logs).sum(1).mean().item(), rel=1e-5)
 
 

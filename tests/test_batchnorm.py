@@ -1,0 +1,85 @@
+"""Re-estimation fits BatchNorm statistics to the weights, changes nothing else, and mends what pruning broke."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightweight.batchnorm import update_batchnorm
+from lightweight.pruning import prune
+from lightweight.training import validate
+from tests.examples import BNNET, different, new, prune_params, state, trained
+
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def seen_by(layer: nn.Module, update) -> list[Tensor]:
+    """The batches that `layer` takes while `update` runs."""
+    batches = []
+    hook = layer.register_forward_pre_hook(lambda module, inputs: batches.append(inputs[0].clone()))
+    update()
+    hook.remove()
+    return batches
+
+
+def test_only_the_statistics_of_batchnorm_change(tiny_dataset):
+    model = deepcopy(trained(BNNET, tiny_dataset))
+    before, about = state(model), [(module.training, vars(module).get("momentum")) for module in model.modules()]
+    update_batchnorm(model, tiny_dataset, num_images=200, batch_size=64, seed=0)
+    assert different(before, model.state_dict()) == {name for name in before if name.endswith(STATISTICS)}
+    assert [(module.training, vars(module).get("momentum")) for module in model.modules()] == about
+
+
+def test_the_statistics_become_the_means_over_batches_of_the_batch_statistics(tiny_dataset):
+    model = deepcopy(trained(BNNET, tiny_dataset))
+    for layer in (module for module in model if isinstance(module, nn.BatchNorm2d)):
+        batches = seen_by(layer, lambda: update_batchnorm(model, tiny_dataset, num_images=300, batch_size=64, seed=0))
+        means = torch.stack([batch.double().mean((0, 2, 3)) for batch in batches])
+        variances = torch.stack([batch.double().var((0, 2, 3), correction=1) for batch in batches])
+        torch.testing.assert_close(layer.running_mean.double(), means.mean(0), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(layer.running_var.double(), variances.mean(0), rtol=1e-4, atol=1e-5)
+        assert layer.num_batches_tracked == 4
+
+
+@pytest.mark.parametrize(
+    ("images", "sizes"), [(128, [64, 64]), (200, [64, 64, 64]), (64, [64]), (65, [64]), (50, [50]), (9999, [64] * 4)]
+)
+def test_a_last_incomplete_batch_is_left_out_unless_it_is_the_only_one(tiny_dataset, images, sizes):
+    model = new(BNNET)
+    batches = seen_by(model, lambda: update_batchnorm(model, tiny_dataset, images, batch_size=64, seed=0))
+    assert [len(batch) for batch in batches] == sizes
+
+
+def test_the_images_are_distinct_unaugmented_training_images_drawn_by_the_seed(tiny_dataset):
+    model = new(BNNET)
+
+    def seen(seed: int) -> Tensor:
+        return torch.cat(seen_by(model, lambda: update_batchnorm(model, tiny_dataset, 128, 64, seed))).flatten(1)
+
+    first = seen(1)
+    stored = tiny_dataset.normalize(tiny_dataset.train.images).flatten(1)
+    indices = torch.cdist(first, stored).argmin(1)
+    assert torch.equal(first, stored[indices])
+    assert len(indices.unique()) == 128
+    assert not torch.equal(indices, indices.sort().values)
+    assert torch.equal(first, seen(1))
+    assert not torch.equal(first, seen(2))
+
+
+@pytest.mark.parametrize(("network", "images"), [(BNNET, 0), ("convnet", 300)])
+def test_without_images_or_without_batchnorm_nothing_changes(tiny_dataset, network, images):
+    model = new(network)
+    before = state(model)
+    update_batchnorm(model, tiny_dataset, images, batch_size=64, seed=0)
+    assert not different(before, model.state_dict())
+
+
+@pytest.mark.parametrize("amount", [0.7, 0.9])
+def test_re_estimation_raises_the_accuracy_after_one_shot_pruning(tiny_dataset, amount):
+    model = deepcopy(trained(BNNET, tiny_dataset))
+    prune(model, prune_params(amount=amount, scope="global"), recover=lambda model: None)
+    _, before = validate(model, tiny_dataset, tiny_dataset.val)
+    update_batchnorm(model, tiny_dataset, num_images=300, batch_size=100, seed=0)
+    _, after = validate(model, tiny_dataset, tiny_dataset.val)
+    assert after > before

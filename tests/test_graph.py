@@ -1,0 +1,91 @@
+"""What is read from a file about weights, MACs and precision equals what PyTorch says about the model."""
+
+from collections.abc import Callable
+
+import pytest
+from torch import Tensor, nn
+
+from lightweight import graph
+from lightweight.data import Dataset
+from lightweight.evaluation import count_macs
+from lightweight.graph import Layer
+from lightweight.pruning import sparsity
+from tests.examples import METHODS, convnet_file, pruned_convnet, shipped, small_cnn, small_images
+
+
+class Rows(nn.Module):
+    """Linear layers applied to each of the 28 rows of an image, then to their mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.mix, self.head = nn.Linear(28, 16), nn.Linear(16, 16, bias=False), nn.Linear(16, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.mix(self.embed(images.flatten(1, 2)).relu()).mean(1))
+
+
+class Attention(Rows):
+    """Products of activations between the layers."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows = self.embed(images.flatten(1, 2)).relu()
+        return self.head((rows @ self.mix(rows).transpose(1, 2) @ rows).mean(1))
+
+
+NETWORKS: dict[str, Callable[[Dataset], tuple[nn.Module, Dataset]]] = {
+    "convnet": lambda dataset: (pruned_convnet(dataset), dataset),
+    "cnn": lambda dataset: (small_cnn(), small_images(dataset)),
+    "rows": lambda dataset: (Rows().eval(), dataset),
+    "attention": lambda dataset: (Attention().eval(), dataset),
+}
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def network(request, tiny_dataset) -> tuple[nn.Module, Dataset]:
+    return NETWORKS[request.param](tiny_dataset)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_macs_of_the_layers_add_up_to_those_that_torch_counts(network, method):
+    model, dataset = network
+    layers = graph.layers(shipped(model, method, dataset))
+    assert sum(layer.macs for layer in layers) == count_macs(model, dataset)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_layers_are_those_of_the_network_with_their_weights_zeros_and_macs(tiny_dataset, method):
+    layers = graph.layers(convnet_file(method, tiny_dataset))
+    rows = sparsity(pruned_convnet(tiny_dataset))
+    expected = [(row["layer"], row["weights"], row["weights"] - row["zeros"]) for row in rows]
+    assert [(layer.name, layer.weights, layer.nonzero) for layer in layers] == expected
+    assert [layer.macs for layer in layers] == [28 * 28 * 16 * 9, 14 * 14 * 32 * 16 * 9, 32 * 7 * 7 * 10]
+
+
+@pytest.mark.parametrize(
+    ("method", "in_int8"), [("none", set()), ("dynamic", {"fc"}), ("static", {"conv1", "conv2", "fc"})]
+)
+def test_the_runtime_executes_exactly_the_quantized_layers_in_int8(tiny_dataset, method, in_int8):
+    layers = graph.layers(convnet_file(method, tiny_dataset))
+    assert {layer.name for layer in layers if layer.int8} == in_int8
+    share = sum(layer.macs for layer in layers if layer.name in in_int8) / sum(layer.macs for layer in layers)
+    assert graph.int8_share(layers) == share
+
+
+def test_the_int8_share_weighs_layers_by_their_macs():
+    layers = [Layer("a", 1, 1, macs=100, int8=True), Layer("b", 900, 900, macs=300, int8=False)]
+    assert graph.int8_share(layers) == 0.25
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_parameters_are_the_learned_ones_of_the_model_without_settings_of_the_quantizer(tiny_dataset, method):
+    learned = list(pruned_convnet(tiny_dataset).parameters())
+    expected = (sum(value.numel() for value in learned), sum(int(value.count_nonzero()) for value in learned))
+    assert graph.parameters(convnet_file(method, tiny_dataset)) == expected
+
+
+def test_running_statistics_and_constants_of_activations_are_not_parameters(tiny_dataset):
+    model = nn.Sequential(nn.MaxPool2d(4), nn.BatchNorm2d(1), nn.ReLU6(), nn.Flatten(), nn.Linear(49, 10)).eval()
+    for statistic in (model[1].running_mean, model[1].running_var):
+        nn.init.constant_(statistic, 0.5)
+    found, _ = graph.parameters(shipped(model, "none", tiny_dataset))
+    assert found == sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,116 @@
+"""The page is one file: table, verdict and pictures are inside, and no name in it can become markup."""
+
+import base64
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from lightweight.page import TITLES, read_metrics, write_page
+from lightweight.report import VARIANTS, comparison
+from tests.examples import made_up_latency, made_up_metrics
+
+PICTURES = {name: f"picture of {name}".encode() for name in TITLES}
+
+
+class Page(HTMLParser):
+    """Every tag with its attributes, the cells of the table by row, and the text outside of it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[list[str]] = []
+        self.in_cell, self.text = False, ""
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.in_cell = tag in ("td", "th")
+        if tag == "tr":
+            self.rows.append([])
+        elif self.in_cell:
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag) -> None:
+        self.in_cell = False
+
+    def handle_data(self, data) -> None:
+        if self.in_cell:
+            self.rows[-1][-1] += data
+        else:
+            self.text += data
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    folder = tmp_path / "plots"
+    folder.mkdir()
+    for name, content in PICTURES.items():
+        (folder / f"{name}.png").write_bytes(content)
+    return folder
+
+
+def written(pictures: Path, latency=None) -> Page:
+    path = pictures / "report.html"
+    write_page(path, made_up_metrics(), made_up_latency() if latency is None else latency, pictures)
+    return Page(path)
+
+
+def test_the_page_holds_every_picture_and_points_to_nothing_outside_itself(pictures):
+    page = written(pictures)
+    prefix = "data:image/png;base64,"
+    sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+    assert all(source.startswith(prefix) for source in sources)
+    assert [base64.b64decode(source.removeprefix(prefix)) for source in sources] == list(PICTURES.values())
+    outside = [tag for tag, attributes in page.tags if tag != "img" and attributes.keys() & {"src", "href", "srcset"}]
+    assert outside == []
+    assert {tag for tag, _ in page.tags}.isdisjoint({"link", "script", "iframe"})
+    text = (pictures / "report.html").read_text()
+    for trace in ("http://", "https://", "url(", "@import", str(pictures)):
+        assert trace not in text
+
+
+def test_the_table_is_the_comparison_of_all_variants(pictures):
+    page = written(pictures)
+    assert page.rows == comparison(made_up_metrics(), made_up_latency())
+    assert [row[0] for row in page.rows] == ["model", *VARIANTS]
+
+
+def test_the_cpu_of_the_latencies_is_named_and_cannot_become_markup(pictures):
+    name = """<img src='x'> & "Co" <script>"""
+    page = written(pictures, made_up_latency(cpu=name))
+    assert f"Latency on {name}." in page.text
+    assert sum(tag == "img" for tag, _ in page.tags) == len(PICTURES)
+    assert "script" not in {tag for tag, _ in page.tags}
+
+
+def test_the_page_works_before_latency_was_measured(pictures):
+    (pictures / "latency.png").unlink()
+    page = written(pictures, latency={})
+    assert page.rows == comparison(made_up_metrics(), {})
+    assert sum(tag == "img" for tag, _ in page.tags) == len(PICTURES) - 1
+    assert "latency" not in page.text.lower()
+
+
+def test_equal_metrics_and_pictures_give_equal_bytes(pictures):
+    written(pictures)
+    first = (pictures / "report.html").read_bytes()
+    written(pictures)
+    assert (pictures / "report.html").read_bytes() == first
+
+
+def test_metrics_are_read_in_the_order_of_the_variants_and_latencies_original_first(tmp_path):
+    (tmp_path / "latency").mkdir()
+    for folder, given in ((tmp_path, made_up_metrics()), (tmp_path / "latency", made_up_latency())):
+        for name, content in given.items():
+            (folder / f"{name}.json").write_text(json.dumps(content))
+    metrics, latency = read_metrics(tmp_path)
+    assert (list(metrics), list(latency)) == (list(VARIANTS), ["original", "exported", "optimized"])
+    assert (metrics, latency) == (made_up_metrics(), made_up_latency())
+
+
+def test_without_a_benchmark_there_are_no_latencies(tmp_path):
+    for name, content in made_up_metrics().items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    assert read_metrics(tmp_path) == (made_up_metrics(), {})

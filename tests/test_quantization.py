@@ -1,0 +1,226 @@
+"""Quantized files are small, reproducible and faithful, and those that are not faithful do not pass the gate."""
+
+import hashlib
+from copy import deepcopy
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from lightweight.checkpoint import Checkpoint, save_checkpoint
+from lightweight.data import Split, save_dataset
+from lightweight.errors import InputError
+from lightweight.inference import onnx_logits, open_session, torch_logits
+from lightweight.pruning import layers
+from lightweight.quantization import check_parity, logit_error, quantize
+from tests.examples import (
+    METHODS,
+    convnet_file,
+    exported,
+    pruned_convnet,
+    quantize_params,
+    shipped,
+    small_cnn,
+    small_images,
+)
+
+INT8_METHODS = ("dynamic", "static")
+ELSEWHERE = """
+import hashlib, sys
+from pathlib import Path
+from lightweight.checkpoint import load_checkpoint
+from lightweight.data import load_dataset
+from tests.examples import METHODS, shipped
+model, dataset = load_checkpoint(Path(sys.argv[1])).model, load_dataset(Path(sys.argv[2]))
+print(*(hashlib.sha256(shipped(model, method, dataset)).hexdigest() for method in METHODS))
+"""
+
+
+def tensors(content: bytes) -> dict[str, np.ndarray]:
+    return {item.name: numpy_helper.to_array(item) for item in onnx.load_from_string(content).graph.initializer}
+
+
+def logits(content: bytes, split: Split) -> np.ndarray:
+    return onnx_logits(open_session(content, threads=1), split, batch_size=64)
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_dataset) -> np.ndarray:
+    """The logits of the model on validation."""
+    return torch_logits(pruned_convnet(tiny_dataset), tiny_dataset, tiny_dataset.val, 64)
+
+
+@pytest.fixture(scope="module")
+def damaged(tiny_dataset) -> np.ndarray:
+    """The logits of a file whose last layer does not hold the weights of the model."""
+    model = deepcopy(exported(pruned_convnet(tiny_dataset), tiny_dataset))
+    (weight,) = (item for item in model.graph.initializer if item.name == "model.fc.weight")
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight)[::-1].copy(), weight.name))
+    return logits(model.SerializeToString(), tiny_dataset.val)
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tiny_dataset, start_python, tmp_path_factory) -> dict[str, str]:
+    """The digest of each file, made by another process at another place."""
+    home = tmp_path_factory.mktemp("elsewhere")
+    arguments = {"channels": 1, "image_size": 28, "num_classes": 10}
+    save_checkpoint(home / "model", Checkpoint(pruned_convnet(tiny_dataset), "convnet", arguments))
+    save_dataset(home / "data", tiny_dataset)
+    environment = {"PYTHONHASHSEED": "1", "HOME": str(home), "TMPDIR": str(home), "USER": "somebody"}
+    process = start_python(ELSEWHERE, home / "model", home / "data", **environment)
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return dict(zip(METHODS, output.split(), strict=True))
+
+
+@pytest.mark.parametrize("method", INT8_METHODS)
+def test_a_file_of_8_bit_weights_has_a_quarter_of_the_size(tiny_dataset, method):
+    small = small_images(tiny_dataset)
+    ratio = len(shipped(small_cnn(), "none", small)) / len(shipped(small_cnn(), method, small))
+    assert 3.8 < ratio < 4
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_calls_give_the_same_bytes(tiny_dataset, method):
+    model = exported(pruned_convnet(tiny_dataset), tiny_dataset)
+    again = quantize(model, quantize_params(method), tiny_dataset, seed=0)
+    assert again == convnet_file(method, tiny_dataset)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_another_process_at_another_place_gives_the_same_bytes(tiny_dataset, elsewhere, method):
+    assert hashlib.sha256(convnet_file(method, tiny_dataset)).hexdigest() == elsewhere[method]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_given_model_is_not_changed(tiny_dataset, method):
+    model = deepcopy(exported(pruned_convnet(tiny_dataset), tiny_dataset))
+    before = model.SerializeToString(deterministic=True)
+    quantize(model, quantize_params(method), tiny_dataset, seed=0)
+    assert model.SerializeToString(deterministic=True) == before
+
+
+@pytest.mark.parametrize(("method", "kinds"), [("dynamic", "linear"), ("static", "both")])
+def test_weights_of_the_chosen_layers_become_int8_with_a_scale_per_output_channel(tiny_dataset, method, kinds):
+    found = tensors(convnet_file(method, tiny_dataset))
+    chosen = dict(layers(pruned_convnet(tiny_dataset), kinds))
+    assert {name for name, value in found.items() if value.dtype == np.int8 and value.ndim > 1} == {
+        f"model.{name}.weight_quantized" for name in chosen
+    }
+    for name, module in chosen.items():
+        assert found[f"model.{name}.weight_scale"].shape == (len(module.weight),)
+
+
+@pytest.mark.parametrize("method", INT8_METHODS)
+def test_quantized_weights_differ_from_the_originals_by_at_most_half_a_step_and_pruned_ones_stay_zero(
+    tiny_dataset, method
+):
+    found = tensors(convnet_file(method, tiny_dataset))
+    for name, module in layers(pruned_convnet(tiny_dataset), "both" if method == "static" else "linear"):
+        stem, weight = f"model.{name}.weight", module.weight.detach().flatten(1).numpy()
+        integers = found[f"{stem}_quantized"]
+        integers = integers.T if integers.shape != module.weight.shape else integers.reshape(weight.shape)
+        scale, zero = (found[f"{stem}_{setting}"][:, None] for setting in ("scale", "zero_point"))
+        assert np.abs((integers - zero.astype(int)) * scale - weight).max() <= 0.501 * scale.max()
+        assert (integers == zero)[weight == 0].all()
+
+
+def test_static_quantization_leaves_the_input_normalisation_in_float(tiny_dataset):
+    nodes = onnx.load_from_string(convnet_file("static", tiny_dataset)).graph.node
+    (offset,) = (node for node in nodes if "offset" in node.input)
+    (scale,) = (node for node in nodes if "scale" in node.input)
+    assert "input" in offset.input
+    assert offset.output[0] in scale.input
+
+
+def test_static_activations_are_uint8(tiny_dataset):
+    content = convnet_file("static", tiny_dataset)
+    found, nodes = tensors(content), onnx.load_from_string(content).graph.node
+    zero_points = [found[node.input[2]] for node in nodes if node.op_type == "QuantizeLinear"]
+    assert len(zero_points) >= 4
+    assert {value.dtype for value in zero_points} == {np.dtype(np.uint8)}
+
+
+def test_a_seed_draws_the_calibration_images(tiny_dataset):
+    model = exported(pruned_convnet(tiny_dataset), tiny_dataset)
+
+    def made(seed: int, number: int) -> bytes:
+        return quantize(model, quantize_params("static", calibration_images=number), tiny_dataset, seed)
+
+    assert made(1, 4) == made(1, 4)
+    assert made(1, 4) != made(2, 4)
+    assert made(1, 300) == made(2, 10_000)
+
+
+def test_calibration_sees_training_images_only(tiny_dataset):
+    model = exported(pruned_convnet(tiny_dataset), tiny_dataset)
+    white = Split(torch.full_like(tiny_dataset.val.images, 255), tiny_dataset.val.labels)
+    other = replace(tiny_dataset, val=white, test=white)
+    assert quantize(model, quantize_params("static"), other, seed=0) == convnet_file("static", tiny_dataset)
+
+
+@pytest.mark.parametrize(
+    ("method", "least", "most"), [("none", 0, 1e-5), ("dynamic", 1e-4, 0.05), ("static", 1e-4, 0.05)]
+)
+def test_a_faithful_file_passes_the_gate(tiny_dataset, expected, method, least, most):
+    found = logits(convnet_file(method, tiny_dataset), tiny_dataset.val)
+    error, drop = check_parity(expected, found, tiny_dataset.val, quantize_params(method))
+    assert least <= error < most
+    assert abs(drop) <= 0.05
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_file_with_other_weights_fails_the_gate_by_its_logits(tiny_dataset, expected, damaged, method):
+    params = quantize_params(method, max_accuracy_drop=1.0)
+    with pytest.raises(InputError, match=r"quantize\.max_logit_error"):
+        check_parity(expected, damaged, tiny_dataset.val, params)
+
+
+def test_a_file_with_other_weights_fails_the_gate_by_its_accuracy(tiny_dataset, expected, damaged):
+    params = quantize_params("dynamic", max_logit_error=100.0)
+    with pytest.raises(InputError, match=r"quantize\.max_accuracy_drop = 0\.05"):
+        check_parity(expected, damaged, tiny_dataset.val, params)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_logits_that_are_not_numbers_fail_the_gate(tiny_dataset, expected, method):
+    found = expected.copy()
+    found[0, 0] = np.nan
+    params = quantize_params(method, max_logit_error=1e9, max_accuracy_drop=1.0)
+    with pytest.raises(InputError, match=r"quantize\.max_logit_error"):
+        check_parity(expected, found, tiny_dataset.val, params)
+
+
+def test_a_float_file_must_agree_to_rounding_whatever_the_limit_for_8_bits(tiny_dataset, expected):
+    params = quantize_params("none", max_logit_error=0.1)
+    error, _ = check_parity(expected, expected * np.float32(1 + 5e-5), tiny_dataset.val, params)
+    assert error == pytest.approx(5e-5, rel=0.1)
+    with pytest.raises(InputError, match=r"quantize\.max_logit_error"):
+        check_parity(expected, expected * np.float32(1 + 5e-4), tiny_dataset.val, params)
+
+
+def test_the_logit_error_is_the_root_mean_square_of_the_difference_over_that_of_the_logits():
+    expected = np.array([[3.0, 0.0], [0.0, 4.0]])
+    assert logit_error(expected, expected) == 0
+    found = expected + np.array([[0.0, 0.3], [0.4, 0.0]])
+    assert logit_error(expected, found) == pytest.approx(0.1)
+    assert logit_error(10 * expected, 10 * found) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("right_before", "right_after", "drop"), [(8, 6, 0.2), (6, 8, -0.2), (5, 5, 0.0)])
+def test_the_accuracy_drop_is_the_share_of_labels_lost_and_its_limit_is_included(right_before, right_after, drop):
+    split = Split(torch.zeros(10, 1, 8, 8), torch.zeros(10, dtype=torch.int64))
+    before, after = (np.eye(2)[[0] * right + [1] * (10 - right)] for right in (right_before, right_after))
+    limit = max(before.mean(0)[0] - after.mean(0)[0], 0)
+    params = {"max_logit_error": 100.0, "max_accuracy_drop": limit}
+    assert check_parity(before, after, split, quantize_params("dynamic", **params))[1] == pytest.approx(drop)
+
+
+def test_an_accuracy_drop_beyond_the_limit_fails_the_gate():
+    split = Split(torch.zeros(10, 1, 8, 8), torch.zeros(10, dtype=torch.int64))
+    params = quantize_params("dynamic", max_logit_error=100.0, max_accuracy_drop=0.05)
+    with pytest.raises(InputError, match=r"max_accuracy_drop = 0\.05: exceeded by 0\.1 "):
+        check_parity(np.eye(2)[[0] * 10], np.eye(2)[[0] * 9 + [1]], split, params)
