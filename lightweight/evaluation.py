@@ -20,7 +20,7 @@ from lightweight import graph
 from lightweight.checkpoint import load_checkpoint
 from lightweight.data import Dataset
 from lightweight.files import read_bytes
-from lightweight.inference import onnx_logits, open_session, torch_logits
+from lightweight.inference import load_session, onnx_logits, torch_logits
 from lightweight.params import Params
 
 
@@ -40,7 +40,7 @@ def examine(path: Path, dataset: Dataset, batch_size: int, threads: int) -> Vari
     """Predictions and costs of a `.safetensors` or `.onnx` model file. Raises InputError when it is damaged."""
     content = read_bytes(path)
     if path.suffix == ".onnx":
-        logits = onnx_logits(open_session(content, threads), dataset.test, batch_size)
+        logits = onnx_logits(load_session(path, threads), dataset.test, batch_size)
         layers = graph.layers(content)
         learned, nonzero = graph.parameters(content)
         macs, int8 = sum(layer.macs for layer in layers), graph.int8_share(layers)

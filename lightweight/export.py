@@ -58,6 +58,9 @@ def finish(model: onnx.ModelProto, dataset: Dataset) -> None:
     graph.name, graph.doc_string = "classifier", ""
     del graph.metadata_props[:]
     del graph.value_info[:]
+    ordered = sorted(graph.initializer, key=lambda item: item.name)
+    del graph.initializer[:]
+    graph.initializer.extend(ordered)
     for item in (*graph.node, *graph.input, *graph.output, *graph.initializer):
         item.doc_string = ""
         del item.metadata_props[:]

@@ -1,5 +1,6 @@
 """What an ONNX file holds and what the runtime makes of it: weights, MACs and precision, layer by layer."""
 
+import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ INT8 = {  # operators of ONNX Runtime's optimized graphs that multiply 8-bit int
     "ConvInteger", "QLinearConv", "MatMulInteger", "QLinearMatMul", "QGemm",
     "DynamicQuantizeMatMul", "MatMulIntegerToFloat",
 }  # fmt: skip
+SETTINGS = {"QuantizeLinear": 1, "DequantizeLinear": 1, "Clip": 1, "BatchNormalization": 3}  # not learned, from input
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Layer:
 
 
 def layers(content: bytes) -> list[Layer]:
-    """Every convolution and matrix product by a constant, in the order of the graph."""
+    """Every convolution and matrix product, in the order of the graph; a product of two activations has no weights."""
     model = shape_inference.infer_shapes(onnx.load_from_string(content), data_prop=True)
     weights = _initializers(model)
     source = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
@@ -41,17 +43,21 @@ def layers(content: bytes) -> list[Layer]:
         if node.op_type not in MULTIPLY:
             continue
         name = source.get(node.input[1], node.input[1])
+        outputs = shapes[node.output[0]]
         if name in weights:
-            positions = int(np.prod(shapes[node.output[0]][2:])) if node.op_type.startswith("Conv") else 1
+            positions = math.prod(outputs[2:] if node.op_type.startswith("Conv") else outputs[1:-1])
             size, nonzero = weights[name].size, _nonzero(name, weights)
             found.append(Layer(_layer(name), size, nonzero, size * positions, name in executed))
+        else:
+            macs = math.prod(outputs[1:]) * shapes[node.input[0]][-1]
+            found.append(Layer(node.name, 0, 0, macs, node.name in executed))
     return found
 
 
 def parameters(content: bytes) -> tuple[int, int]:
     """The number of learned values in the file, and of those that are not zero.
 
-    Scales and zero points of the quantizer, the input normalisation and constant shapes are not learned.
+    Scales and zero points of the quantizer, the input normalisation, running statistics and constants are not.
     """
     model = onnx.load_from_string(content)
     values = _initializers(model)
@@ -61,8 +67,7 @@ def parameters(content: bytes) -> tuple[int, int]:
             stem = name.removesuffix("_quantized")
             settings |= {f"{stem}_scale", f"{stem}_zero_point", f"{name}_scale", f"{name}_zero_point"}
     for node in model.graph.node:
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-            settings |= set(node.input[1:])
+        settings |= set(node.input[SETTINGS.get(node.op_type, len(node.input)) :])
     learned = [name for name, value in values.items() if name not in settings and value.dtype != np.int64]
     return sum(values[name].size for name in learned), sum(_nonzero(name, values) for name in learned)
 
@@ -93,7 +98,7 @@ def _shape(item: onnx.ValueInfoProto) -> list[int]:
 
 
 def _executed_in_int8(content: bytes) -> set[str]:
-    """Names of the constants that integer operators take in the graph that ONNX Runtime makes of the file."""
+    """Names of the integer operators, and of what they take, in the graph that ONNX Runtime makes of the file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimized.onnx"
         options = onnxruntime.SessionOptions()
@@ -102,4 +107,4 @@ def _executed_in_int8(content: bytes) -> set[str]:
         options.optimized_model_filepath = str(path)
         onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         nodes = onnx.load(path).graph.node
-    return {name for node in nodes if node.op_type in INT8 for name in node.input}
+    return {name for node in nodes if node.op_type in INT8 for name in (node.name, *node.input)}

@@ -1,11 +1,15 @@
 """Predictions come from the runtime that will run the file: PyTorch for weights, ONNX Runtime for what ships."""
 
+from pathlib import Path
+
 import numpy as np
 import onnxruntime
 import torch
 from torch import nn
 
 from lightweight.data import Dataset, Split
+from lightweight.errors import InputError
+from lightweight.files import read_bytes
 
 
 @torch.no_grad()
@@ -22,6 +26,15 @@ def open_session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def load_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    """`open_session` of a file. Raises InputError when it is missing or damaged."""
+    content = read_bytes(path)
+    try:
+        return open_session(content, threads)
+    except Exception as error:  # of classes that ONNX Runtime does not name in its interface
+        raise InputError(f"{path}: damaged or not an ONNX file: {str(error).splitlines()[0]}") from None
 
 
 def onnx_logits(session: onnxruntime.InferenceSession, split: Split, batch_size: int) -> np.ndarray:

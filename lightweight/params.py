@@ -31,11 +31,12 @@ def load_params(path: Path, **sections: Any) -> SimpleNamespace:
     return SimpleNamespace(**{name: _section(path, content, name, kind) for name, kind in sections.items()})
 
 
-def refuse_unknown_sections(path: Path, known: set[str]) -> None:
-    """Raises InputError when the file holds a section that is not in `known`."""
+def load_all_params(path: Path, **sections: Any) -> SimpleNamespace:
+    """`load_params` of a file that may hold no other section. Raises InputError."""
     for name in _read(path):
-        if name not in known:
-            raise InputError(f"{path}: {name}: unknown section{_nearest(str(name), known)}")
+        if name not in sections:
+            raise InputError(f"{path}: {name}: unknown section{_nearest(str(name), set(sections))}")
+    return load_params(path, **sections)
 
 
 def _read(path: Path) -> dict[str, Any]:

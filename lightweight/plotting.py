@@ -97,7 +97,7 @@ def draw_confusion(predictions: Rows) -> bytes:
     counts = np.zeros((len(classes), len(classes)), dtype=int)
     for row in predictions:
         counts[classes.index(row["actual"]), classes.index(row["predicted"])] += 1
-    side = max(4.0, 0.42 * len(classes) + 1.4)
+    side = min(max(4.0, 0.42 * len(classes) + 1.4), 14.0)
     figure, (axis,) = _axes(1, 1, (side, side))
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -108,6 +108,7 @@ def draw_confusion(predictions: Rows) -> bytes:
             dark = shares[actual, predicted] > 0.5
             text = str(counts[actual, predicted])
             axis.text(predicted, actual, text, ha="center", va="center", color="w" if dark else "k", fontsize=7)
+    axis.tick_params(labelsize=min(9, 450 / len(classes) / 3))
     axis.set_xlabel("predicted by the optimized file")
     axis.set_ylabel("actual")
     return _png(figure)

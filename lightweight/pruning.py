@@ -1,6 +1,7 @@
 """The smallest weights become exactly zero, and stay zero while the others recover.
 
-Magnitude pruning (Han et al. 2015) with the masks of torch.nn.utils.prune.
+Magnitude pruning (Han et al. 2015) with the masks of torch.nn.utils.prune.L1Unstructured, but not its hooks: they
+only work on modules that are called, which the layers inside an attention block are not.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,7 +10,8 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 from torch import nn
-from torch.nn.utils import prune as masks
+from torch.nn.utils.prune import L1Unstructured
+from torch.utils.hooks import RemovableHandle
 
 from lightweight.errors import bad_param
 from lightweight.params import Params
@@ -28,24 +30,32 @@ class PruneParams(Params):
 def prune(model: nn.Module, params: PruneParams, recover: Callable[[nn.Module], None]) -> None:
     """Zero the share `amount` of the chosen weights in place, smallest magnitude first; biases stay.
 
-    The share holds in each layer or over all of them together. `recover` fine-tunes the masked model; its zeros
-    survive. An amount of 0 changes nothing and recovers nothing. Raises InputError when no layer is of the kind.
+    The share holds in each layer or over all of them together. `recover` fine-tunes the pruned model with a new
+    optimizer: a pruned weight gets no gradient, so it stays zero. An amount of 0 changes nothing and recovers
+    nothing. Raises InputError when no layer is of the kind.
     """
-    chosen = [module for _, module in layers(model, params.layers)]
-    if not chosen:
+    weights = [module.weight for _, module in layers(model, params.layers)]
+    if not weights:
         raise bad_param("prune.layers", params.layers, "the network has no such layer")
     if params.amount == 0:
         return
-    model.to(memory_format=torch.contiguous_format)  # which is what the masks are computed on
-    if params.scope == "global":
-        weights = [(module, "weight") for module in chosen]
-        masks.global_unstructured(weights, pruning_method=masks.L1Unstructured, amount=params.amount)
-    else:
-        for module in chosen:
-            masks.l1_unstructured(module, "weight", amount=params.amount)
-    recover(model.to(memory_format=torch.channels_last))
-    for module in chosen:
-        masks.remove(module, "weight")
+    groups = [weights] if params.scope == "global" else [[weight] for weight in weights]
+    handles = [handle for group in groups for handle in _zero_smallest(group, params.amount)]
+    recover(model)
+    for handle in handles:
+        handle.remove()
+
+
+def _zero_smallest(weights: list[nn.Parameter], amount: float) -> list[RemovableHandle]:
+    """Zero the share of all `weights` together, and hold them there until the returned hooks are removed."""
+    flat = torch.cat([weight.detach().flatten() for weight in weights])
+    kept = L1Unstructured(amount).compute_mask(flat, torch.ones_like(flat)).bool()
+    handles = []
+    for weight, part in zip(weights, kept.split([weight.numel() for weight in weights]), strict=True):
+        pruned = ~part.view(weight.shape)
+        weight.data.masked_fill_(pruned, 0)
+        handles.append(weight.register_hook(lambda gradient, pruned=pruned: gradient.masked_fill(pruned, 0)))
+    return handles
 
 
 def layers(model: nn.Module, kind: str) -> Iterator[tuple[str, nn.Module]]:

@@ -12,8 +12,8 @@ from lightweight.checkpoint import load_checkpoint
 from lightweight.command import run
 from lightweight.data import load_dataset
 from lightweight.export import export_onnx
-from lightweight.files import read_bytes, write_bytes, write_json
-from lightweight.inference import open_session, pixels
+from lightweight.files import write_bytes, write_json
+from lightweight.inference import load_session, open_session, pixels
 from lightweight.latency import BenchmarkParams, cpu_name, interleave, summarize
 from lightweight.page import read_metrics, write_page
 from lightweight.params import Threads, load_params
@@ -34,7 +34,7 @@ def main() -> None:
     data = load_dataset(PREPARED)
     original = load_checkpoint(ORIGINAL).model.to(memory_format=torch.channels_last)
     exported = open_session(export_onnx(original, data).SerializeToString(), params.threads)
-    optimized = open_session(read_bytes(OPTIMIZED), params.threads)
+    optimized = load_session(OPTIMIZED, params.threads)
     results = {name: {"cpu": cpu_name(), "threads": params.threads} for name in ("original", "exported", "optimized")}
     for size in params.benchmark.batch_sizes:
         images = data.test.images[torch.arange(size) % len(data.test)]

@@ -12,7 +12,7 @@ from lightweight.command import run
 from lightweight.evaluation import EvaluateParams
 from lightweight.files import write_text
 from lightweight.latency import BenchmarkParams
-from lightweight.params import Seed, Threads, load_params, refuse_unknown_sections
+from lightweight.params import Seed, Threads, load_all_params
 from lightweight.pruning import PruneParams
 from lightweight.quantization import QuantizeParams
 from lightweight.report import ReportParams
@@ -24,7 +24,7 @@ CHECKED = Path("data/checked")
 
 
 def main() -> None:
-    params = load_params(
+    params = load_all_params(
         PARAMS,
         seed=Seed,
         threads=Threads,
@@ -38,7 +38,6 @@ def main() -> None:
         benchmark=BenchmarkParams,
         report=ReportParams,
     )
-    refuse_unknown_sections(PARAMS, set(vars(params)))
     remaining_epochs(params.swa, params.train.epochs)
     write_text(CHECKED, "params.yaml is valid\n")
     print(f"check  {len(vars(params))} sections  -> {CHECKED}")

@@ -31,11 +31,11 @@ def _modules(path: Path) -> list[Path]:
 
 
 def loaded_sections(path: Path) -> set[str]:
-    """The keywords of every `load_params` call in a stage script."""
+    """The keywords of every `load_params` or `load_all_params` call in a stage script."""
     calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
     return {
         keyword.arg
         for call in calls
-        if isinstance(call.func, ast.Name) and call.func.id == "load_params"
+        if isinstance(call.func, ast.Name) and call.func.id in ("load_params", "load_all_params")
         for keyword in call.keywords
     }

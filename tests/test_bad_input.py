@@ -32,9 +32,9 @@ def broken(channels, image_size, num_classes):
 """
 
 MISTAKES = {
-    "  amount: 0.5 ": ("  amuont: 0.5 ", "params.yaml: prune.amount: missing"),
+    "  amount: 0.5 ": ("  amuont: 0.5 ", "params.yaml: prune.amuont = 0.5: unknown key; did you mean amount?"),
     "  epochs: 10\n": ("  epochs: 10\n  epoch: 3\n", "params.yaml: train.epoch = 3: unknown key; did you mean epochs?"),
-    "prune:\n": ("prun:\n", "params.yaml: prune: missing"),
+    "prune:\n": ("prun:\n", "params.yaml: prun: unknown section; did you mean prune?"),
     "  model: optimized ": ("  model: best ", "params.yaml: report.model = 'best': must be 'original', 'averaged', "),
     "  method: dynamic ": ("  method: int3 ", "params.yaml: quantize.method = 'int3': must be 'none', 'dynamic' or "),
     "  dataset: digits ": (

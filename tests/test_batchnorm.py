@@ -67,9 +67,9 @@ def test_the_images_are_distinct_unaugmented_training_images_drawn_by_the_seed(t
     assert not torch.equal(first, seen(2))
 
 
-@pytest.mark.parametrize(("network", "images"), [(BNNET, 0), ("convnet", 300)])
-def test_without_images_or_without_batchnorm_nothing_changes(tiny_dataset, network, images):
-    model = new(network)
+@pytest.mark.parametrize(("network", "images"), [(BNNET, 0), (BNNET, 1), ("convnet", 300)])
+def test_without_a_batch_or_without_batchnorm_nothing_changes(tiny_dataset, network, images):
+    model = deepcopy(trained(network, tiny_dataset))
     before = state(model)
     update_batchnorm(model, tiny_dataset, images, batch_size=64, seed=0)
     assert not different(before, model.state_dict())

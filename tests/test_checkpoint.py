@@ -143,7 +143,7 @@ def test_the_weights_of_another_network_are_refused(path, colour_dataset, name, 
 def test_a_weight_of_another_shape_is_named_with_both_shapes(path, colour_dataset):
     checkpoint = new("convnet", colour_dataset)
     save_checkpoint(path, replace(checkpoint, arguments=checkpoint.arguments | {"num_classes": 3}))
-    detail = "fc.bias is (2,), must be (3,); fc.weight is (2, 128), must be (3, 128)"
+    detail = "fc.bias is float32 (2,), must be float32 (3,); fc.weight is float32 (2, 128), must be float32 (3, 128)"
     assert refusal(path) == f"{path}: the weights do not fit the network 'convnet': {detail}"
 
 

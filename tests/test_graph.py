@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import onnx
 import pytest
 from torch import Tensor, nn
 
@@ -69,6 +70,16 @@ def test_the_runtime_executes_exactly_the_quantized_layers_in_int8(tiny_dataset,
     assert {layer.name for layer in layers if layer.int8} == in_int8
     share = sum(layer.macs for layer in layers if layer.name in in_int8) / sum(layer.macs for layer in layers)
     assert graph.int8_share(layers) == share
+
+
+def test_an_8_bit_layer_that_the_runtime_executes_in_float_does_not_count(tiny_dataset):
+    model = onnx.load_from_string(convnet_file("static", tiny_dataset))
+    producers = {node.output[0]: node for node in model.graph.node}
+    _, conv = (node for node in model.graph.node if node.op_type == "Conv")
+    activation = producers[producers[conv.input[0]].input[0]]
+    assert activation.op_type == "QuantizeLinear"
+    conv.input[0] = activation.input[0]
+    assert [layer.int8 for layer in graph.layers(model.SerializeToString())] == [True, False, True]
 
 
 def test_the_int8_share_weighs_layers_by_their_macs():

@@ -6,7 +6,7 @@ import pytest
 from pydantic import Field, ValidationError
 
 from lightweight.errors import InputError
-from lightweight.params import Params, Seed, Threads, load_params, refuse_unknown_sections
+from lightweight.params import Params, Seed, Threads, load_all_params, load_params
 
 
 class Inner(Params):
@@ -182,20 +182,20 @@ def test_threads_are_bounded(path, value, rule):
 def test_an_unknown_section_comes_with_the_nearest_known_one(path):
     path.write_text("prnue: 1\n")
     with pytest.raises(InputError) as error:
-        refuse_unknown_sections(path, {"prune", "train"})
+        load_all_params(path, prune=int, train=int)
     assert str(error.value) == f"{path}: prnue: unknown section; did you mean prune?"
 
 
 def test_an_unlike_section_comes_with_all_known_ones(path):
     path.write_text("7: 1\n")
     with pytest.raises(InputError) as error:
-        refuse_unknown_sections(path, {"prune", "train"})
+        load_all_params(path, prune=int, train=int)
     assert str(error.value) == f"{path}: 7: unknown section; known are prune, train"
 
 
 def test_known_sections_pass(path):
     path.write_text("prune: 1\n")
-    assert refuse_unknown_sections(path, {"prune", "train"}) is None
+    assert load_all_params(path, prune=int) == SimpleNamespace(prune=1)
     path.write_text("prune: 1\nother: 1\n")
     with pytest.raises(InputError):
-        refuse_unknown_sections(path, {"prune", "train"})
+        load_all_params(path, prune=int)
