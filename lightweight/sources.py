@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from sklearn.model_selection import train_test_split
 
 from lightweight import archives, folders
 from lightweight.data import Dataset, Split
@@ -52,6 +51,8 @@ def read_dataset(params: PrepareParams, raw: Path, root: Path, seed: int) -> Dat
 
 def _split(images: np.ndarray, labels: np.ndarray, classes: list[str], key: str, share: float, seed: int) -> list:
     """Two parts with equal class shares, the second with `share` of the images."""
+    from sklearn.model_selection import train_test_split  # seconds, which checking parameters need not pay
+
     few = [classes[label] for label, number in enumerate(np.bincount(labels)) if number < 2]
     if few:
         raise bad_param(f"prepare.{key}", share, f"class {few[0]!r} has a single image left, which cannot be split")

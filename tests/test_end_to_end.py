@@ -39,6 +39,7 @@ BESIDE = {"benchmark": PAGE, "plot": PAGE}
 UNREAD = {
     "prepare": {"data/checked"},  # an order, not an input: a bad value ends the run before any work
     "swa": {"models/original.safetensors"},  # read where swa.start is null
+    "report": {f"metrics/{name}.json" for name in VARIANTS if name != "optimized"},  # read where report.model names it
 }
 
 LIST_STALE = """
