@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from scipy.stats import binomtest
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightweight import graph
@@ -64,8 +65,11 @@ def examine(path: Path, dataset: Dataset, batch_size: int, threads: int) -> Vari
 def count_macs(model: nn.Module, dataset: Dataset) -> int:
     """Multiply-accumulate operations of convolutions and matrix products for one image."""
     image = torch.zeros(1, dataset.channels, dataset.image_size, dataset.image_size)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # fused attention is not counted
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model.eval()(image)
+    torch.backends.mha.set_fastpath_enabled(fast)
     return counter.get_total_flops() // 2
 
 

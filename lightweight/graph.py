@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import numpy_helper, shape_inference
+from onnx import numpy_helper
 
 from lightweight.export import NORMALIZATION
 
@@ -33,24 +33,22 @@ class Layer:
 
 def layers(content: bytes) -> list[Layer]:
     """Every convolution and matrix product, in the order of the graph; a product of two activations has no weights."""
-    model = shape_inference.infer_shapes(onnx.load_from_string(content), data_prop=True)
+    model = onnx.load_from_string(content)
     weights = _initializers(model)
     source = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
-    shapes = {item.name: _shape(item) for item in (*model.graph.value_info, *model.graph.output)}
     executed = _executed_in_int8(content)
+    nodes = [node for node in model.graph.node if node.op_type in MULTIPLY]
+    shapes = _shapes_for_one_image(model, [name for node in nodes for name in (node.input[0], node.output[0])])
     found = []
-    for node in model.graph.node:
-        if node.op_type not in MULTIPLY:
-            continue
+    for node in nodes:
         name = source.get(node.input[1], node.input[1])
         outputs = shapes[node.output[0]]
         if name in weights:
-            positions = math.prod(outputs[2:] if node.op_type.startswith("Conv") else outputs[1:-1])
+            positions = math.prod(outputs[2:] if node.op_type.startswith("Conv") else outputs[:-1])
             size, nonzero = weights[name].size, _nonzero(name, weights)
             found.append(Layer(_layer(name), size, nonzero, size * positions, name in executed))
         else:
-            macs = math.prod(outputs[1:]) * shapes[node.input[0]][-1]
-            found.append(Layer(node.name, 0, 0, macs, node.name in executed))
+            found.append(Layer(node.name, 0, 0, math.prod(outputs) * shapes[node.input[0]][-1], node.name in executed))
     return found
 
 
@@ -93,8 +91,17 @@ def _layer(name: str) -> str:
     return name.removesuffix("_quantized").removesuffix(".weight").removeprefix("model.")
 
 
-def _shape(item: onnx.ValueInfoProto) -> list[int]:
-    return [dimension.dim_value for dimension in item.type.tensor_type.shape.dim]
+def _shapes_for_one_image(model: onnx.ModelProto, names: list[str]) -> dict[str, tuple[int, ...]]:
+    """The shapes of tensors inside the graph, from running it: symbolic inference gives up at some reshapes."""
+    image = model.graph.input[0]
+    pixels = np.zeros([1, *(size.dim_value for size in image.type.tensor_type.shape.dim[1:])], dtype=np.float32)
+    names = list(dict.fromkeys(names))
+    known = {item.name for item in (image, *model.graph.output)}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # it fuses tensors away
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return {name: value.shape for name, value in zip(names, session.run(names, {image.name: pixels}), strict=True)}
 
 
 def _executed_in_int8(content: bytes) -> set[str]:
