@@ -120,7 +120,8 @@ def _train_epoch(
     order = torch.randperm(len(dataset.train), generator=generator)
     steps = steps_per_epoch(dataset, params)
     total = torch.zeros((), device=dataset.mean.device)
-    for step in tqdm(range(steps), desc=f"epoch {epoch}", unit="batch", leave=False, disable=None):
+    progress = tqdm(range(steps), desc=f"epoch {epoch}", unit="batch", leave=False, disable=None)  # on a terminal only
+    for step in progress:
         part = order[step * params.batch_size :][: params.batch_size].to(total.device)
         images = augment(dataset.train.images[part], params.augment, generator)
         logits = model(dataset.normalize(images))
@@ -131,6 +132,8 @@ def _train_epoch(
         lr = optimizer.param_groups[0]["lr"]
         schedule.step()
         total += loss.detach()
+        if not progress.disable:
+            progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
     mean = total.item() / steps
     if not math.isfinite(mean):
         raise InputError(f"the loss became {mean} in epoch {epoch} at a learning rate of {lr:.3g}: must stay finite")

@@ -13,14 +13,20 @@ from tests.examples import METHODS, convnet_file, pruned_convnet, shipped, small
 
 
 class Rows(nn.Module):
-    """Linear layers applied to each of the 28 rows of an image: in a dimension of their own, then as more images."""
+    """Linear layers applied to each of the 28 rows of an image: in a dimension of their own, then as more images.
+
+    Between them BatchNorm that no layer can absorb, and an activation with constants.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.embed, self.mix, self.head = nn.Linear(28, 16), nn.Linear(16, 16, bias=False), nn.Linear(16, 10)
+        self.activation, self.norm = nn.ReLU6(), nn.BatchNorm1d(28)
+        for value in (self.norm.running_mean, self.norm.running_var, self.norm.bias):
+            nn.init.uniform_(value, 0.1, 0.2)  # equal ones would be stored once
 
     def forward(self, images: Tensor) -> Tensor:
-        rows = self.embed(images.flatten(1, 2)).relu()
+        rows = self.norm(self.activation(self.embed(images.flatten(1, 2))))
         return self.head(self.mix(rows.flatten(0, 1)).unflatten(0, (-1, 28)).mean(1))
 
 
@@ -107,9 +113,8 @@ def test_parameters_are_the_learned_ones_of_the_model_without_settings_of_the_qu
     assert graph.parameters(convnet_file(method, tiny_dataset)) == expected
 
 
-def test_running_statistics_and_constants_of_activations_are_not_parameters(tiny_dataset):
-    model = nn.Sequential(nn.MaxPool2d(4), nn.BatchNorm2d(1), nn.ReLU6(), nn.Flatten(), nn.Linear(49, 10)).eval()
-    for statistic in (model[1].running_mean, model[1].running_var):
-        nn.init.constant_(statistic, 0.5)
-    found, _ = graph.parameters(shipped(model, "none", tiny_dataset))
+@pytest.mark.parametrize("method", METHODS)
+def test_running_statistics_and_constants_of_activations_are_not_parameters(networks, method):
+    model, dataset = networks["rows"]
+    found, _ = graph.parameters(shipped(model, method, dataset))
     assert found == sum(parameter.numel() for parameter in model.parameters())
