@@ -49,11 +49,11 @@ def main() -> None:
         ratios.append(seconds[plain] / seconds[ours])
         rows.append((seconds[ours], seconds[plain], ratios[-1]))
         print(f"pair {pair + 1}: {seconds[ours]:6.2f} s  against {seconds[plain]:6.2f} s  {ratios[-1]:.2f} times")
-    print("\n|        | whole tensors (s) | DataLoader (s) | ratio |")
-    print("| ------ | ----------------: | -------------: | ----: |")
+    print("\n|         | whole tensors (s) | DataLoader (s) | ratio |")
+    print("| ------- | ----------------: | -------------: | ----: |")
     for name, choose in (("median", median), ("lowest", min), ("highest", max)):
         first, second, ratio = (choose(column) for column in zip(*rows, strict=True))
-        print(f"| {name:<7}| {first:17.2f} | {second:14.2f} | {ratio:5.2f} |")
+        print(f"| {name:<7} | {first:17.2f} | {second:14.2f} | {ratio:5.2f} |")
 
 
 def timed(run: Callable[[nn.Module], None]) -> float:
