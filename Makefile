@@ -42,3 +42,5 @@ readme: setup ## write the generated tables of README.md anew
 
 needs-git:
 	@[ -e .git ] || { echo "this needs a git clone: DVC experiments are git commits, and this folder has no .git (make repro and make test work without)"; exit 1; }
+	@[ "$$(git rev-parse --is-shallow-repository)" = false ] || { echo "this needs the whole history: git fetch --unshallow"; exit 1; }
+	@git config user.name >/dev/null && git config user.email >/dev/null || { echo "this needs an identity, because experiments are commits: git config user.name NAME and git config user.email ADDRESS"; exit 1; }

@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 
 from lightweight.augmentation import AugmentParams
+from lightweight.command import run
 from lightweight.data import Dataset, Split
 from lightweight.networks import build
 from lightweight.sources import PrepareParams, read_dataset
@@ -45,7 +46,7 @@ def main() -> None:
     ratios, rows = [], []
     for pair in range(pairs):
         order = [ours, plain] if pair % 2 == 0 else [plain, ours]
-        seconds = {run: timed(run) for run in order}
+        seconds = {epoch: timed(epoch) for epoch in order}
         ratios.append(seconds[plain] / seconds[ours])
         rows.append((seconds[ours], seconds[plain], ratios[-1]))
         print(f"pair {pair + 1}: {seconds[ours]:6.2f} s  against {seconds[plain]:6.2f} s  {ratios[-1]:.2f} times")
@@ -56,21 +57,21 @@ def main() -> None:
         print(f"| {name:<7} | {first:17.2f} | {second:14.2f} | {ratio:5.2f} |")
 
 
-def timed(run: Callable[[nn.Module], None]) -> float:
+def timed(epoch: Callable[[nn.Module], None]) -> float:
     torch.manual_seed(SEED)
     model = build("convnet", 1, 28, 10)
     start = time.perf_counter()
-    run(model)
+    epoch(model)
     return time.perf_counter() - start
 
 
 def whole_tensors(dataset: Dataset) -> Callable[[nn.Module], None]:
     """What the `train` stage does."""
 
-    def run(model: nn.Module) -> None:
+    def epoch(model: nn.Module) -> None:
         list(train(model, dataset, TRAIN, range(1, 2), SEED, lr=LR, schedule="constant"))
 
-    return run
+    return epoch
 
 
 def per_sample(dataset: Dataset, raw: Path) -> Callable[[nn.Module], None]:
@@ -81,7 +82,7 @@ def per_sample(dataset: Dataset, raw: Path) -> Callable[[nn.Module], None]:
     images = torchvision("datasets").MNIST(raw, train=True, transform=steps)
     loader = DataLoader(Subset(images, range(len(dataset.train))), batch_size=BATCH, shuffle=True)
 
-    def run(model: nn.Module) -> None:
+    def epoch(model: nn.Module) -> None:
         model = model.to(memory_format=torch.contiguous_format).train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
         for batch, labels in loader:
@@ -89,8 +90,8 @@ def per_sample(dataset: Dataset, raw: Path) -> Callable[[nn.Module], None]:
             F.cross_entropy(model(batch), labels).backward()
             optimizer.step()
 
-    return run
+    return epoch
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -38,7 +38,9 @@ def snapshot(folder: Path, epoch: int) -> Path:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Equal weights and notes give equal bytes, on any device and in any memory format."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.model.state_dict().items()}
+    tensors = {
+        name: tensor.detach().cpu().contiguous().clone() for name, tensor in checkpoint.model.state_dict().items()
+    }
     about = {"network": checkpoint.network, "arguments": checkpoint.arguments, "notes": checkpoint.notes}
     write_bytes(path, save(tensors, metadata={HEADER: json.dumps(about)}))
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightweight.data import Dataset
+from lightweight.errors import InputError
 
 CLASSES = "classes"  # the metadata key of the class names, a JSON list
 NORMALIZATION = {"offset", "scale"}  # the names of its two constants in the file
@@ -30,23 +31,36 @@ class FromPixels(nn.Module):
 
 
 def export_onnx(model: nn.Module, dataset: Dataset) -> onnx.ModelProto:
-    """`model` on the CPU as ONNX for any batch size; equal weights give equal bytes, without traces of this machine."""
+    """`model` on the CPU as ONNX for any batch size; equal weights give equal bytes, without traces of this machine.
+
+    Raises InputError when its graph depends on the values of the images.
+    """
     network = FromPixels(model, dataset).eval()
     pixels = torch.zeros(2, dataset.channels, dataset.image_size, dataset.image_size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter about itself
-        program = torch.onnx.export(
-            network,
-            (pixels,),
-            dynamo=True,
-            input_names=["input"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                network,
+                (pixels,),
+                dynamo=True,
+                input_names=["input"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise InputError(f"the network cannot be exported to ONNX: {_reason(error)}") from None
     exported = program.model_proto
     finish(exported, dataset)
     return exported
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the error behind the exporter's own pages."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def finish(model: onnx.ModelProto, dataset: Dataset) -> None:

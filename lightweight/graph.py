@@ -112,6 +112,9 @@ def _executed_in_int8(content: bytes) -> set[str]:
         # One level below the last, which only changes the memory layout and renames the weights that it copies.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = str(path)
-        onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        try:
+            onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # of classes that ONNX Runtime does not name in its interface
+            raise OSError(None, f"not written: {str(error).splitlines()[0]}", str(path)) from None
         nodes = onnx.load(path).graph.node
     return {name for node in nodes if node.op_type in INT8 for name in (node.name, *node.input)}

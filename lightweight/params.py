@@ -50,7 +50,7 @@ def _read(path: Path) -> dict[str, Any]:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         problem = " ".join(str(error.problem or error.context).split())
         raise InputError(f"{path}{line}: not valid YAML: {problem}") from None
-    except (YAMLError, ValueError, KeyError, RecursionError) as error:
+    except (YAMLError, ValueError, KeyError, IndexError, RecursionError) as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a mapping of sections")

@@ -1,4 +1,4 @@
-"""Pictures compare the variants side by side, the original first; every axis says its unit and starts at zero."""
+"""Pictures compare the variants side by side, the original first; axes say their unit, bars start at zero."""
 
 import io
 from typing import Any
@@ -15,6 +15,7 @@ from lightweight.report import VARIANTS, Metrics
 BEFORE, AFTER, MUTED = "#8da0b3", "#1b6ca8", "#d5dde5"
 plt.rcParams |= {
     "font.size": 9,
+    "text.parse_math": False,  # a class may be called $x$
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 10,

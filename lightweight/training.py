@@ -103,6 +103,7 @@ def fit(
         torch.manual_seed(seed * 1_000_003 + epoch)  # dropout draws from the global generator
         train_loss, lr = _train_epoch(model, dataset, params, optimizer, schedule, epoch, generator)
         val_loss, val_accuracy = validate(model, dataset, dataset.val)
+        _must_be_finite(val_loss, "validation loss", epoch, lr)
         yield Epoch(epoch, lr, train_loss, val_loss, val_accuracy)
 
 
@@ -135,9 +136,13 @@ def _train_epoch(
         if not progress.disable:
             progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
     mean = total.item() / steps
-    if not math.isfinite(mean):
-        raise InputError(f"the loss became {mean} in epoch {epoch} at a learning rate of {lr:.3g}: must stay finite")
+    _must_be_finite(mean, "loss", epoch, lr)
     return mean, lr
+
+
+def _must_be_finite(loss: float, name: str, epoch: int, lr: float) -> None:
+    if not math.isfinite(loss):
+        raise InputError(f"the {name} became {loss} in epoch {epoch} at a learning rate of {lr:.3g}: must stay finite")
 
 
 def stop_early(rows: Iterable[Epoch], patience: int) -> Iterator[Epoch]:

@@ -22,15 +22,20 @@ def main() -> None:
         text = README.read_text()
         write_text(README, TABLE.sub(lambda found: found[1] + recipe_table(found[2]) + found[3], text))
     else:
-        print(tables(*read_metrics(Path("metrics"))))
+        metrics, latency = read_metrics(Path("metrics"))
+        print(tables(metrics, latency))
+        print(f"Latency on {where(latency)}; `dvc repro -fs benchmark` measures it here and now.")
 
 
 def recipe_table(name: str) -> str:
     """The table and the verdict of `recipes/NAME.json`, in Markdown."""
     stored = read_json(Path(f"recipes/{name}.json"))
-    cpu, threads = stored["latency"]["original"]["cpu"], stored["latency"]["original"]["threads"]
     text = tables(stored["metrics"], stored["latency"])
-    return f"{text}\nMeasured by `make recipe NAME={name}` on {cpu}, {threads} threads.\n"
+    return f"{text}\nMeasured by `make recipe NAME={name}` on {where(stored['latency'])}.\n"
+
+
+def where(latency: Metrics) -> str:
+    return f"{latency['original']['cpu']}, {latency['original']['threads']} threads"
 
 
 def tables(metrics: Metrics, latency: Metrics) -> str:

@@ -15,7 +15,7 @@ from lightweight.sources import PrepareParams, read_dataset
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")
 ROOT = Path(os.environ.get("DVC_ROOT", ""))  # the workspace: copies made for experiments hold no raw images
-RAW = Path(os.environ.get("LIGHTWEIGHT_DATA") or ROOT / "data/raw")
+RAW = ROOT / (os.environ.get("LIGHTWEIGHT_DATA") or "data/raw")
 
 
 def main() -> None:

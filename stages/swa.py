@@ -12,6 +12,7 @@ from lightweight.batchnorm import update_batchnorm
 from lightweight.checkpoint import load_checkpoint, save_checkpoint, snapshot
 from lightweight.command import run
 from lightweight.data import load_dataset
+from lightweight.errors import bad_param
 from lightweight.files import write_csv
 from lightweight.params import Seed, Threads, load_params
 from lightweight.runtime import start
@@ -30,7 +31,10 @@ def main() -> None:
     device = start(params.threads, params.seed)
     data = load_dataset(PREPARED).to(device)
     epochs = remaining_epochs(params.swa, params.train.epochs)
-    source = load_checkpoint(snapshot(SNAPSHOTS, epochs[0] - 1) if epochs else ORIGINAL)
+    path = snapshot(SNAPSHOTS, params.swa.start) if epochs else ORIGINAL
+    if epochs and not path.exists():
+        raise bad_param("swa.start", params.swa.start, "training stopped before that epoch, see train.patience")
+    source = load_checkpoint(path)
     model = source.model.to(device)
     optimizer = make_optimizer(model, params.train, source.notes.get("lr", params.swa.lr))
     schedule = make_swa_schedule(optimizer, params.swa, steps_per_epoch(data, params.train))

@@ -4,6 +4,7 @@ Reads   params.yaml, data/prepared.safetensors
 Writes  models/original.safetensors, models/snapshots/EPOCH.safetensors, plots/train.csv
 """
 
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def main() -> None:
     rate = {"lr": params.train.lr, "schedule": params.train.schedule}
     rows = training.train(new.model.to(device), data, params.train, epochs, params.seed, **rate)
     history = []
+    shutil.rmtree(SNAPSHOTS, ignore_errors=True)  # of another run, if not DVC started this one
     for row in training.stop_early(rows, params.train.patience):
         weights = replace(new, notes={"epoch": row.epoch, "lr": row.lr})
         checkpoint.save_checkpoint(checkpoint.snapshot(SNAPSHOTS, row.epoch), weights)

@@ -15,7 +15,7 @@ written: set[str] = set()
 
 def inside(name: object) -> str | None:
     path = Path(str(name)).absolute()
-    if not path.is_relative_to(ROOT) or path.suffix in (".py", ".pyc", ".tmp"):
+    if not path.is_relative_to(ROOT) or path.suffix in (".py", ".tmp") or path.parent.name == "__pycache__":
         return None
     return path.relative_to(ROOT).as_posix()
 

@@ -6,9 +6,10 @@ import sys
 import pytest
 import torch
 
-from lightweight.checkpoint import load_checkpoint, save_checkpoint
+from lightweight.checkpoint import load_checkpoint, new, save_checkpoint
 from lightweight.data import save_dataset
 from lightweight.errors import InputError
+from lightweight.files import read_csv
 from stages import check
 from tests.contract import ROOT
 from tests.workspace import Workspace, copy_project
@@ -138,6 +139,30 @@ def test_weights_of_another_network_are_refused(prepared):
     path.write_bytes(path.read_bytes()[:-1000])
     prepared.set_params(("  start: 5 ", "  start: null "))
     assert one_line(prepared.stage("swa", code=1)).startswith("models/original.safetensors: damaged")
+
+
+def test_early_stopping_keeps_the_best_epoch_and_averaging_says_what_it_lacks(prepared):
+    prepared.set_params(
+        ("  network: cnn ", "  network: convnet "), ("  patience: 0 ", "  patience: 1 "), ("lr: 0.01 ", "lr: 1.0 ")
+    )
+    output = prepared.stage("train")
+    rows = read_csv(prepared.path / "plots/train.csv")
+    assert len(rows) < 5
+    best = max(rows, key=lambda row: float(row["val_accuracy"]))
+    assert f"epoch {best['epoch']}  val accuracy" in output
+    snapshot = prepared.path / f"models/snapshots/{int(best['epoch']):04}.safetensors"
+    kept = load_checkpoint(prepared.path / "models/original.safetensors").model.state_dict()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in load_checkpoint(snapshot).model.state_dict().items())
+    line = one_line(prepared.stage("swa", code=1))
+    assert line == "params.yaml: swa.start = 5: training stopped before that epoch, see train.patience"
+
+
+def test_a_file_that_disagrees_with_its_model_is_not_written(prepared, tiny_dataset):
+    save_checkpoint(prepared.path / "models/recalibrated.safetensors", new("convnet", tiny_dataset))
+    prepared.set_params(("  max_logit_error: 0.1 ", "  max_logit_error: 1e-9 "))
+    line = one_line(prepared.stage("quantize", code=1))
+    assert line.startswith("params.yaml: quantize.max_logit_error = 1e-09: exceeded by ")
+    assert not (prepared.path / "models/optimized.onnx").exists()
 
 
 def test_a_full_disk_leaves_the_old_file_whole(prepared):

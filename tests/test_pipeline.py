@@ -1,5 +1,7 @@
 """Declared equals real: dvc.yaml lists exactly the code and the parameters that each stage uses."""
 
+import hashlib
+
 import pytest
 from ruamel.yaml import YAML
 
@@ -7,6 +9,7 @@ from tests.contract import ROOT, imported_files, loaded_sections
 
 PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")
 STAGES = PIPELINE["stages"]
+PARAMS = YAML(typ="safe").load(ROOT / "params.yaml")
 CHECK = (ROOT / "stages/check.py").read_text()
 
 
@@ -74,6 +77,17 @@ def test_modules_and_stages_stay_small():
     for folder, limit in (("stages", 65), ("lightweight", 200)):
         for path in (ROOT / folder).glob("*.py"):
             assert len(path.read_text().splitlines()) <= limit, path
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_the_committed_lock_is_of_this_code_and_these_params(name):
+    lock = YAML(typ="safe").load(ROOT / "dvc.lock")["stages"][name]
+    for dep in lock["deps"]:
+        if dep["path"].endswith(".py"):
+            assert hashlib.md5((ROOT / dep["path"]).read_bytes()).hexdigest() == dep["md5"], dep["path"]
+    assert {dep["path"] for dep in lock["deps"]} == set(STAGES[name]["deps"])
+    for section, value in lock.get("params", {}).get("params.yaml", {}).items():
+        assert value == PARAMS[section]
 
 
 def test_timings_and_pictures_are_no_outs():
