@@ -13,6 +13,7 @@ from scipy.stats import binom
 
 from lightweight.params import Params
 
+SETTLE_SECONDS = 0.02  # a thread pool spins for a while after its last call and would take the cores of the next
 SAMPLE_SECONDS = 0.01  # shorter calls are repeated until a sample lasts this long
 
 
@@ -31,6 +32,8 @@ def interleave(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np
     for turn in range(rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
+            time.sleep(SETTLE_SECONDS)
+            calls[name]()
             samples[name].append(1000 * _seconds(calls[name], repeats[name]))
     return {name: np.array(values) for name, values in samples.items()}
 

@@ -2,15 +2,18 @@
 
 import io
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
+from lightweight import plotting
 from lightweight.plotting import draw_comparison, draw_confusion, draw_latency, draw_sparsity, draw_training
+from lightweight.report import VARIANTS
 from tests.examples import made_up_latency, made_up_metrics
 
 
@@ -80,38 +83,84 @@ def test_equal_inputs_give_equal_pictures(name):
     assert PICTURES[name]() == drawn(name)
 
 
-@pytest.mark.parametrize(
-    ("key", "factor"),
-    [
-        ("accuracy", 0.99),
-        ("accuracy_low", 0.98),
-        ("accuracy_high", 1.02),
-        ("size_bytes", 0.8),
-        ("compressed_bytes", 0.8),
-        ("parameters", 0.8),
-        ("nonzero_parameters", 0.8),
-        ("macs", 0.8),
-        ("int8_mac_share", 0.8),
-    ],
-)
-def test_the_comparison_shows_every_number(key, factor):
-    metrics = made_up_metrics()
-    metrics["optimized"][key] *= factor
-    assert draw_comparison(metrics) != drawn("comparison")
+@pytest.fixture
+def figures(monkeypatch) -> Iterator[None]:
+    """What the functions draw comes back as a figure, not as a PNG."""
+    monkeypatch.setattr(plotting, "_png", lambda figure: figure)
+    yield
+    plt.close("all")
 
 
-def test_the_latency_shows_every_batch_size():
+def bars(axis: Axes) -> list[float]:
+    return [patch.get_width() for patch in axis.patches]
+
+
+@pytest.mark.usefixtures("figures")
+def test_the_comparison_shows_every_number_of_every_variant_side_by_side():
+    axes, metrics = draw_comparison(made_up_metrics()).axes, made_up_metrics()
+    score = {key: np.array([metrics[name][key] for name in VARIANTS]) for key in metrics["original"]}
+    assert [axis.get_subplotspec().colspan.start for axis in axes] == [0, 1, 2, 3]
+    intervals, points = axes[0].collections
+    assert np.array(points.get_offsets()[:, 0]) == pytest.approx(100 * score["accuracy"])
+    low, high = np.array([segment[:, 0] for segment in intervals.get_segments()]).T
+    assert low == pytest.approx(100 * score["accuracy_low"])
+    assert high == pytest.approx(100 * score["accuracy_high"])
+    for axis, whole, part in (
+        (axes[1], score["size_bytes"], score["compressed_bytes"]),
+        (axes[2], score["parameters"], score["nonzero_parameters"]),
+        (axes[3], score["macs"], score["macs"] * score["int8_mac_share"]),
+    ):
+        assert bars(axis) == pytest.approx([*whole / 1e6, *part / 1e6])
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == list(VARIANTS)
+    assert axes[0].yaxis_inverted()
+
+
+@pytest.mark.usefixtures("figures")
+@pytest.mark.parametrize("batches", [["batch_1"], ["batch_1", "batch_64"]])
+def test_the_latency_shows_the_median_of_every_model_at_every_batch_size(batches):
     measured = made_up_latency()
-    for entry in measured.values():
-        del entry["batch_64"]
-    one, two = opened(draw_latency(measured)), opened(drawn("latency"))
-    assert two.width == pytest.approx(2 * one.width, abs=2)
-    assert two.height == one.height
+    for number, entry in enumerate(measured.values()):
+        for batch in ("batch_1", "batch_64"):
+            entry[batch] = entry[batch] | {"latency_ms": 1.5 + number / 2}
+        if "batch_64" not in batches:
+            del entry["batch_64"]
+    axes = draw_latency(measured).axes
+    assert len(axes) == len(batches)
+    for axis in axes:
+        assert bars(axis) == [1.5, 2.0, 2.5]
+        assert [label.get_text() for label in axis.get_yticklabels()] == list(measured)
 
 
-@pytest.mark.parametrize(("predicted", "direction"), [(("a", "b"), 1), (("b", "a"), -1)])
-def test_right_predictions_colour_the_diagonal_and_wrong_ones_the_other_cells(predicted, direction):
-    rows = [{"actual": actual, "predicted": guess} for actual, guess in zip(("a", "b"), predicted, strict=True)]
-    pixels = np.asarray(opened(draw_confusion(rows))).astype(int)
-    y, x = np.nonzero(pixels[..., 2] - pixels[..., 0] > 50)  # blue
-    assert direction * np.corrcoef(x, y)[0, 1] > 0.5
+@pytest.mark.usefixtures("figures")
+@pytest.mark.parametrize("averaged", [False, True])
+@pytest.mark.parametrize("recovered", [False, True])
+def test_the_training_shows_the_phases_that_there_were_recovery_after_the_last_epoch(averaged, recovered):
+    swa, recovery = history(6, 10) if averaged else [], history(1, 2) if recovered else []
+    loss, accuracy = draw_training(history(1, 10), swa, recovery).axes
+    phases = {"train": range(1, 11)}
+    phases |= {"swa": range(6, 11)} if averaged else {}
+    phases |= {"after pruning": range(11, 13)} if recovered else {}
+    assert [text.get_text() for text in loss.get_legend().get_texts()] == list(phases)
+    for axis in (loss, accuracy):
+        assert [list(line.get_xdata()) for line in axis.lines] == [list(epochs) for epochs in phases.values()]
+        assert len(axis.patches) == averaged
+    assert loss.lines[0].get_ydata() == pytest.approx([2 / epoch for epoch in range(1, 11)])
+    assert accuracy.lines[0].get_ydata() == pytest.approx([100 - 50 / epoch for epoch in range(1, 11)])
+
+
+@pytest.mark.usefixtures("figures")
+def test_the_sparsity_shows_the_zeros_of_every_layer_and_its_share_of_the_weights():
+    zeros, weights = draw_sparsity(layers(4)).axes
+    assert bars(zeros) == [0, 25, 50, 75]
+    assert bars(weights) == [10, 20, 30, 40]
+    assert [label.get_text() for label in zeros.get_yticklabels()] == [row["layer"] for row in layers(4)]
+
+
+@pytest.mark.usefixtures("figures")
+def test_the_confusion_matrix_shows_the_share_of_each_actual_class_by_row_and_the_number_of_images():
+    pairs = [("a", "a"), ("a", "a"), ("a", "b"), ("a", "b"), ("b", "b"), ("c", "a")]
+    (axis,) = draw_confusion([{"actual": actual, "predicted": predicted} for actual, predicted in pairs]).axes
+    assert axis.images[0].get_array().tolist() == [[0.5, 0.5, 0], [0, 1, 0], [1, 0, 0]]
+    cells = {text.get_position()[::-1]: text.get_text() for text in axis.texts}
+    assert cells == {(0, 0): "2", (0, 1): "2", (1, 1): "1", (2, 0): "1"}
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b", "c"]

@@ -205,7 +205,7 @@ def test_a_float_file_must_agree_to_rounding_whatever_the_limit_for_8_bits(tiny_
 def test_the_logit_error_is_the_root_mean_square_of_the_difference_over_that_of_the_logits():
     expected = np.array([[3.0, 0.0], [0.0, 4.0]])
     assert logit_error(expected, expected) == 0
-    found = expected + np.array([[0.0, 0.3], [0.4, 0.0]])
+    found = expected + np.array([[0.0, 0.5], [0.0, 0.0]])
     assert logit_error(expected, found) == pytest.approx(0.1)
     assert logit_error(10 * expected, 10 * found) == pytest.approx(0.1)
 
