@@ -12,7 +12,7 @@ from torch import nn
 from lightweight.checkpoint import Checkpoint, save_checkpoint
 from lightweight.errors import InputError
 from lightweight.evaluation import Variant, count_macs, examine, score
-from tests.examples import METHODS, convnet_file, pruned_convnet, trained
+from tests.examples import BNNET, METHODS, convnet_file, pruned_convnet, trained
 
 CONVNET_MACS = 28 * 28 * 16 * 9 + 14 * 14 * 32 * 16 * 9 + 32 * 7 * 7 * 10
 CONVNET_PARAMETERS = (16 * 9 + 16) + (32 * 16 * 9 + 32) + (32 * 7 * 7 * 10 + 10)
@@ -104,6 +104,14 @@ def test_weights_and_the_file_made_of_them_cost_the_same_parameters_and_macs(var
     pruned = (CONVNET_PARAMETERS - 16 - 32 - 10) // 2
     original = variants["original"].costs
     assert original["nonzero_parameters"] - variants["pruned"].costs["nonzero_parameters"] == pruned
+
+
+def test_running_statistics_of_a_model_are_not_parameters(tiny_dataset, tmp_path):
+    model, path = trained(BNNET, tiny_dataset), tmp_path / "model.safetensors"
+    save_checkpoint(path, Checkpoint(model, BNNET, {"channels": 1, "image_size": 28, "num_classes": 10}))
+    costs = examine(path, tiny_dataset, batch_size=16, threads=1).costs
+    assert costs["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert costs["nonzero_parameters"] == sum(int(parameter.count_nonzero()) for parameter in model.parameters())
 
 
 def test_the_share_of_int8_macs_is_that_of_the_file(variants):
