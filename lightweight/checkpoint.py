@@ -21,13 +21,18 @@ class Checkpoint:
 
     model: nn.Module
     network: str
-    arguments: dict[str, int]
+    arguments: dict[str, Any]
     notes: dict[str, Any] = field(default_factory=dict)
 
 
-def new(network: str, data: Dataset) -> Checkpoint:
+def new(network: str, small_stem: bool, data: Dataset) -> Checkpoint:
     """A network for the images and classes of `data`, initialised from torch's current random state."""
-    arguments = {"channels": data.channels, "image_size": data.image_size, "num_classes": data.num_classes}
+    arguments: dict[str, Any] = {
+        "channels": data.channels,
+        "image_size": data.input_size,
+        "num_classes": data.num_classes,
+        "small_stem": small_stem,
+    }
     return Checkpoint(build(network, **arguments), network, arguments)
 
 
@@ -54,7 +59,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not {"network", "arguments", "notes"} <= about.keys():
         raise InputError(f"{path}: not a model file: names no network")
     state = torch.random.get_rng_state()  # building initialises weights; loading must not use up random numbers
-    model = build(about["network"], **about["arguments"])
+    try:
+        model = build(about["network"], **about["arguments"])
+    except TypeError:
+        raise InputError(f"{path}: a model file of another version: built from {about['arguments']}") from None
     torch.random.set_rng_state(state)
     expected = {name: _kind(tensor) for name, tensor in model.state_dict().items()}
     found = {name: _kind(tensor) for name, tensor in tensors.items()}

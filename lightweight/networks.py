@@ -1,69 +1,31 @@
-"""A network is a function of channels, image size and number of classes, found by its name."""
+"""A network is a function of channels, image size and number of classes, found by its name and built to fit."""
 
 import importlib
 import inspect
-from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 
-from lightweight.errors import InputError
+from lightweight import zoo
+from lightweight.architectures import NETWORKS
+from lightweight.errors import InputError, bad_param
 
-
-def cnn(channels: int, image_size: int, num_classes: int) -> nn.Module:
-    """The reference original: 25 MB of float32 at 1x28x28 and 10 classes, 99.8 % of it in the linear layers."""
-    pixels = (image_size // 2) ** 2
-    return _chain(
-        conv1=nn.Conv2d(channels, 16, 5, padding=2, bias=False),
-        norm1=nn.BatchNorm2d(16),
-        relu1=nn.ReLU(),
-        pool1=nn.MaxPool2d(2),
-        conv2=nn.Conv2d(16, 24, 3, padding=1, bias=False),
-        norm2=nn.BatchNorm2d(24),
-        relu2=nn.ReLU(),
-        conv3=nn.Conv2d(24, 32, 3, padding=1, bias=False),
-        norm3=nn.BatchNorm2d(32),
-        relu3=nn.ReLU(),
-        flatten=nn.Flatten(),
-        fc1=nn.Linear(32 * pixels, 992, bias=False),
-        norm4=nn.BatchNorm1d(992),
-        relu4=nn.ReLU(),
-        dropout=nn.Dropout(0.5),
-        fc2=nn.Linear(992, num_classes),
-    )
-
-
-def convnet(channels: int, image_size: int, num_classes: int) -> nn.Module:
-    """Two plain 3x3 convolutions and one linear layer: the network of the tutorials."""
-    pixels = (image_size // 4) ** 2
-    return _chain(
-        conv1=nn.Conv2d(channels, 16, 3, padding=1),
-        relu1=nn.ReLU(),
-        pool1=nn.MaxPool2d(2),
-        conv2=nn.Conv2d(16, 32, 3, padding=1),
-        relu2=nn.ReLU(),
-        pool2=nn.MaxPool2d(2),
-        flatten=nn.Flatten(),
-        fc=nn.Linear(32 * pixels, num_classes),
-    )
-
-
-def _chain(**layers: nn.Module) -> nn.Module:
-    return nn.Sequential(OrderedDict(layers))
-
-
-NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {"cnn": cnn, "convnet": convnet}
+PUBLISHED = ("torchvision/", "timm/")
 
 
 def find(name: str) -> Callable[..., nn.Module]:
-    """The function behind a built-in name or a `package.module:function`. Raises InputError."""
+    """The function behind the name of a built-in or published network, or of the user's own. Raises InputError."""
     if name in NETWORKS:
         return NETWORKS[name]
+    if name.startswith(PUBLISHED):
+        return zoo.find(name)
     module, _, function = name.partition(":")
     if not function:
         built_in = ", ".join(NETWORKS)
-        raise InputError(f"unknown network {name!r}; known are {built_in}, or package.module:function of your own")
+        own = "torchvision/NAME, timm/NAME, or package.module:function of your own"
+        raise InputError(f"unknown network {name!r}; known are {built_in}, {own}")
     try:
         return getattr(importlib.import_module(module), function)
     except Exception as error:  # the user's code may raise anything
@@ -76,10 +38,14 @@ def known(name: str) -> str:
     return name
 
 
-def build(name: str, channels: int, image_size: int, num_classes: int) -> nn.Module:
+def build(name: str, channels: int, image_size: int, num_classes: int, small_stem: bool) -> nn.Module:
     """A new network in channels_last whose output fits: one logit per class. Raises InputError."""
     function = find(name)
-    arguments = {"channels": channels, "image_size": image_size, "num_classes": num_classes}
+    arguments: dict[str, Any] = {"channels": channels, "image_size": image_size, "num_classes": num_classes}
+    if name.startswith(PUBLISHED):
+        arguments["small_stem"] = small_stem
+    elif small_stem:
+        raise bad_param("train.small_stem", small_stem, f"only for torchvision/ and timm/ networks, not {name!r}")
     try:
         inspect.signature(function).bind(**arguments)
     except (TypeError, ValueError) as error:

@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def trained(colour_dataset) -> Checkpoint:
     """A network with weights and BatchNorm statistics that no initialisation gives, and notes."""
-    checkpoint = new("cnn", colour_dataset)
+    checkpoint = new("cnn", False, colour_dataset)
     for tensor in checkpoint.model.state_dict().values():
         tensor.copy_((torch.rand(tensor.shape) + 0.1) * 10 / tensor.shape.numel() ** 0.5)
     return replace(checkpoint, notes={"lr": 0.1, "epoch": 3})
@@ -61,9 +61,9 @@ def test_a_saved_model_comes_back_bitwise_in_evaluation_mode(path, trained):
 
 
 def test_a_new_model_fits_the_data_set(colour_dataset):
-    checkpoint = new("convnet", colour_dataset)
+    checkpoint = new("convnet", False, colour_dataset)
     assert checkpoint.network == "convnet"
-    assert checkpoint.arguments == {"channels": 3, "image_size": 8, "num_classes": 2}
+    assert checkpoint.arguments == {"channels": 3, "image_size": 8, "num_classes": 2, "small_stem": False}
     assert checkpoint.notes == {}
     assert checkpoint.model(colour_dataset.normalize(colour_dataset.val.images)).shape == (20, 2)
 
@@ -124,7 +124,7 @@ def test_the_weights_can_be_read_without_this_project(path, trained):
 
 
 def test_cnn_takes_25_megabytes_for_mnist(path, tiny_dataset):
-    save_checkpoint(path, new("cnn", tiny_dataset))
+    save_checkpoint(path, new("cnn", False, tiny_dataset))
     assert path.stat().st_size == pytest.approx(25.08e6, rel=0.01)
 
 
@@ -136,19 +136,19 @@ def test_snapshots_are_sorted_by_name_as_by_epoch(tmp_path):
 
 @pytest.mark.parametrize(("name", "given"), [("cnn", "convnet"), ("convnet", "cnn")])
 def test_the_weights_of_another_network_are_refused(path, colour_dataset, name, given):
-    save_checkpoint(path, replace(new(name, colour_dataset), network=given))
+    save_checkpoint(path, replace(new(name, False, colour_dataset), network=given))
     assert refusal(path).startswith(f"{path}: the weights do not fit the network {given!r}: conv1.")
 
 
 def test_a_weight_of_another_shape_is_named_with_both_shapes(path, colour_dataset):
-    checkpoint = new("convnet", colour_dataset)
+    checkpoint = new("convnet", False, colour_dataset)
     save_checkpoint(path, replace(checkpoint, arguments=checkpoint.arguments | {"num_classes": 3}))
     detail = "fc.bias is float32 (2,), must be float32 (3,); fc.weight is float32 (2, 128), must be float32 (3, 128)"
     assert refusal(path) == f"{path}: the weights do not fit the network 'convnet': {detail}"
 
 
 def test_a_network_that_is_no_longer_there_is_named(path, colour_dataset):
-    save_checkpoint(path, replace(new("convnet", colour_dataset), network="no_such_module:build"))
+    save_checkpoint(path, replace(new("convnet", False, colour_dataset), network="no_such_module:build"))
     assert "'no_such_module:build' cannot be imported" in refusal(path)
 
 
@@ -158,7 +158,7 @@ def test_a_missing_file_is_named_with_what_makes_it(path):
 
 @pytest.mark.parametrize("kept", [0, 4, 500, -1])
 def test_a_truncated_file_is_damaged(path, colour_dataset, kept):
-    save_checkpoint(path, new("convnet", colour_dataset))
+    save_checkpoint(path, new("convnet", False, colour_dataset))
     path.write_bytes(path.read_bytes()[:kept])
     assert refusal(path).startswith(f"{path}: damaged or not a safetensors file: ")
 
@@ -185,3 +185,10 @@ def test_a_data_set_is_not_a_model_file(path, colour_dataset):
 def test_a_pickle_is_not_loaded(path):
     torch.save({"weight": torch.zeros(2)}, path)
     assert refusal(path).startswith(f"{path}: damaged or not a safetensors file: ")
+
+
+def test_a_model_file_of_another_version_is_refused(path, colour_dataset):
+    checkpoint = new("convnet", False, colour_dataset)
+    del checkpoint.arguments["small_stem"]
+    save_checkpoint(path, checkpoint)
+    assert refusal(path).startswith(f"{path}: a model file of another version: built from {{'channels': 3, ")

@@ -8,8 +8,9 @@ import torch
 from pydantic import AfterValidator
 from torch import nn
 
+from lightweight.architectures import NETWORKS, _Residual
 from lightweight.errors import InputError
-from lightweight.networks import NETWORKS, build, known
+from lightweight.networks import build, known
 from lightweight.params import load_params
 
 OWN = """
@@ -43,15 +44,15 @@ def own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
 
 def refusal(name: str) -> str:
     with pytest.raises(InputError) as error:
-        build(name, channels=1, image_size=8, num_classes=10)
+        build(name, channels=1, image_size=8, num_classes=10, small_stem=False)
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize(("channels", "size", "classes"), [(1, 28, 10), (3, 32, 5), (1, 8, 2), (3, 13, 7)])
+@pytest.mark.parametrize(("channels", "size", "classes"), [(1, 28, 10), (3, 32, 5), (1, 24, 2), (3, 23, 7)])
 def test_a_network_gives_one_logit_per_class_and_learns_with_all_its_weights(name, channels, size, classes):
-    model = build(name, channels, size, classes)
+    model = build(name, channels, size, classes, small_stem=False)
     logits = model(torch.rand(4, channels, size, size))
     assert logits.shape == (4, classes)
     logits.square().sum().backward()
@@ -60,7 +61,7 @@ def test_a_network_gives_one_logit_per_class_and_learns_with_all_its_weights(nam
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_new_network_is_in_training_mode_with_its_convolutions_in_channels_last(name):
-    model = build(name, 3, 8, 2)
+    model = build(name, 3, 24, 2, small_stem=False)
     assert all(module.training for module in model.modules())
     filters = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
     assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in filters)
@@ -68,7 +69,7 @@ def test_a_new_network_is_in_training_mode_with_its_convolutions_in_channels_las
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_building_leaves_batchnorm_statistics_as_they_start(name):
-    state = build(name, 1, 8, 2).state_dict()
+    state = build(name, 1, 24, 2, small_stem=False).state_dict()
     assert all((value == 0).all() for key, value in state.items() if "running_mean" in key or "num_batches" in key)
     assert all((value == 1).all() for key, value in state.items() if "running_var" in key)
 
@@ -78,31 +79,72 @@ def test_weights_depend_on_the_random_state_alone(name):
     weights = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        weights.append(next(build(name, 1, 8, 2).parameters()))
+        weights.append(next(build(name, 1, 24, 2, small_stem=False).parameters()))
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 
 
+# The totals of the papers, and of the Caffe and Keras definitions that the compression literature took them from.
+@pytest.mark.parametrize(
+    ("name", "channels", "size", "parameters"),
+    [
+        ("lenet5", 1, 28, 431_080),
+        ("lenet300", 1, 28, 266_610),
+        ("conv12", 1, 28, 20_410),
+        ("tiny", 1, 28, 25_322),
+        ("resnet20", 3, 32, 269_722),  # "0.27M" (He et al. 2016, table 6)
+    ],
+)
+def test_a_published_network_has_the_published_number_of_parameters(name, channels, size, parameters):
+    model = build(name, channels, size, 10, small_stem=False)
+    assert sum(weight.numel() for weight in model.parameters()) == parameters
+
+
+def test_resnet20_has_19_convolutions_in_three_widths_and_one_linear_layer():
+    layers = [
+        m for m in build("resnet20", 3, 32, 10, small_stem=False).modules() if isinstance(m, nn.Conv2d | nn.Linear)
+    ]
+    assert [layer.weight.shape[0] for layer in layers] == [16] * 7 + [32] * 6 + [64] * 6 + [10]
+    strides = [layer.stride[0] for layer in layers[:-1]]
+    assert [index for index, stride in enumerate(strides) if stride == 2] == [7, 13]
+
+
+def test_the_shortcut_of_a_residual_block_subsamples_and_pads_with_zero_channels():
+    block = _Residual(4, 10).eval()
+    nn.init.zeros_(block.conv2.weight)
+    images = torch.rand(2, 4, 6, 6)
+    shortcut = block(images)
+    assert torch.equal(shortcut[:, 3:7], images[:, :, ::2, ::2])
+    assert not shortcut[:, :3].any()
+    assert not shortcut[:, 7:].any()
+
+
+def test_a_small_stem_is_only_for_published_networks():
+    with pytest.raises(InputError, match=r"train.small_stem = True: only for torchvision/ and timm/"):
+        build("tiny", 1, 28, 10, small_stem=True)
+
+
 def test_convnet_is_two_convolutions_and_one_linear_layer():
-    shapes = [tuple(weight.shape) for weight in build("convnet", 1, 28, 10).state_dict().values()]
+    shapes = [tuple(weight.shape) for weight in build("convnet", 1, 28, 10, small_stem=False).state_dict().values()]
     assert shapes == [(16, 1, 3, 3), (16,), (32, 16, 3, 3), (32,), (10, 32 * 7 * 7), (10,)]
 
 
 def test_nearly_all_weights_of_cnn_are_linear():
-    model = build("cnn", 1, 28, 10)
+    model = build("cnn", 1, 28, 10, small_stem=False)
     linear = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
     assert linear / sum(weight.numel() for weight in model.parameters()) == pytest.approx(0.998, abs=0.0005)
 
 
 def test_a_network_of_your_own_is_built_by_its_name(own_network):
     name = own_network(OWN.format(forward="return logits", build="Own"))
-    assert build(name, channels=3, image_size=8, num_classes=5).linear.weight.shape == (5, 3 * 8 * 8)
+    assert build(name, channels=3, image_size=8, num_classes=5, small_stem=False).linear.weight.shape == (5, 3 * 8 * 8)
     assert known(name) == name
 
 
 def test_an_unknown_network_is_refused_with_the_known_ones():
-    rule = "known are cnn, convnet, or package.module:function of your own"
-    assert refusal("cnm") == f"unknown network 'cnm'; {rule}"
+    built_in = "cnn, convnet, conv12, lenet300, lenet5, tiny, resnet20"
+    other = "torchvision/NAME, timm/NAME, or package.module:function of your own"
+    assert refusal("cnm") == f"unknown network 'cnm'; known are {built_in}, {other}"
 
 
 def test_an_unknown_network_in_a_section_is_one_line_with_file_key_value_and_rule(tmp_path):
