@@ -1,0 +1,99 @@
+"""Weights made elsewhere: published ones of torchvision by name, or a file, read without executing anything in it."""
+
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from lightweight.errors import InputError, bad_param
+from lightweight.vision import torchvision
+
+WRAPPERS = ("state_dict", "model_state_dict", "model")  # what training scripts call the weights among other things
+COUNTER = "num_batches_tracked"  # files from before PyTorch 0.4.1 lack it, and it is not used
+SHOWN = 5
+
+
+def load_weights(model: nn.Module, network: str, source: str, root: Path, *, new_classifier: bool) -> list[str]:
+    """Replace the weights of `model`; returns the names of those that it keeps.
+
+    `source` is a torchvision weights name such as `IMAGENET1K_V1` (downloaded, hash checked), or a `.safetensors` or
+    state-dict file relative to `root`. With `new_classifier`, the last layer is kept where its number of classes
+    differs. Raises InputError that names the missing, unexpected and misshapen entries otherwise.
+    """
+    found = _read(root / source, source) if Path(source).suffix else _published(network, source)
+    own = model.state_dict()
+    other = [name for name in own if name in found and found[name].shape != own[name].shape]
+    classifier = _last_layer(model) if new_classifier else []
+    kept = [name for name in classifier if name in other and found[name].shape[1:] == own[name].shape[1:]]
+    misshapen = [f"{name} {tuple(found[name].shape)}, must be {tuple(own[name].shape)}" for name in other]
+    faults = {
+        "missing": [name for name in own if name not in found and not name.endswith(COUNTER)],
+        "unexpected": [name for name in found if name not in own],
+        "of another shape": [text for name, text in zip(other, misshapen, strict=True) if name not in kept],
+    }
+    if any(faults.values()):
+        listed = "; ".join(f"{kind}: {_some(names)}" for kind, names in faults.items() if names)
+        raise bad_param("train.weights", source, f"does not fit the network {network!r}; {listed}")
+    model.load_state_dict(own | {name: tensor for name, tensor in found.items() if name not in kept})
+    return kept
+
+
+def _last_layer(model: nn.Module) -> list[str]:
+    """The names of the weights of the last linear layer or convolution, which is the classifier."""
+    layers = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    return [name for name in model.state_dict() if name.rpartition(".")[0] in layers[-1:]]
+
+
+def _published(network: str, name: str) -> dict[str, Tensor]:
+    library, _, model = network.partition("/")
+    if library != "torchvision":
+        raise bad_param(
+            "train.weights", name, f"is no file, and only torchvision/ networks have named weights: {network!r}"
+        )
+    known = torchvision("models").get_model_weights(model)
+    if name not in known.__members__:
+        raise bad_param(
+            "train.weights", name, f"unknown weights of {network}; known are {', '.join(known.__members__)}"
+        )
+    try:
+        return dict(known[name].get_state_dict(progress=False, check_hash=True, weights_only=True, map_location="cpu"))
+    except Exception as error:  # of the network, the disk, or a damaged download
+        put = Path(torch.hub.get_dir()) / "checkpoints" / Path(known[name].url).name
+        reason = " ".join(str(error).split())
+        raise bad_param(
+            "train.weights", name, f"not found and not downloaded ({reason}); put {known[name].url} at {put}"
+        ) from None
+
+
+def _read(path: Path, source: str) -> dict[str, Tensor]:
+    """The tensors of a file by name. Raises InputError when it is missing, damaged or holds no state dict."""
+    if not path.is_file():
+        raise bad_param("train.weights", source, "no such file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch about unusual pickle protocols, which it then reads or refuses
+            safe = path.suffix == ".safetensors"
+            content: Any = load_file(path) if safe else torch.load(path, "cpu", weights_only=True)
+    except pickle.UnpicklingError:  # whose text advises to execute the file
+        raise InputError(f"{path}: not loaded as weights: damaged, or more than tensors: save a state_dict()") from None
+    except Exception as error:  # a damaged file raises whatever its bytes lead to
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{path}: not loaded as weights: {reason}") from None
+    for key in WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
+        raise InputError(f"{path}: holds no state dict: it must map names to tensors")
+    parallel = all(name.startswith("module.") for name in content)  # saved from inside DataParallel
+    return {name.removeprefix("module.") if parallel else name: tensor for name, tensor in content.items()}
+
+
+def _some(names: list[str]) -> str:
+    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + rest
