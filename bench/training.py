@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -22,17 +23,21 @@ from lightweight.augmentation import AugmentParams
 from lightweight.command import run
 from lightweight.data import Dataset, Split
 from lightweight.networks import build
+from lightweight.optimization import make_schedule
 from lightweight.sources import PrepareParams, read_dataset
 from lightweight.training import TrainParams, train
 from lightweight.vision import torchvision
 
 THREADS, BATCH, LR, SEED = 2, 64, 0.001, 0
 PREPARE = PrepareParams(
-    dataset="mnist", path=None, image_size=28, channels=1, val_fraction=0.1, test_fraction=0.1
+    dataset="mnist", path=None, image_size=28, input_size=None, channels=1, normalization="data", val_fraction=0.1,
+    test_fraction=0.1,
 )  # fmt: skip
 TRAIN = TrainParams(
-    network="convnet", epochs=1, batch_size=BATCH, lr=LR, weight_decay=0.01, schedule="constant", label_smoothing=0.0,
-    patience=0, augment=AugmentParams(shift=0, rotate=0, scale=0, flip=False),
+    network="convnet", small_stem=False, weights=None, freeze=[], epochs=1, batch_size=BATCH, optimizer="adamw",
+    momentum=0.9, lr=LR, weight_decay=0.01, decay_all=True, clip_norm=0.0, precision="fp32", schedule="constant",
+    step_epochs=1, step_factor=0.1, label_smoothing=0.0, ema=0.0, teacher=None, temperature=1.0, teacher_weight=0.5,
+    patience=0, augment=AugmentParams(shift=0, rotate=0, scale=0, flip=False, crop=0, cutout=0),
 )  # fmt: skip
 
 
@@ -40,7 +45,7 @@ def main() -> None:
     pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     raw = Path(sys.argv[2] if len(sys.argv) > 2 else "data/raw")
     torch.set_num_threads(THREADS)
-    dataset = read_dataset(PREPARE, raw, Path(), SEED)
+    dataset, _ = read_dataset(PREPARE, raw, Path(), SEED)
     few = Split(dataset.val.images[:BATCH], dataset.val.labels[:BATCH])  # both sides measure training only
     ours, plain = whole_tensors(replace(dataset, val=few)), per_sample(dataset, raw)
     ratios, rows = [], []
@@ -59,7 +64,7 @@ def main() -> None:
 
 def timed(epoch: Callable[[nn.Module], None]) -> float:
     torch.manual_seed(SEED)
-    model = build("convnet", 1, 28, 10)
+    model = build("convnet", 1, 28, 10, small_stem=False)
     start = time.perf_counter()
     epoch(model)
     return time.perf_counter() - start
@@ -69,7 +74,8 @@ def whole_tensors(dataset: Dataset) -> Callable[[nn.Module], None]:
     """What the `train` stage does."""
 
     def epoch(model: nn.Module) -> None:
-        list(train(model, dataset, TRAIN, range(1, 2), SEED, lr=LR, schedule="constant"))
+        schedule = partial(make_schedule, "constant", TRAIN, 1)
+        list(train(model, dataset, TRAIN, range(1, 2), SEED, lr=LR, schedule=schedule))
 
     return epoch
 

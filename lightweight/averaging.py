@@ -22,7 +22,7 @@ class SwaParams(Params):
     anneal_epochs: int = Field(ge=0, le=10_000)
 
 
-def make_swa_schedule(optimizer: optim.Optimizer, params: SwaParams, steps_per_epoch: int) -> SWALR:
+def make_swa_schedule(params: SwaParams, optimizer: optim.Optimizer, steps_per_epoch: int) -> SWALR:
     """A cosine from the rate of `optimizer` to `params.lr` within `anneal_epochs`, constant from there; per step."""
     return SWALR(optimizer, swa_lr=params.lr, anneal_epochs=params.anneal_epochs * steps_per_epoch)
 

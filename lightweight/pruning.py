@@ -34,11 +34,11 @@ def prune(model: nn.Module, params: PruneParams, recover: Callable[[nn.Module], 
     optimizer: a pruned weight gets no gradient, so it stays zero. An amount of 0 changes nothing and recovers
     nothing. Raises InputError when no layer is of the kind.
     """
+    if params.amount == 0:
+        return
     weights = [module.weight for _, module in layers(model, params.layers)]
     if not weights:
         raise bad_param("prune.layers", params.layers, "the network has no such layer")
-    if params.amount == 0:
-        return
     groups = [weights] if params.scope == "global" else [[weight] for weight in weights]
     handles = [handle for group in groups for handle in _zero_smallest(group, params.amount)]
     recover(model)

@@ -1,143 +1,167 @@
 """Training is a sequence of epochs over whole-tensor batches, each followed by a look at the validation split."""
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import partial
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import AfterValidator, Field
-from torch import nn, optim
-from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, OneCycleLR
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from torch import Tensor, nn, optim
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from lightweight.augmentation import AugmentParams, augment
 from lightweight.data import Dataset, Split
+from lightweight.distillation import LossParams, batch_loss
 from lightweight.errors import InputError
+from lightweight.freezing import freeze
+from lightweight.history import Epoch
 from lightweight.networks import known
-from lightweight.params import Params
+from lightweight.optimization import OptimizationParams, Stepper, make_optimizer
+
+Schedule = Callable[[optim.Optimizer, int], LRScheduler]  # of an optimizer and its steps per epoch
 
 
-class TrainParams(Params):
+class TrainParams(OptimizationParams, LossParams):
     network: Annotated[str, AfterValidator(known)]
-    epochs: int = Field(ge=1, le=10_000)
+    small_stem: bool
+    weights: Annotated[str, Field(min_length=1)] | None
+    freeze: list[str]
+    epochs: int = Field(ge=0, le=10_000)
     batch_size: int = Field(ge=2, le=65_536)
-    lr: float = Field(gt=0, le=10)
-    weight_decay: float = Field(ge=0, lt=1)
-    schedule: Literal["constant", "cosine", "onecycle"]
-    label_smoothing: float = Field(ge=0, lt=1)
+    ema: float = Field(ge=0, lt=1)
     patience: int = Field(ge=0, le=10_000)
     augment: AugmentParams
 
-
-@dataclass(frozen=True)
-class Epoch:
-    """One row of a history; `lr` is the rate of the last step, accuracies are shares in [0, 1]."""
-
-    epoch: int
-    lr: float
-    train_loss: float
-    val_loss: float
-    val_accuracy: float
-
-    def line(self, last: int) -> str:
-        return (
-            f"epoch {self.epoch:>{len(str(last))}}/{last}  lr {self.lr:.2e}  loss {self.train_loss:.4f}  "
-            f"val loss {self.val_loss:.4f}  val accuracy {self.val_accuracy:.2%}"
-        )
-
-
-COLUMNS = [field.name for field in fields(Epoch)]
-
-
-def make_optimizer(model: nn.Module, params: TrainParams, lr: float) -> optim.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019)."""
-    return optim.AdamW(model.parameters(), lr=lr, weight_decay=params.weight_decay, fused=True)
-
-
-def make_schedule(optimizer: optim.Optimizer, name: str, steps: int) -> LRScheduler:
-    """The learning rate over `steps` optimizer steps, its peak the rate that `optimizer` was given."""
-    match name:
-        case "constant":
-            return ConstantLR(optimizer, factor=1.0)
-        case "cosine":
-            return CosineAnnealingLR(optimizer, T_max=steps)
-        case "onecycle":  # Smith and Topin 2018
-            return OneCycleLR(optimizer, optimizer.param_groups[0]["lr"], total_steps=steps, cycle_momentum=False)
-        case _:
-            raise AssertionError(name)
-
-
-def train(
-    model: nn.Module, dataset: Dataset, params: TrainParams, epochs: range, seed: int, *, lr: float, schedule: str
-) -> Iterator[Epoch]:
-    """`fit` with a new optimizer and one pass of the schedule over all `epochs`."""
-    optimizer = make_optimizer(model, params, lr)
-    steps = len(epochs) * steps_per_epoch(dataset, params)
-    return fit(model, dataset, params, optimizer, make_schedule(optimizer, schedule, steps), epochs, seed)
+    @field_validator("epochs")
+    @classmethod
+    def _has_weights(cls, value: int, info: ValidationInfo) -> int:
+        if value == 0 and info.data.get("weights", "") is None:
+            raise ValueError("without an epoch of training, train.weights must name the weights")
+        return value
 
 
 def steps_per_epoch(dataset: Dataset, params: TrainParams) -> int:
-    """A last batch of a single image is left out: it has no variance for BatchNorm."""
+    """A last batch of a single image is left out: it has no variance for BatchNorm. Raises InputError."""
     full, rest = divmod(len(dataset.train), params.batch_size)
+    if not full + (rest > 1):
+        raise InputError("the training split holds a single image: training needs two for BatchNorm")
     return full + (rest > 1)
 
 
-def fit(
+def train(
     model: nn.Module,
     dataset: Dataset,
     params: TrainParams,
-    optimizer: optim.Optimizer,
-    schedule: LRScheduler,
     epochs: range,
     seed: int,
+    *,
+    lr: float,
+    schedule: Schedule,
+    teacher: nn.Module | None = None,
 ) -> Iterator[Epoch]:
-    """Train `model` in place, one yielded row per epoch; the schedule moves with every step.
+    """Train `model` in place with a new optimizer, one yielded row per epoch; the schedule moves with every step.
 
     An epoch's order and augmentation depend on the seed and its number alone, so that a run which starts at
-    epoch 6 sees what an uninterrupted one sees there. Raises InputError when the loss is no longer a number.
+    epoch 6 sees what an uninterrupted one sees there. With `ema`, rows are of the exponential moving average of the
+    weights over all steps (Polyak and Juditsky 1992), which the model holds at every yield and at the end.
+    Raises InputError when the loss is no longer a number.
     """
+    if not epochs:
+        return
+    run = _Run(model, dataset, params, lr, schedule, teacher)
     for epoch in epochs:
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        torch.manual_seed(seed * 1_000_003 + epoch)  # dropout draws from the global generator
-        train_loss, lr = _train_epoch(model, dataset, params, optimizer, schedule, epoch, generator)
+        train_loss, last_lr = run.epoch(epoch, seed * 1_000_003 + epoch)
+        weights = run.show_average()
         val_loss, val_accuracy = validate(model, dataset, dataset.val)
-        _must_be_finite(val_loss, "validation loss", epoch, lr)
-        yield Epoch(epoch, lr, train_loss, val_loss, val_accuracy)
+        _must_be_finite(val_loss, "validation loss", epoch, last_lr)
+        yield Epoch(epoch, last_lr, train_loss, val_loss, val_accuracy)
+        if weights and epoch != epochs[-1]:
+            model.load_state_dict(weights)
 
 
-def _train_epoch(
-    model: nn.Module,
-    dataset: Dataset,
-    params: TrainParams,
-    optimizer: optim.Optimizer,
-    schedule: LRScheduler,
-    epoch: int,
-    generator: torch.Generator,
-) -> tuple[float, float]:
-    """The mean loss, and the learning rate of the last step."""
-    model.train()
-    order = torch.randperm(len(dataset.train), generator=generator)
-    steps = steps_per_epoch(dataset, params)
-    total = torch.zeros((), device=dataset.mean.device)
-    progress = tqdm(range(steps), desc=f"epoch {epoch}", unit="batch", leave=False, disable=None)  # on a terminal only
-    for step in progress:
-        part = order[step * params.batch_size :][: params.batch_size].to(total.device)
-        images = augment(dataset.train.images[part], params.augment, generator)
-        logits = model(dataset.normalize(images))
-        loss = F.cross_entropy(logits, dataset.train.labels[part], label_smoothing=params.label_smoothing)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        lr = optimizer.param_groups[0]["lr"]
-        schedule.step()
-        total += loss.detach()
-        if not progress.disable:
-            progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-    mean = total.item() / steps
-    _must_be_finite(mean, "loss", epoch, lr)
-    return mean, lr
+class _Run:
+    """What changes while a model is trained: its weights, their average, optimizer and schedule."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        dataset: Dataset,
+        params: TrainParams,
+        lr: float,
+        schedule: Schedule,
+        teacher: nn.Module | None,
+    ) -> None:
+        self.model, self.dataset, self.params, self.teacher = model, dataset, params, teacher
+        self.frozen = freeze(model, params.freeze)
+        self.optimizer = make_optimizer(model, params, lr)
+        self.stepper = Stepper(self.optimizer, params, dataset.mean.device)
+        self.steps = steps_per_epoch(dataset, params)
+        self.schedule = schedule(self.optimizer, self.steps)
+        average = partial(_update_average, decay=params.ema)
+        self.average = AveragedModel(model, multi_avg_fn=average, use_buffers=True) if params.ema else None
+
+    def epoch(self, number: int, seed: int) -> tuple[float, float]:
+        """The mean loss, and the learning rate of the last step."""
+        generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed)  # dropout draws from the global generator
+        self.model.train()
+        for module in self.frozen:
+            module.eval()
+        order = torch.randperm(len(self.dataset.train), generator=generator)
+        total = torch.zeros((), device=self.dataset.mean.device)
+        progress = tqdm(range(self.steps), f"epoch {number}", leave=False, unit="batch", disable=None)  # on a terminal
+        for step in progress:
+            part = order[step * self.params.batch_size :][: self.params.batch_size].to(total.device)
+            images = augment(self.dataset.train.images[part], self.params.augment, generator)
+            loss = self._loss(self.dataset.normalize(images), self.dataset.train.labels[part])
+            self.stepper.step(loss)
+            lr = self.optimizer.param_groups[0]["lr"]
+            self.schedule.step()
+            if self.average:
+                self.average.update_parameters(self.model)
+            total += loss.detach()
+            if not progress.disable:
+                progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+        mean = total.item() / self.steps
+        _must_be_finite(mean, "loss", number, lr)
+        return mean, lr
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        with self.stepper.arithmetic():
+            logits = self.model(images)
+            if not isinstance(logits, Tensor):
+                raise InputError(
+                    f"the network gives {type(logits).__name__} in training mode, not one tensor of logits"
+                )
+            with torch.no_grad():
+                target = self.teacher(images).float() if self.teacher else None
+        return batch_loss(logits.float(), labels, self.params, target)
+
+    def show_average(self) -> dict[str, Tensor] | None:
+        """Put the average into the model, if there is one, and return the weights that it replaces."""
+        if not self.average:
+            return None
+        weights = deepcopy(self.model.state_dict())
+        self.model.load_state_dict(self.average.module.state_dict())
+        return weights
+
+
+@torch.no_grad()
+def _update_average(average: list[Tensor], current: list[Tensor], updates: Tensor, decay: float) -> None:
+    """Move the average towards the current weights and statistics; integers, such as indices, are copied.
+
+    Short runs do not wait for the decay to forget the first weights: it begins low, as min(decay, (1 + n) / (10 + n)).
+    """
+    if not average[0].is_floating_point():
+        torch._foreach_copy_(average, current)
+        return
+    number = int(updates)
+    torch._foreach_lerp_(average, current, 1 - min(decay, (1 + number) / (10 + number)))
 
 
 def _must_be_finite(loss: float, name: str, epoch: int, lr: float) -> None:
@@ -145,25 +169,11 @@ def _must_be_finite(loss: float, name: str, epoch: int, lr: float) -> None:
         raise InputError(f"the {name} became {loss} in epoch {epoch} at a learning rate of {lr:.3g}: must stay finite")
 
 
-def stop_early(rows: Iterable[Epoch], patience: int) -> Iterator[Epoch]:
-    """Rows until validation accuracy has not risen for `patience` epochs in a row; 0 never stops."""
-    history = []
-    for row in rows:
-        history.append(row)
-        yield row
-        if patience and row.epoch - choose(history, patience).epoch >= patience:
-            return
-
-
-def choose(history: list[Epoch], patience: int) -> Epoch:
-    """The row whose weights are kept: the last, or with early stopping the first of the most accurate."""
-    return max(history, key=lambda row: row.val_accuracy) if patience else history[-1]
-
-
 @torch.no_grad()
-def validate(model: nn.Module, dataset: Dataset, split: Split, batch_size: int = 512) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy of `model` in evaluation mode."""
+def validate(model: nn.Module, dataset: Dataset, split: Split, batch_size: int | None = None) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy of `model` in evaluation mode; by default at most 512 images of 64x64 at once."""
     model.eval()
+    batch_size = batch_size or max(1, min(512, 512 * 64**2 // dataset.input_size**2))
     loss, correct = 0.0, 0
     for images, labels in dataset.batches(split, batch_size):
         logits = model(images)

@@ -5,6 +5,7 @@ Writes  models/pruned.safetensors, plots/sparsity.csv, plots/prune.csv
 """
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -12,11 +13,14 @@ from torch import nn
 from lightweight.checkpoint import load_checkpoint, save_checkpoint
 from lightweight.command import run
 from lightweight.data import load_dataset
+from lightweight.distillation import load_teacher
 from lightweight.files import write_csv
+from lightweight.history import COLUMNS
+from lightweight.optimization import make_schedule
 from lightweight.params import Seed, Threads, load_params
 from lightweight.pruning import PruneParams, prune, sparsity
-from lightweight.runtime import start
-from lightweight.training import COLUMNS, TrainParams, train
+from lightweight.runtime import start, workspace
+from lightweight.training import TrainParams, train
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")
@@ -31,11 +35,13 @@ def main() -> None:
     device = start(params.threads, params.seed)
     data = load_dataset(PREPARED).to(device)
     averaged = load_checkpoint(AVERAGED)
+    epochs = range(1, params.prune.epochs + 1)
+    schedule = partial(make_schedule, "cosine", params.train, len(epochs))
+    how = {"lr": params.prune.lr, "schedule": schedule, "teacher": load_teacher(params.train, workspace(), data)}
     history = []
 
     def recover(model: nn.Module) -> None:
-        epochs = range(1, params.prune.epochs + 1)
-        for row in train(model, data, params.train, epochs, params.seed, lr=params.prune.lr, schedule="cosine"):
+        for row in train(model, data, params.train, epochs, params.seed, **how):
             history.append(row)
             print(row.line(epochs[-1]), flush=True)
 

@@ -5,6 +5,7 @@ Writes  models/averaged.safetensors, plots/swa.csv
 """
 
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from lightweight.averaging import SwaParams, average, make_swa_schedule, remaining_epochs
@@ -12,11 +13,13 @@ from lightweight.batchnorm import update_batchnorm
 from lightweight.checkpoint import load_checkpoint, save_checkpoint, snapshot
 from lightweight.command import run
 from lightweight.data import load_dataset
+from lightweight.distillation import load_teacher
 from lightweight.errors import bad_param
 from lightweight.files import write_csv
+from lightweight.history import COLUMNS
 from lightweight.params import Seed, Threads, load_params
-from lightweight.runtime import start
-from lightweight.training import COLUMNS, TrainParams, fit, make_optimizer, steps_per_epoch
+from lightweight.runtime import start, workspace
+from lightweight.training import TrainParams, train
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")
@@ -36,10 +39,11 @@ def main() -> None:
         raise bad_param("swa.start", params.swa.start, "training stopped before that epoch, see train.patience")
     source = load_checkpoint(path)
     model = source.model.to(device)
-    optimizer = make_optimizer(model, params.train, source.notes.get("lr", params.swa.lr))
-    schedule = make_swa_schedule(optimizer, params.swa, steps_per_epoch(data, params.train))
+    how = {"lr": source.notes.get("lr", params.swa.lr), "schedule": partial(make_swa_schedule, params.swa)}
+    teacher = load_teacher(params.train, workspace(), data)
+    rows = train(model, data, params.train, epochs, params.seed, **how, teacher=teacher)
     history = []
-    for row in average(model, fit(model, data, params.train, optimizer, schedule, epochs, params.seed)):
+    for row in average(model, rows):
         history.append(row)
         print(row.line(params.train.epochs), flush=True)
     if history:

@@ -4,7 +4,7 @@ import gzip
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ def tiny_dataset() -> Dataset:
 def _dataset(whole: Split, sizes: list[int], classes: tuple[str, ...]) -> Dataset:
     train, val, test = (whole.take(part) for part in torch.arange(len(whole)).split(sizes))
     std, mean = torch.std_mean(train.images / 255, dim=(0, 2, 3), correction=0)
-    return Dataset(train, val, test, mean, std, classes)
+    return Dataset(train, val, test, mean, std, classes, input_size=train.images.shape[2])
 
 
 @pytest.fixture(scope="session")
@@ -82,3 +82,14 @@ def start_python() -> Callable[..., subprocess.Popen]:
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     return start
+
+
+@pytest.fixture
+def unchanged_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What `start` sets holds for the process; other tests find it as it was."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng():
+        yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)

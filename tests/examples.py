@@ -2,7 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import onnx
@@ -13,11 +13,13 @@ from lightweight import training
 from lightweight.augmentation import AugmentParams
 from lightweight.data import Dataset, Split
 from lightweight.export import export_onnx
+from lightweight.history import Epoch
 from lightweight.networks import build
+from lightweight.optimization import make_schedule
 from lightweight.pruning import PruneParams, prune
 from lightweight.quantization import QuantizeParams, quantize
 from lightweight.report import VARIANTS, Metrics
-from lightweight.training import Epoch, TrainParams
+from lightweight.training import TrainParams
 
 torch.set_num_threads(1)  # threads that wait for each other on tensors as small as these cost more than they save
 
@@ -48,7 +50,7 @@ def new(name: str, seed: int = 0, image_size: int = 28) -> nn.Module:
     """A network for the tiny data set, initialised from a seed of its own."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return build(name, channels=1, image_size=image_size, num_classes=10)
+        return build(name, channels=1, image_size=image_size, num_classes=10, small_stem=False)
 
 
 @cache
@@ -58,18 +60,32 @@ def small_cnn() -> nn.Module:
 
 
 def augment_params(**changes: Any) -> AugmentParams:
-    return AugmentParams(**{"shift": 0.0, "rotate": 0.0, "scale": 0.0, "flip": False} | changes)
+    return AugmentParams(**{"shift": 0.0, "rotate": 0.0, "scale": 0.0, "flip": False, "crop": 0, "cutout": 0} | changes)
 
 
 def train_params(**changes: Any) -> TrainParams:
     given = {
         "network": "convnet",
+        "small_stem": False,
+        "weights": None,
+        "freeze": [],
         "epochs": 3,
         "batch_size": 64,
+        "optimizer": "adamw",
+        "momentum": 0.9,
         "lr": 0.003,
         "weight_decay": 0.01,
+        "decay_all": True,
+        "clip_norm": 0.0,
+        "precision": "fp32",
         "schedule": "constant",
+        "step_epochs": 1,
+        "step_factor": 0.1,
         "label_smoothing": 0.0,
+        "ema": 0.0,
+        "teacher": None,
+        "temperature": 1.0,
+        "teacher_weight": 0.5,
         "patience": 0,
         "augment": augment_params(),
     }
@@ -86,11 +102,18 @@ def quantize_params(method: str, **changes: Any) -> QuantizeParams:
 
 
 def train(
-    model: nn.Module, dataset: Dataset, epochs: range = range(1, 4), seed: int = 0, **changes: Any
+    model: nn.Module,
+    dataset: Dataset,
+    epochs: range = range(1, 4),
+    seed: int = 0,
+    teacher: nn.Module | None = None,
+    **changes: Any,
 ) -> list[Epoch]:
     """The rows of a whole run over `epochs`."""
     params = train_params(**changes)
-    return list(training.train(model, dataset, params, epochs, seed, lr=params.lr, schedule=params.schedule))
+    schedule = partial(make_schedule, params.schedule, params, len(epochs))
+    rows = training.train(model, dataset, params, epochs, seed, lr=params.lr, schedule=schedule, teacher=teacher)
+    return list(rows)
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
@@ -126,7 +149,7 @@ def small_images(dataset: Dataset) -> Dataset:
     """The middle 12x12 pixels of every image: there the cnn has a million weights, not six."""
     splits = {name: getattr(dataset, name) for name in ("train", "val", "test")}
     cut = {name: Split(split.images[..., 8:20, 8:20], split.labels) for name, split in splits.items()}
-    return replace(dataset, **cut)
+    return replace(dataset, **cut, input_size=12)
 
 
 @cache

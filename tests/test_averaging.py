@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 
 from lightweight.averaging import SwaParams, average, make_swa_schedule, remaining_epochs
 from lightweight.errors import InputError
-from lightweight.training import fit, make_optimizer, make_schedule
+from lightweight.optimization import make_optimizer, make_schedule
+from lightweight.training import train
 from tests.examples import BNNET, different, new, state, train_params
 
 LR, SWA_LR, STEPS = 0.01, 0.002, 5
@@ -22,8 +24,8 @@ def swa_params(**changes) -> SwaParams:
 def run(model: nn.Module, dataset, states: list[dict[str, Tensor]]) -> Iterator[int]:
     """Three epochs of real training; the state after each is appended to `states`."""
     params = train_params(lr=LR)
-    optimizer = make_optimizer(model, params, params.lr)
-    for row in fit(model, dataset, params, optimizer, make_schedule(optimizer, "constant", 1), range(1, 4), seed=0):
+    schedule = partial(make_schedule, "constant", params, 3)
+    for row in train(model, dataset, params, range(1, 4), seed=0, lr=LR, schedule=schedule):
         states.append(state(model))
         yield row
 
@@ -76,7 +78,7 @@ def test_a_run_without_epochs_leaves_the_model_as_it_is():
 @pytest.mark.parametrize("anneal_epochs", [0, 1, 3])
 def test_the_rate_anneals_from_the_optimizers_to_the_averaging_one_and_stays_there(first, last, anneal_epochs):
     optimizer = make_optimizer(nn.Linear(1, 1), train_params(), first)
-    schedule = make_swa_schedule(optimizer, swa_params(lr=last, anneal_epochs=anneal_epochs), STEPS)
+    schedule = make_swa_schedule(swa_params(lr=last, anneal_epochs=anneal_epochs), optimizer, STEPS)
     rates = []
     for _ in range(5 * STEPS):
         rates.append(optimizer.param_groups[0]["lr"])

@@ -5,16 +5,7 @@ import torch
 
 from lightweight.runtime import start
 
-
-@pytest.fixture(autouse=True)
-def unchanged_process(monkeypatch):
-    """What `start` sets holds for the process; other tests find it as it was."""
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    with torch.random.fork_rng():
-        yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
+pytestmark = pytest.mark.usefixtures("unchanged_process")
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -2,24 +2,18 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightweight import training
 from lightweight.errors import InputError
-from lightweight.training import (
-    COLUMNS,
-    Epoch,
-    choose,
-    make_optimizer,
-    make_schedule,
-    steps_per_epoch,
-    stop_early,
-    validate,
-)
-from tests.examples import BNNET, augment_params, different, new, train, train_params
+from lightweight.optimization import make_schedule
+from lightweight.training import steps_per_epoch, validate
+from tests.examples import BNNET, augment_params, different, new, state, train, train_params, trained
 
 LR = 0.004
 
@@ -61,54 +55,8 @@ def first_images(dataset, number):
     return replace(dataset, train=dataset.train.take(torch.arange(number)))
 
 
-def rates(name: str, steps: int) -> list[float]:
-    """The learning rate of each of `steps` steps, and the one after them."""
-    optimizer = make_optimizer(nn.Linear(1, 1), train_params(), LR)
-    schedule, found = make_schedule(optimizer, name, steps), []
-    for _ in range(steps):
-        found.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    return [*found, optimizer.param_groups[0]["lr"]]
-
-
 def cosine(step: int, steps: int) -> float:
     return LR * (1 + math.cos(math.pi * step / steps)) / 2
-
-
-def rows(*accuracies: float) -> list[Epoch]:
-    return [Epoch(number, LR, 1.0, 1.0, accuracy) for number, accuracy in enumerate(accuracies, 1)]
-
-
-def test_a_constant_schedule_never_changes_the_rate():
-    assert rates("constant", 20) == [LR] * 21
-
-
-@pytest.mark.parametrize("steps", [1, 7, 20])
-def test_a_cosine_schedule_falls_from_the_rate_to_zero_in_exactly_its_steps(steps):
-    assert rates("cosine", steps) == pytest.approx([cosine(step, steps) for step in range(steps + 1)], abs=1e-12)
-
-
-def test_a_onecycle_schedule_peaks_at_the_rate_after_three_tenths_of_its_steps_and_ends_near_zero():
-    found = rates("onecycle", 20)[:-1]
-    peak = found.index(max(found))
-    assert found[peak] == pytest.approx(LR, rel=1e-12)
-    assert peak == 5
-    assert found[: peak + 1] == sorted(found[: peak + 1])
-    assert found[peak:] == sorted(found[peak:], reverse=True)
-    assert found[0] == pytest.approx(LR / 25)
-    assert 0 < found[-1] < LR / 10_000
-
-
-@pytest.mark.parametrize("steps", range(1, 14))
-def test_a_onecycle_schedule_never_exceeds_the_rate(steps):
-    found = rates("onecycle", steps)[:-1]
-    assert max(found) <= LR * (1 + 1e-12)
-    assert min(found) > 0
-
-
-def test_a_cosine_schedule_of_no_steps_can_be_made():
-    assert rates("cosine", 0) == [LR]
 
 
 def test_a_row_holds_the_rate_of_the_last_step_of_its_epoch(tiny_dataset):
@@ -189,16 +137,6 @@ def test_the_training_loss_is_the_mean_cross_entropy_with_smoothed_labels(tiny_d
     assert row.train_loss == pytest.approx(-(targets * logs).sum(1).mean().item(), rel=1e-5)
 
 
-def test_weight_decay_shrinks_weights_by_rate_times_decay_where_the_gradient_is_zero():
-    model = nn.Linear(5, 5)
-    before = model.weight.detach().clone()
-    optimizer = make_optimizer(model, train_params(weight_decay=0.1), lr=0.01)
-    for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    torch.testing.assert_close(model.weight.detach(), before * (1 - 0.01 * 0.1))
-
-
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_loss_that_is_no_longer_finite_ends_the_run_with_the_epoch_and_the_rate(tiny_dataset, value, epoch):
@@ -218,31 +156,118 @@ def test_validation_is_the_mean_cross_entropy_and_accuracy_in_evaluation_mode(ti
     assert validate(model, tiny_dataset, split, batch_size) == pytest.approx((loss, accuracy), rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("patience", "accuracies", "last"),
-    [
-        (1, (0.5, 0.6, 0.6, 0.7), 3),
-        (2, (0.5, 0.6, 0.5, 0.7, 0.7, 0.6, 0.8), 6),
-        (3, (0.5, 0.4, 0.3, 0.2, 0.9), 4),
-    ],
-)
-def test_training_stops_after_exactly_patience_epochs_without_a_better_accuracy(patience, accuracies, last):
-    run = iter(rows(*accuracies))
-    assert [row.epoch for row in stop_early(run, patience)] == list(range(1, last + 1))
-    assert next(run).epoch == last + 1
+def test_a_network_that_gives_a_tuple_in_training_mode_is_refused(tiny_dataset):
+    class Auxiliary(nn.Linear):
+        def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+            logits = super().forward(images.flatten(1))
+            return (logits, logits) if self.training else logits
+
+    with pytest.raises(InputError, match="the network gives tuple in training mode, not one tensor of logits"):
+        train(Auxiliary(784, 10), tiny_dataset)
 
 
-def test_patience_zero_never_stops_and_keeps_the_last_epoch():
-    history = rows(0.9, 0.5, 0.4, 0.3, 0.2)
-    assert list(stop_early(history, patience=0)) == history
-    assert choose(history, patience=0) == history[-1]
+def test_a_training_split_of_one_image_is_refused(tiny_dataset):
+    with pytest.raises(InputError, match="the training split holds a single image"):
+        train(new("convnet"), first_images(tiny_dataset, 1))
 
 
-def test_early_stopping_keeps_the_first_of_the_most_accurate_epochs():
-    assert choose(rows(0.5, 0.7, 0.6, 0.7, 0.1), patience=3).epoch == 2
+class Counting(nn.Sequential):
+    """Counts its training batches in a statistic that is an integer."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        self.register_buffer("batches", torch.zeros(1, dtype=torch.int64))
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.batches += self.training
+        return super().forward(images)
 
 
-def test_the_line_of_an_epoch_shows_every_column():
-    line = Epoch(3, 0.004, 1.25, 1.5, 0.875).line(last=10)
-    assert line == "epoch  3/10  lr 4.00e-03  loss 1.2500  val loss 1.5000  val accuracy 87.50%"
-    assert COLUMNS == ["epoch", "lr", "train_loss", "val_loss", "val_accuracy"]
+@pytest.mark.parametrize("decay", [0.1, 0.3])
+def test_the_average_moves_with_every_step_by_a_share_that_falls_to_the_decay(tiny_dataset, decay):
+    dataset = first_images(tiny_dataset, 96)
+    plain, averaged, seen = Counting(new(BNNET)), Counting(new(BNNET)), []
+    hook = plain.register_forward_pre_hook(lambda module, _: seen.append(state(plain)) if module.training else None)
+    train(plain, dataset, range(1, 3), batch_size=32)
+    hook.remove()
+    steps = [*seen[1:], state(plain)]
+    assert len(steps) == 6
+    expected = steps[0]
+    for number, step in enumerate(steps[1:], start=1):
+        kept = min(decay, (1 + number) / (10 + number))  # 2/11, 3/12, 4/13, ...
+        for name, tensor in step.items():
+            whole = not tensor.is_floating_point()
+            expected[name] = tensor if whole else kept * expected[name] + (1 - kept) * tensor
+    rows = train(averaged, dataset, range(1, 3), batch_size=32, ema=decay)
+    for name, tensor in averaged.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-6)
+    assert averaged.batches == 6
+    assert {name for name, _ in averaged.named_parameters()} <= different(steps[-1], state(averaged))
+    assert rows[-1].val_loss == pytest.approx(validate(averaged, dataset, dataset.val)[0])
+
+
+def test_a_short_run_is_not_held_back_by_a_slow_average(tiny_dataset):
+    rows = [train(new("convnet"), tiny_dataset, range(1, 6), ema=decay)[-1] for decay in (0.0, 0.999)]
+    assert rows[1].val_accuracy > rows[0].val_accuracy - 0.1
+
+
+def test_the_average_is_in_the_model_at_every_row_and_does_not_disturb_training(tiny_dataset):
+    plain = train(new(BNNET), tiny_dataset)
+    model, losses = new(BNNET), []
+    params = train_params(ema=0.9)
+    schedule = partial(make_schedule, "constant", params, 3)
+    for row in training.train(model, tiny_dataset, params, range(1, 4), 0, lr=params.lr, schedule=schedule):
+        losses.append(row.train_loss)
+        assert row.val_loss == pytest.approx(validate(model, tiny_dataset, tiny_dataset.val)[0])
+    assert losses == [row.train_loss for row in plain]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_teacher_pulls_the_predictions_of_its_student_towards_its_own(tiny_dataset, smoothing):
+    teacher = trained(BNNET, tiny_dataset)
+    images = tiny_dataset.normalize(tiny_dataset.val.images)
+
+    def distance(weight: float) -> float:
+        student = new("convnet", seed=1)
+        changes = {"teacher_weight": weight, "temperature": 2.0, "label_smoothing": smoothing}
+        train(student, tiny_dataset, range(1, 6), teacher=teacher, **changes)
+        with torch.no_grad():
+            student, target = (model.eval()(images).log_softmax(1) for model in (student, teacher))
+        return F.kl_div(student, target, reduction="batchmean", log_target=True).item()
+
+    assert distance(1.0) < 0.8 * distance(0.0)
+
+
+def test_a_teacher_of_no_weight_changes_nothing(tiny_dataset):
+    alone, taught = new(BNNET), new(BNNET)
+    train(alone, tiny_dataset)
+    train(taught, tiny_dataset, teacher=trained("convnet", tiny_dataset), teacher_weight=0.0)
+    assert not different(state(alone), state(taught))
+
+
+def test_a_frozen_part_stays_bitwise_as_it_is_with_its_statistics_while_the_rest_learns(tiny_dataset):
+    model = new(BNNET)
+    before = state(model)
+    train(model, tiny_dataset, freeze=["0", "1"])
+    kept = {name for name in before if name.startswith(("0.", "1."))}
+    assert different(before, state(model)) == before.keys() - kept
+    assert {"1.running_mean", "1.num_batches_tracked", "0.weight"} <= kept
+
+
+def test_batches_are_enlarged_to_the_input_size(tiny_dataset):
+    class Sized(nn.Conv2d):
+        def forward(self, images: Tensor) -> Tensor:
+            sizes.add(tuple(images.shape[1:]))
+            return super().forward(images).mean((2, 3))
+
+    sizes: set[tuple[int, ...]] = set()
+    train(Sized(1, 10, 3), replace(tiny_dataset, input_size=40), range(1, 2))
+    assert sizes == {(1, 40, 40)}
+
+
+def test_what_is_off_changes_no_byte(tiny_dataset):
+    plain, other = new(BNNET), new(BNNET)
+    train(plain, tiny_dataset)
+    off = {"momentum": 0.1, "step_epochs": 7, "step_factor": 0.9, "temperature": 9.0, "teacher_weight": 1.0}
+    train(other, tiny_dataset, **off)
+    assert not different(state(plain), state(other))
