@@ -10,7 +10,7 @@ from lightweight.augmentation import augment
 from tests.examples import augment_params
 
 SIDE = 28
-STRENGTHS = [{"shift": 0.2}, {"rotate": 30.0}, {"scale": 0.5}, {"flip": True}]
+STRENGTHS = [{"shift": 0.2}, {"rotate": 30.0}, {"scale": 0.5}, {"flip": True}, {"crop": 4}, {"cutout": 10}]
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -61,7 +61,10 @@ def test_shape_and_dtype_are_kept_and_the_input_is_not_changed(tiny_dataset, str
 
 
 def test_all_channels_of_an_image_move_alike(tiny_dataset):
-    grey, params = tiny_dataset.train.images[:32], augment_params(shift=0.1, rotate=20.0, scale=0.2, flip=True)
+    grey, params = (
+        tiny_dataset.train.images[:32],
+        augment_params(shift=0.1, rotate=20.0, scale=0.2, flip=True, crop=3, cutout=6),
+    )
     colour = torch.cat([grey, grey.flip(0), 255 - grey], 1)
     moved = augment(colour, params, seeded())
     for channel in range(3):
@@ -110,6 +113,41 @@ def test_a_pure_scale_keeps_the_centre_and_stretches_the_side_within_its_limits(
     assert 1.48 < side.max() < 1.51
     assert 1 / 1.51 < side.min() < 1 / 1.48
     assert abs(side.log().mean()) < 0.1 * math.log(1.5)
+
+
+def test_a_random_crop_shifts_by_whole_pixels_up_to_the_padding_and_fills_with_black(tiny_dataset):
+    images = tiny_dataset.train.images.clamp(min=1)
+    moved = augment(images, augment_params(crop=3), seeded())
+    seen = []
+    for before, after in zip(images[:, 0], moved[:, 0], strict=True):
+        padded = torch.nn.functional.pad(before, (3, 3, 3, 3))
+        places = [(y, x) for y in range(7) for x in range(7) if torch.equal(padded[y : y + SIDE, x : x + SIDE], after)]
+        assert len(places) == 1
+        seen += places
+    counts = torch.bincount(torch.tensor([7 * y + x for y, x in seen]), minlength=49)
+    assert (counts > 0).sum() > 40, "300 draws reach nearly all of the 49 places"
+    assert counts.max() < 20, "and none of them often"
+
+
+@pytest.mark.parametrize("size", [1, 4, 7])
+def test_cutout_blackens_one_square_around_any_pixel_clipped_at_the_borders(size):
+    white = torch.full((2000, 2, SIDE, SIDE), 255, dtype=torch.uint8)
+    cut = augment(white, augment_params(cutout=size), seeded())
+    assert torch.equal(cut[:, 0], cut[:, 1])
+    holes = cut[:, 0] == 0
+    rows, columns = holes.any(2), holes.any(1)
+    assert torch.equal(holes, rows[:, :, None] & columns[:, None, :]), "a rectangle"
+    for side in (rows.sum(1), columns.sum(1)):
+        assert side.max() == size
+        assert side.min() == size - size // 2, "its centre may be the outermost pixel"
+    assert rows.any(0).all(), "every row is hit"
+    assert columns.any(0).all(), "every column is hit"
+    assert set(cut.unique().tolist()) == {0, 255}
+
+
+def test_cutout_larger_than_the_image_leaves_nothing_but_what_it_misses():
+    white = torch.full((50, 1, SIDE, SIDE), 255, dtype=torch.uint8)
+    assert not augment(white, augment_params(cutout=4 * SIDE), seeded()).any()
 
 
 def test_pixels_from_outside_are_black():
