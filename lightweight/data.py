@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
@@ -35,7 +36,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three splits, the class names, and `mean` and `std` (C,) of the training pixels scaled to [0, 1]."""
+    """Three splits, `mean` and `std` (C,) of pixels scaled to [0, 1], the class names, and the network's image size."""
 
     train: Split
     val: Split
@@ -43,6 +44,7 @@ class Dataset:
     mean: Tensor
     std: Tensor
     classes: tuple[str, ...]
+    input_size: int
 
     @property
     def channels(self) -> int:
@@ -61,15 +63,21 @@ class Dataset:
         return replace(self, **moved)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """uint8 (N, C, H, W) to float32 of zero mean and unit variance, channels_last."""
+        """uint8 (N, C, H, W) to float32 of the network's size, zero mean and unit variance, channels_last."""
         mean, std = (value.view(1, -1, 1, 1) for value in (self.mean, self.std))
-        return images.float().div_(255).sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+        pixels = resize(images.float(), self.input_size)
+        return pixels.div_(255).sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
 
-    def batches(self, split: Split, size: int, order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Normalised images (n, C, H, W) and labels (n,), `size` at a time, in the given order or as stored."""
+    def batches(self, split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Normalised images (n, C, H, W) and labels (n,), `size` at a time, as stored."""
         for start in range(0, len(split), size):
-            part = slice(start, start + size) if order is None else order[start : start + size]
+            part = slice(start, start + size)
             yield self.normalize(split.images[part]), split.labels[part]
+
+
+def resize(pixels: Tensor, size: int) -> Tensor:
+    """float32 (N, C, H, H) to (N, C, size, size), bilinearly; the same tensor where it fits already."""
+    return pixels if pixels.shape[2] == size else F.interpolate(pixels, (size, size), mode="bilinear")
 
 
 def save_dataset(path: Path, dataset: Dataset) -> None:
@@ -78,8 +86,9 @@ def save_dataset(path: Path, dataset: Dataset) -> None:
     for name in ("train", "val", "test"):
         split = getattr(dataset, name)
         tensors |= {f"{name}.images": split.images, f"{name}.labels": split.labels}
+    about = {"classes": dataset.classes, "input_size": dataset.input_size}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(tensors, metadata={HEADER: json.dumps({"classes": dataset.classes})}))
+    write_bytes(path, save(tensors, metadata={HEADER: json.dumps(about)}))
 
 
 def load_dataset(path: Path) -> Dataset:
@@ -89,7 +98,8 @@ def load_dataset(path: Path) -> Dataset:
         splits = {
             name: Split(tensors[f"{name}.images"], tensors[f"{name}.labels"]) for name in ("train", "val", "test")
         }
-        return Dataset(**splits, mean=tensors["mean"], std=tensors["std"], classes=tuple(header["classes"]))
+        moments = {name: tensors[name] for name in ("mean", "std")}
+        return Dataset(**splits, **moments, classes=tuple(header["classes"]), input_size=header["input_size"])
     except KeyError as error:
         raise InputError(f"{path}: not a prepared data set: {error.args[0]} is missing") from None
 

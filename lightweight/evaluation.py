@@ -64,7 +64,7 @@ def examine(path: Path, dataset: Dataset, batch_size: int, threads: int) -> Vari
 
 def count_macs(model: nn.Module, dataset: Dataset) -> int:
     """Multiply-accumulate operations of convolutions and matrix products for one image."""
-    image = torch.zeros(1, dataset.channels, dataset.image_size, dataset.image_size)
+    image = torch.zeros(1, dataset.channels, dataset.input_size, dataset.input_size)
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # fused attention is not counted
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

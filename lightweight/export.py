@@ -5,12 +5,13 @@ Input `input`: float32 (N, C, H, W), values 0 to 255. Output `logits`: float32 (
 
 import json
 import warnings
+from copy import deepcopy
 
 import onnx
 import torch
 from torch import Tensor, nn
 
-from lightweight.data import Dataset
+from lightweight.data import Dataset, resize
 from lightweight.errors import InputError
 
 CLASSES = "classes"  # the metadata key of the class names, a JSON list
@@ -18,16 +19,18 @@ NORMALIZATION = {"offset", "scale"}  # the names of its two constants in the fil
 
 
 class FromPixels(nn.Module):
-    """The network behind `(pixels - 255 mean) / (255 std)`, which is what it was trained on."""
+    """The network behind resizing and `(pixels - 255 mean) / (255 std)`, which is what it was trained on."""
 
     def __init__(self, model: nn.Module, dataset: Dataset) -> None:
         super().__init__()
-        self.model = model
+        # A global average of channels_last tensors would be exported with their strides, as a dozen nodes.
+        self.model = deepcopy(model).to(memory_format=torch.contiguous_format)
+        self.size = dataset.input_size
         self.register_buffer("offset", -255 * dataset.mean.view(1, -1, 1, 1))
         self.register_buffer("scale", 1 / (255 * dataset.std.view(1, -1, 1, 1)))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.model((pixels + self.offset) * self.scale)
+        return self.model((resize(pixels, self.size) + self.offset) * self.scale)
 
 
 def export_onnx(model: nn.Module, dataset: Dataset) -> onnx.ModelProto:

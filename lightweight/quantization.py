@@ -29,6 +29,7 @@ from lightweight.export import NORMALIZATION, finish
 from lightweight.inference import pixels
 from lightweight.params import Params
 
+BEFORE_THE_NETWORK = NORMALIZATION | {"input"}  # what its nodes take: pixels, which are resized and normalised in float
 EXPORT_ERROR = 1e-4  # relative, of a float32 file against its model: rounding in another order, nothing else
 
 
@@ -61,7 +62,7 @@ def quantize(exported: onnx.ModelProto, params: QuantizeParams, dataset: Dataset
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod.MinMax,
-                nodes_to_exclude=[node.name for node in exported.graph.node if set(node.input) & NORMALIZATION],
+                nodes_to_exclude=[node.name for node in exported.graph.node if set(node.input) & BEFORE_THE_NETWORK],
             )
         quantized = onnx.load(result)
     finish(quantized, dataset)

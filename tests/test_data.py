@@ -1,11 +1,12 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
 
 from lightweight.checkpoint import new, save_checkpoint
-from lightweight.data import HEADER, Dataset, load_dataset, save_dataset
+from lightweight.data import HEADER, Dataset, load_dataset, resize, save_dataset
 from lightweight.errors import InputError
 
 SAVE_AGAIN = """
@@ -29,7 +30,7 @@ def refusal(path) -> str:
 
 
 def assert_equal(found: Dataset, expected: Dataset) -> None:
-    assert found.classes == expected.classes
+    assert (found.classes, found.input_size) == (expected.classes, expected.input_size)
     for name in ("train", "val", "test"):
         for part in ("images", "labels"):
             one, other = (getattr(getattr(dataset, name), part) for dataset in (found, expected))
@@ -40,7 +41,7 @@ def assert_equal(found: Dataset, expected: Dataset) -> None:
 
 
 def test_a_saved_data_set_comes_back_bitwise(path, tiny_dataset, colour_dataset):
-    for dataset in (tiny_dataset, colour_dataset):
+    for dataset in (tiny_dataset, colour_dataset, replace(colour_dataset, input_size=20)):
         save_dataset(path, dataset)
         assert_equal(load_dataset(path), dataset)
 
@@ -100,6 +101,26 @@ def test_other_splits_are_normalized_by_the_statistics_of_training(colour_datase
     torch.testing.assert_close(colour_dataset.normalize(colour_dataset.test.images), expected)
 
 
+def test_normalizing_enlarges_bilinearly_to_the_input_size(colour_dataset):
+    large = replace(colour_dataset, input_size=20)
+    images = colour_dataset.val.images
+    found = large.normalize(images)
+    assert found.shape == (20, 3, 20, 20)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    expected = [torch.from_numpy(bilinear(image.float().numpy(), 20)) for image in images[:, 0]]
+    mean, std = large.mean[0], large.std[0]
+    torch.testing.assert_close(found[:, 0], (torch.stack(expected) / 255 - mean) / std, rtol=1e-4, atol=1e-4)
+    assert torch.equal(resize(images.float(), 8), images.float())
+
+
+def bilinear(image: np.ndarray, size: int) -> np.ndarray:
+    """Pixel centres at (i + 1/2) / size of the side, the outermost pixels go on beyond theirs."""
+    place = (np.arange(size) + 0.5) * len(image) / size - 0.5
+    known = np.arange(len(image))
+    rows = np.stack([np.interp(place, known, column) for column in image.T], 1)
+    return np.stack([np.interp(place, known, row) for row in rows]).astype(np.float32)
+
+
 @pytest.mark.parametrize("size", [1, 7, 60, 100])
 def test_batches_hold_every_image_once_as_stored(tiny_dataset, size):
     split = tiny_dataset.val
@@ -107,13 +128,6 @@ def test_batches_hold_every_image_once_as_stored(tiny_dataset, size):
     assert [len(batch) for batch in images[:-1]] == [size] * (len(images) - 1)
     assert torch.equal(torch.cat(images), tiny_dataset.normalize(split.images))
     assert torch.equal(torch.cat(labels), split.labels)
-
-
-def test_batches_follow_the_given_order(tiny_dataset):
-    split, order = tiny_dataset.val, torch.randperm(60, generator=torch.Generator().manual_seed(0))
-    images, labels = zip(*tiny_dataset.batches(split, 8, order), strict=True)
-    assert torch.equal(torch.cat(images), tiny_dataset.normalize(split.images[order]))
-    assert torch.equal(torch.cat(labels), split.labels[order])
 
 
 def test_taking_keeps_every_image_with_its_label(tiny_dataset):
@@ -157,5 +171,5 @@ def test_a_foreign_safetensors_file_is_refused(path, metadata, reason):
 
 
 def test_a_model_file_is_not_a_data_set(path, colour_dataset):
-    save_checkpoint(path, new("convnet", colour_dataset))
+    save_checkpoint(path, new("convnet", False, colour_dataset))
     assert refusal(path) == f"{path}: not a prepared data set: train.images is missing"

@@ -14,6 +14,7 @@ from lightweight.errors import InputError
 from lightweight.evaluation import Variant, count_macs, examine, score
 from tests.examples import BNNET, METHODS, convnet_file, pruned_convnet, trained
 
+ARGUMENTS = {"channels": 1, "image_size": 28, "num_classes": 10, "small_stem": False}
 CONVNET_MACS = 28 * 28 * 16 * 9 + 14 * 14 * 32 * 16 * 9 + 32 * 7 * 7 * 10
 CONVNET_PARAMETERS = (16 * 9 + 16) + (32 * 16 * 9 + 32) + (32 * 7 * 7 * 10 + 10)
 
@@ -27,12 +28,11 @@ def predicted(*right: bool) -> Variant:
 def files(tiny_dataset, tmp_path_factory) -> dict[str, Path]:
     """The trained and the pruned convnet as weights, and the pruned one as it ships by each method."""
     folder = tmp_path_factory.mktemp("models")
-    arguments = {"channels": 1, "image_size": 28, "num_classes": 10}
     models = {"original": trained("convnet", tiny_dataset), "pruned": pruned_convnet(tiny_dataset)}
     paths = {name: folder / f"{name}.safetensors" for name in models}
     paths |= {method: folder / f"{method}.onnx" for method in METHODS}
     for name, model in models.items():
-        save_checkpoint(paths[name], Checkpoint(model, "convnet", arguments))
+        save_checkpoint(paths[name], Checkpoint(model, "convnet", ARGUMENTS))
     for method in METHODS:
         paths[method].write_bytes(convnet_file(method, tiny_dataset))
     return paths
@@ -108,7 +108,9 @@ def test_weights_and_the_file_made_of_them_cost_the_same_parameters_and_macs(var
 
 def test_running_statistics_of_a_model_are_not_parameters(tiny_dataset, tmp_path):
     model, path = trained(BNNET, tiny_dataset), tmp_path / "model.safetensors"
-    save_checkpoint(path, Checkpoint(model, BNNET, {"channels": 1, "image_size": 28, "num_classes": 10}))
+    save_checkpoint(
+        path, Checkpoint(model, BNNET, {"channels": 1, "image_size": 28, "num_classes": 10, "small_stem": False})
+    )
     costs = examine(path, tiny_dataset, batch_size=16, threads=1).costs
     assert costs["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     assert costs["nonzero_parameters"] == sum(int(parameter.count_nonzero()) for parameter in model.parameters())

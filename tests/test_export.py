@@ -14,9 +14,23 @@ import pytest
 import torch
 from torch import nn
 
+from lightweight import graph
+from lightweight.evaluation import count_macs
 from lightweight.export import CLASSES, FromPixels, export_onnx, finish
-from lightweight.inference import onnx_logits, open_session
-from tests.examples import BNNET, METHODS, convnet_file, exported, pruned_convnet, shipped, trained
+from lightweight.inference import onnx_logits, open_session, torch_logits
+from lightweight.quantization import logit_error, quantize
+from tests.examples import (
+    BNNET,
+    METHODS,
+    convnet_file,
+    exported,
+    new,
+    pruned_convnet,
+    quantize_params,
+    shipped,
+    train,
+    trained,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["convnet", "bnnet"])
@@ -45,12 +59,27 @@ def test_the_file_takes_any_batch_size(tiny_dataset, network_and_file, batch_siz
 
 
 def test_every_channel_is_normalised_by_its_own_mean_and_std(tiny_dataset):
-    dataset = replace(tiny_dataset, mean=torch.tensor([0.1, 0.2, 0.3]), std=torch.tensor([0.4, 0.5, 0.6]))
+    moments = {"mean": torch.tensor([0.1, 0.2, 0.3]), "std": torch.tensor([0.4, 0.5, 0.6])}
+    dataset = replace(tiny_dataset, **moments, input_size=4)
     images = torch.randint(0, 256, (2, 3, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     found = FromPixels(nn.Identity(), dataset)(images.float())
     for channel in range(3):
         expected = (images[:, channel] / 255 - dataset.mean[channel]) / dataset.std[channel]
         torch.testing.assert_close(found[:, channel], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_file_takes_stored_images_and_enlarges_them_itself(tiny_dataset, method):
+    dataset = replace(tiny_dataset, input_size=45)
+    model = new("tiny", image_size=45)
+    train(model, dataset, range(1, 4), lr=0.01)
+    content = quantize(export_onnx(model.eval(), dataset), quantize_params(method), dataset, seed=0)
+    session = open_session(content, threads=1)
+    assert session.get_inputs()[0].shape[1:] == [1, 28, 28]
+    expected = torch_logits(model, dataset, dataset.test, 60)
+    found = onnx_logits(session, dataset.test, 60)
+    assert logit_error(expected, found) < (1e-4 if method == "none" else 0.1)
+    assert sum(layer.macs for layer in graph.layers(content)) == count_macs(model, dataset)
 
 
 @pytest.mark.parametrize("method", METHODS)

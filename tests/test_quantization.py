@@ -66,7 +66,7 @@ def damaged(tiny_dataset) -> np.ndarray:
 def elsewhere(tiny_dataset, start_python, tmp_path_factory) -> dict[str, str]:
     """The digest of each file, made by another process at another place."""
     home = tmp_path_factory.mktemp("elsewhere")
-    arguments = {"channels": 1, "image_size": 28, "num_classes": 10}
+    arguments = {"channels": 1, "image_size": 28, "num_classes": 10, "small_stem": False}
     save_checkpoint(home / "model", Checkpoint(pruned_convnet(tiny_dataset), "convnet", arguments))
     save_dataset(home / "data", tiny_dataset)
     environment = {"PYTHONHASHSEED": "1", "HOME": str(home), "TMPDIR": str(home), "USER": "somebody"}
