@@ -1,19 +1,22 @@
 """One image becomes uint8 (C, H, W) of the wanted size, cropped to a square around its centre."""
 
 import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from lightweight.errors import InputError
+
+MODES = {1: "L", 3: "RGB"}  # of PIL, by channels
 
 
 def fit(image: Image.Image, size: int, channels: int) -> np.ndarray:
     """uint8 (channels, size, size): bilinear, aspect ratio kept."""
     if image.mode.startswith("I;16"):  # which PIL would clip at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    image = image.convert("L" if channels == 1 else "RGB")
+    image = image.convert(MODES[channels])
     if image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
     pixels = np.asarray(image, dtype=np.uint8)
@@ -29,10 +32,21 @@ def fit_all(images: np.ndarray, size: int, channels: int) -> np.ndarray:
     return np.stack([fit(Image.fromarray(image), size, channels) for image in images])
 
 
-def read_image(path: Path, size: int, channels: int) -> np.ndarray:
-    """The picture at `path` by `fit`, turned upright. Raises InputError that names it when it cannot be read."""
+def read_image(path: Path, size: int, channels: int) -> tuple[np.ndarray, list[str]]:
+    """The picture at `path` by `fit`, turned upright, and what was done to it, a phrase each.
+
+    Raises InputError when it cannot be read: the reason, without the path.
+    """
     try:
-        with Image.open(path) as image:
-            return fit(ImageOps.exif_transpose(image), size, channels)
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore")  # of PIL about metadata that is not read here
+            upright = ImageOps.exif_transpose(image)
+            turned = image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
+            done = ["turned upright as its EXIF says"] if turned else []
+            if image.mode != MODES[channels]:
+                done.append(f"converted from {image.mode} to {MODES[channels]}")
+            if upright.size != (size, size):
+                done.append(f"resized to {size}x{size}")
+            return fit(upright, size, channels), done
     except (OSError, ValueError, TypeError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not a readable image: {error}") from None
+        raise InputError(" ".join(str(error).replace(repr(str(path)), "").split()) or type(error).__name__) from None

@@ -4,7 +4,7 @@ import base64
 import html
 from pathlib import Path
 
-from lightweight.files import read_json, write_text
+from lightweight.files import read_csv, read_json, write_text
 from lightweight.report import VARIANTS, Metrics, comparison, verdict
 
 TITLES = {
@@ -43,6 +43,10 @@ def write_page(path: Path, metrics: Metrics, latency: Metrics, pictures: Path) -
         f"<table>{_row('th', head)}{''.join(_row('td', row) for row in rows)}</table>",
         f"<p>Latency on {html.escape(cpu)}.</p>" if cpu else "",
     ]
+    findings = read_csv(pictures / "images.csv") if (pictures / "images.csv").exists() else []
+    if findings:
+        items = "".join(f"<li>{html.escape('{images} {finding}: {paths}'.format(**row))}</li>" for row in findings)
+        parts.append(f"<h2>Images that were skipped or changed</h2><ul>{items}</ul>")
     for name, title in TITLES.items():
         picture = pictures / f"{name}.png"
         if picture.exists():

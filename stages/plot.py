@@ -1,6 +1,6 @@
 """Plot: the pictures and the page that compare original and optimized.
 
-Reads   metrics/VARIANT.json, plots/{train,swa,prune,sparsity,predictions}.csv
+Reads   metrics/VARIANT.json, plots/{images,train,swa,prune,sparsity,predictions}.csv
 Writes  plots/models.csv, plots/{comparison,training,sparsity,confusion}.png, plots/report.html
 """
 

@@ -1,7 +1,7 @@
 """Prepare: one packed file of images, labels, class names and pixel statistics.
 
 Reads   params.yaml, raw images
-Writes  data/prepared.safetensors
+Writes  data/prepared.safetensors, plots/images.csv
 """
 
 import os
@@ -9,19 +9,28 @@ from pathlib import Path
 
 from lightweight.command import run
 from lightweight.data import save_dataset
+from lightweight.files import write_csv
+from lightweight.folders import COLUMNS
 from lightweight.params import Seed, load_params
+from lightweight.runtime import workspace
 from lightweight.sources import PrepareParams, read_dataset
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")
-ROOT = Path(os.environ.get("DVC_ROOT", ""))  # the workspace: copies made for experiments hold no raw images
+IMAGES = Path("plots/images.csv")
+SHOWN = 200  # characters of paths in a line of the log; the file has all
+ROOT = workspace()
 RAW = ROOT / (os.environ.get("LIGHTWEIGHT_DATA") or "data/raw")
 
 
 def main() -> None:
     params = load_params(PARAMS, seed=Seed, prepare=PrepareParams)
-    dataset = read_dataset(params.prepare, RAW, ROOT, params.seed)
+    dataset, findings = read_dataset(params.prepare, RAW, ROOT, params.seed)
     save_dataset(PREPARED, dataset)
+    write_csv(IMAGES, COLUMNS, findings)
+    for row in findings:
+        plural, more = "s"[: row["images"] > 1], "..."[: 3 * (len(row["paths"]) > SHOWN)]
+        print(f"prepare  {row['images']} image{plural} {row['finding']}: {row['paths'][:SHOWN]}{more}")
     shape = "x".join(map(str, dataset.train.images.shape[1:]))
     counts = " + ".join(str(len(split)) for split in (dataset.train, dataset.val, dataset.test))
     print(f"prepare  {params.prepare.dataset}  {shape}  {dataset.num_classes} classes  {counts} images  -> {PREPARED}")

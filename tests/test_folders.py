@@ -15,9 +15,9 @@ def refusal(path) -> str:
 def test_classes_are_sorted_and_images_follow_their_names(write_image, tmp_path):
     for name, value in {"dog/b.png": 3, "dog/a.png": 2, "cat/z.png": 1, "cat/B.PNG": 0}.items():
         write_image(name, value=value)
-    parts, classes = folders.read(tmp_path, 8, 1)
+    parts, classes, findings = folders.read(tmp_path, 8, 1)
     images, labels = parts.pop("train")
-    assert (parts, classes) == ({}, ["cat", "dog"])
+    assert (parts, classes, findings.rows()) == ({}, ["cat", "dog"], [])
     assert (images.dtype, labels.dtype) == (np.uint8, np.int64)
     assert labels.tolist() == [0, 0, 1, 1]
     assert images[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
@@ -40,7 +40,7 @@ def test_other_files_and_hidden_folders_are_no_images(write_image, tmp_path):
         write_image(name)
     (tmp_path / "a" / "notes.txt").write_text("x")
     (tmp_path / "README.md").write_text("x")
-    parts, classes = folders.read(tmp_path, 8, 1)
+    parts, classes, _ = folders.read(tmp_path, 8, 1)
     assert classes == ["a", "b"]
     assert len(parts["train"][1]) == 2
 
@@ -50,7 +50,7 @@ def test_split_folders_stay_split(write_image, tmp_path, splits):
     for value, split in enumerate(splits):
         for name in ("b", "a"):
             write_image(f"{split}/{name}/1.png", value=value)
-    parts, classes = folders.read(tmp_path, 8, 1)
+    parts, classes, _ = folders.read(tmp_path, 8, 1)
     assert (tuple(parts), classes) == (splits, ["a", "b"])
     for value, (images, labels) in enumerate(parts.values()):
         assert (images == value).all()
@@ -74,18 +74,42 @@ def test_one_class_is_not_enough(write_image, tmp_path, number):
     assert refusal(tmp_path) == f"{tmp_path}: must hold at least two class folders, found {number}"
 
 
-def test_an_empty_class_folder_is_named(write_image, tmp_path):
+@pytest.mark.parametrize("content", [None, b"not an image"])
+def test_a_class_without_a_readable_image_is_named(write_image, tmp_path, content):
     write_image("a/1.png")
     (tmp_path / "b").mkdir()
-    assert refusal(tmp_path) == f"{tmp_path / 'b'}: empty class folder: must hold at least one .jpeg, .jpg, .png"
+    if content:
+        (tmp_path / "b/1.png").write_bytes(content)
+    assert refusal(tmp_path).startswith(f"{tmp_path / 'b'}: no readable image: must hold at least one .bmp, .jpeg, ")
 
 
-def test_an_unreadable_image_is_named(write_image, tmp_path):
-    for name in ("a/1.png", "b/1.png"):
-        write_image(name)
-    path = tmp_path / "b" / "2.jpg"
-    path.write_bytes(b"not an image")
-    assert refusal(tmp_path).startswith(f"{path}: not a readable image: ")
+def test_what_is_skipped_and_converted_is_told_with_its_path(write_image, tmp_path):
+    for name in ("a/1.png", "b/1.png", "b/3.png"):
+        write_image(name, (8, 8), "RGB")
+    write_image("a/grey.png", (8, 8), "L")
+    write_image("b/grey.jpg", (9, 8), "L")
+    (tmp_path / "a/broken.png").write_bytes(b"not an image")
+    (tmp_path / "b/notes.txt").write_text("x")
+    parts, _, findings = folders.read(tmp_path, 8, 3)
+    assert parts["train"][1].tolist() == [0, 0, 1, 1, 1]
+    suffixes = ".bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp"
+    assert findings.rows() == [
+        {"finding": "converted from L to RGB", "images": 2, "paths": "a/grey.png; b/grey.jpg"},
+        {"finding": "resized to 8x8", "images": 1, "paths": "b/grey.jpg"},
+        {"finding": "skipped: cannot identify image file", "images": 1, "paths": "a/broken.png"},
+        {"finding": f"skipped: not a {suffixes}", "images": 1, "paths": "b/notes.txt"},
+    ]
+
+
+def test_every_skipped_image_is_listed_and_the_first_ten_of_the_converted(write_image, tmp_path):
+    for index in range(12):
+        write_image(f"a/{index:02}.png", (9, 8))
+        (tmp_path / f"a/broken{index:02}.png").write_bytes(b"not an image")
+    write_image("b/1.png")
+    resized, skipped = folders.read(tmp_path, 8, 1)[2].rows()
+    assert resized["images"] == skipped["images"] == 12
+    assert resized["paths"] == "; ".join(f"a/{index:02}.png" for index in range(10)) + "; ..."
+    assert skipped["paths"] == "; ".join(f"a/broken{index:02}.png" for index in range(12))
 
 
 @pytest.mark.parametrize(

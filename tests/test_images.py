@@ -73,45 +73,77 @@ def test_a_picture_is_turned_upright(tmp_path, orientation, bright):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(stored).save(tmp_path / "turned.png", exif=exif)
-    found = read_image(tmp_path / "turned.png", 8, 1)[0]
+    found = read_image(tmp_path / "turned.png", 8, 1)[0][0]
     halves = {"top": found[:4], "bottom": found[4:], "left": found[:, :4], "right": found[:, 4:]}
     assert (halves[bright] == 255).all()
     assert found.mean() == 127.5
 
 
+@pytest.mark.parametrize(
+    ("mode", "size", "channels", "done"),
+    [
+        ("L", (8, 8), 1, []),
+        ("RGB", (8, 8), 3, []),
+        ("L", (8, 8), 3, ["converted from L to RGB"]),
+        ("RGBA", (8, 8), 3, ["converted from RGBA to RGB"]),
+        ("RGB", (8, 8), 1, ["converted from RGB to L"]),
+        ("L", (9, 8), 1, ["resized to 8x8"]),
+        ("CMYK", (40, 30), 3, ["converted from CMYK to RGB", "resized to 8x8"]),
+    ],
+)
+def test_what_was_done_to_an_image_is_told(write_image, mode, size, channels, done):
+    name = "image.tif" if mode == "CMYK" else "image.png"
+    assert read_image(write_image(name, size, mode), 8, channels)[1] == done
+
+
+@pytest.mark.parametrize(("orientation", "told"), [(0, False), (1, False), (3, True), (6, True), (9, False)])
+def test_only_a_turned_picture_is_told(tmp_path, orientation, told):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("L", (8, 8)).save(tmp_path / "turned.png", exif=exif)
+    assert read_image(tmp_path / "turned.png", 8, 1)[1] == ["turned upright as its EXIF says"] * told
+
+
 def test_16_bit_grey_keeps_its_gradation(tmp_path):
     ramp = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1040
     Image.fromarray(ramp).save(tmp_path / "deep.png")
-    assert np.abs(read_image(tmp_path / "deep.png", 8, 1)[0] - ramp / 257).max() <= 1
+    assert np.abs(read_image(tmp_path / "deep.png", 8, 1)[0][0] - ramp / 257).max() <= 1
+
+
+@pytest.mark.parametrize("folder", ["Anna's photos", 'the "best"', "plain"])
+def test_the_reason_does_not_repeat_the_path(tmp_path, folder):
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "broken.png").touch()
+    assert refusal(tmp_path / folder / "broken.png") == "cannot identify image file"
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n"])
 def test_an_unreadable_image_is_named(tmp_path, content):
     path = tmp_path / "broken.png"
     path.write_bytes(content)
-    assert refusal(path).startswith(f"{path}: not a readable image: cannot identify image file")
+    assert refusal(path) == "cannot identify image file"
 
 
 @pytest.mark.parametrize("name", ["cut.png", "cut.jpg"])
 def test_a_truncated_image_is_named(write_image, name):
     path = write_image(name, (64, 64))
     path.write_bytes(path.read_bytes()[:-40])
-    assert refusal(path).startswith(f"{path}: not a readable image: image file is truncated")
+    assert refusal(path).startswith("image file is truncated")
 
 
 def test_a_folder_with_the_name_of_an_image_is_named(tmp_path):
     path = tmp_path / "folder.png"
     path.mkdir()
-    assert refusal(path).startswith(f"{path}: not a readable image: ")
+    assert refusal(path)
 
 
 def test_an_image_of_absurd_size_is_named(write_image, monkeypatch):
     path = write_image("huge.png", (64, 64))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    assert refusal(path).startswith(f"{path}: not a readable image: Image size (4096 pixels) exceeds limit")
+    assert refusal(path).startswith("Image size (4096 pixels) exceeds limit")
 
 
 def test_an_image_with_damaged_exif_data_is_named(write_image):
     entries = b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0" + b"\x1a\x01\x02\0\x02\0\0\0a\0\0\0"  # turned; resolution "a"
     path = write_image("odd.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\x02\0" + entries + bytes(4))
-    assert refusal(path).startswith(f"{path}: not a readable image: ")
+    assert refusal(path)

@@ -114,3 +114,15 @@ def test_without_a_benchmark_there_are_no_latencies(tmp_path):
     for name, content in made_up_metrics().items():
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     assert read_metrics(tmp_path) == (made_up_metrics(), {})
+
+
+def test_what_was_skipped_and_converted_is_listed_where_something_was(pictures, tmp_path):
+    images = pictures / "images.csv"
+    images.write_text("finding,images,paths\n")
+    write_page(tmp_path / "page.html", made_up_metrics(), {}, pictures)
+    assert "Images that were" not in Page(tmp_path / "page.html").text
+    images.write_text("finding,images,paths\nskipped: <broken>,2,a/1.png; b/{0}.png\n")
+    write_page(tmp_path / "page.html", made_up_metrics(), {}, pictures)
+    page = Page(tmp_path / "page.html")
+    assert "2 skipped: <broken>: a/1.png; b/{0}.png" in page.text
+    assert "broken" not in [tag for tag, _ in page.tags]

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,18 @@ from lightweight.data import Dataset, load_dataset, save_dataset
 from lightweight.errors import InputError
 from lightweight.params import load_params
 from lightweight.sources import PrepareParams, read_dataset
+from lightweight.vision import torchvision
 
 SPLITS = ("train", "val", "test")
 
 
 def prepare(seed: int = 0, raw: Path = Path("nowhere"), root: Path = Path("nowhere"), **changed: object) -> Dataset:
-    known = {"dataset": "digits", "path": None, "image_size": 8, "channels": 1}
-    known |= {"val_fraction": 0.25, "test_fraction": 0.25} | changed
-    return read_dataset(PrepareParams(**known), raw, root, seed)
+    return read_dataset(prepare_params(**changed), raw, root, seed)[0]
+
+
+def prepare_params(**changed: object) -> PrepareParams:
+    known = {"dataset": "digits", "path": None, "image_size": 8, "input_size": None, "channels": 1}
+    return PrepareParams(**known | {"normalization": "data", "val_fraction": 0.25, "test_fraction": 0.25} | changed)
 
 
 def refusal(**changed: object) -> str:
@@ -97,6 +102,44 @@ def test_mean_and_std_are_those_of_the_training_pixels(digits, colours):
         assert (dataset.mean.dtype, dataset.std.dtype) == (torch.float32, torch.float32)
 
 
+def test_imagenet_normalization_is_that_of_its_published_weights(colours):
+    dataset = prepare(dataset="folder", path=str(colours), channels=3, normalization="imagenet")
+    transform = torchvision("models").ResNet18_Weights.IMAGENET1K_V1.transforms()
+    assert dataset.mean.tolist() == pytest.approx(transform.mean)
+    assert dataset.std.tolist() == pytest.approx(transform.std)
+
+
+def test_the_input_size_is_the_image_size_or_larger(colours):
+    assert prepare(image_size=12).input_size == 12
+    assert prepare(image_size=12, input_size=20).input_size == 20
+    assert prepare(image_size=12, input_size=20).train.images.shape[2:] == (12, 12)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"input_size": 7}, "must be greater than or equal to 8"),
+        ({"image_size": 12, "input_size": 8}, "must be at least prepare.image_size = 12, or null"),
+        ({"normalization": "imagenet"}, "ImageNet is in colour: needs prepare.channels = 3"),
+    ],
+)
+def test_what_cannot_go_together_is_refused(tmp_path, changed, message):
+    path, (key, value) = tmp_path / "params.yaml", list(changed.items())[-1]
+    section = prepare_params().model_dump() | changed
+    path.write_text(json.dumps({"prepare": section}))
+    with pytest.raises(InputError) as error:
+        load_params(path, prepare=PrepareParams)
+    assert str(error.value) == f"{path}: prepare.{key} = {value!r}: {message}"
+
+
+def test_findings_of_a_folder_come_with_its_data_set(colours):
+    (colours / "red/0.png").write_bytes(b"")
+    dataset, findings = read_dataset(prepare_params(dataset="folder", path=str(colours), channels=3), Path(), Path(), 0)
+    assert sum(len(getattr(dataset, name)) for name in SPLITS) == 11
+    assert [row["images"] for row in findings if row["finding"].startswith("skipped")] == [1]
+    assert read_dataset(prepare_params(), Path(), Path(), 0)[1] == []
+
+
 def test_a_constant_channel_is_normalized_to_zero(colours):
     dataset = prepare(dataset="folder", path=str(colours), channels=3)
     assert dataset.std[2] == 1
@@ -153,8 +196,7 @@ def test_mnist_keeps_its_test_split_and_gives_a_tenth_of_training_to_validation(
 
 def test_an_unknown_data_set_is_refused_with_the_known_ones(tmp_path):
     path = tmp_path / "params.yaml"
-    section = "{dataset: imagenet, path: null, image_size: 28, channels: 1, val_fraction: 0.1, test_fraction: 0.1}"
-    path.write_text(f"prepare: {section}\n")
+    path.write_text(json.dumps({"prepare": prepare_params().model_dump() | {"dataset": "imagenet"}}))
     with pytest.raises(InputError) as error:
         load_params(path, prepare=PrepareParams)
     rule = "must be 'digits', 'mnist', 'fashion_mnist', 'cifar10' or 'folder'"
