@@ -1,9 +1,7 @@
 """A ratio of latencies is measured in one run: the models take turns, so that a slow moment hits them all."""
 
-import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
@@ -56,16 +54,6 @@ def summarize(samples: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
         "speedup_high": float(high),
         "verdict": verdict,
     }
-
-
-def cpu_name() -> str:
-    """The processor's model name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
 
 
 def _seconds(call: Callable[[], Any], repeats: int) -> float:

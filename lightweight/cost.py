@@ -1,0 +1,73 @@
+"""What training took on this machine. It is not reproducible, so it is kept apart, by the MD5 of the trained file."""
+
+import hashlib
+import platform
+import resource
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any, TypeVar
+
+import torch
+
+from lightweight.files import read_bytes, read_json, write_json
+
+Row = TypeVar("Row")
+
+
+class Stopwatch:
+    """Notes the seconds that each row of an iterator took to come."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def laps(self, rows: Iterable[Row]) -> Iterator[Row]:
+        iterator, start = iter(rows), time.perf_counter()
+        for row in iterator:
+            self.seconds.append(time.perf_counter() - start)
+            yield row
+            start = time.perf_counter()
+
+
+def note(folder: Path, model: Path, seconds: list[float], device: torch.device, threads: int) -> dict[str, Any]:
+    """Write what training took into `folder`: the median seconds of an epoch, peak memory of this process in bytes."""
+    md5 = hashlib.md5(read_bytes(model), usedforsecurity=False).hexdigest()
+    noted = {
+        "model_md5": md5,
+        "epochs": len(seconds),
+        "seconds_per_epoch": median(seconds) if seconds else None,
+        "peak_memory_bytes": _peak_resident_bytes(),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "peak_gpu_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+        "cpu": cpu_name(),
+        "threads": threads,
+    }
+    write_json(_path(folder, md5), noted)
+    return noted
+
+
+def recall(folder: Path, md5: str) -> dict[str, Any] | None:
+    """What `note` wrote about the file, whatever became of it since; None if nothing."""
+    path = _path(folder, md5)
+    return read_json(path) if path.exists() else None
+
+
+def _path(folder: Path, md5: str) -> Path:
+    return folder / f"{md5}.json"
+
+
+def _peak_resident_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def cpu_name() -> str:
+    """The processor's model name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
