@@ -1,6 +1,7 @@
 """Pictures compare the variants side by side, the original first; axes say their unit, bars start at zero."""
 
 import io
+import sys
 from typing import Any
 
 import matplotlib
@@ -74,7 +75,7 @@ def draw_latency(latency: Metrics) -> bytes:
 def draw_training(train: Rows, swa: Rows, recovery: Rows) -> bytes:
     """Loss and validation accuracy by epoch: training, the averaging phase, and recovery after pruning, as a PNG."""
     figure, axes = _axes(1, 2, (10, 2.9))
-    last = max([int(row["epoch"]) for row in (*train, *swa)])
+    last = max([int(row["epoch"]) for row in (*train, *swa)], default=0)
     phases = [("train", train, BEFORE, 0), ("swa", swa, AFTER, 0), ("after pruning", recovery, "#c8553d", last)]
     for name, rows, color, offset in phases:
         if rows:
@@ -88,13 +89,14 @@ def draw_training(train: Rows, swa: Rows, recovery: Rows) -> bytes:
     axes[1].set_title("validation accuracy (%)")
     for axis in axes:
         axis.set_xlabel("epoch")
-    axes[0].legend(frameon=False)
+    if train or recovery:
+        axes[0].legend(frameon=False)
     return _png(figure)
 
 
 def draw_confusion(predictions: Rows) -> bytes:
     """Actual class by row, predicted by column, the number of test images in each cell, as a PNG."""
-    classes = sorted({row[key] for row in predictions for key in ("actual", "predicted")})
+    classes = sorted({row[key] for row in predictions for key in ("actual", "predicted")}, key=_numbers_first)
     counts = np.zeros((len(classes), len(classes)), dtype=int)
     for row in predictions:
         counts[classes.index(row["actual"]), classes.index(row["predicted"])] += 1
@@ -109,10 +111,15 @@ def draw_confusion(predictions: Rows) -> bytes:
             dark = shares[actual, predicted] > 0.5
             text = str(counts[actual, predicted])
             axis.text(predicted, actual, text, ha="center", va="center", color="w" if dark else "k", fontsize=7)
-    axis.tick_params(labelsize=min(9, 450 / len(classes) / 3))
+    axis.tick_params(labelsize=min(9, 700 / len(classes)))
     axis.set_xlabel("predicted by the optimized file")
     axis.set_ylabel("actual")
     return _png(figure)
+
+
+def _numbers_first(name: str) -> tuple[int, str]:
+    """Sorts "2" before "10", and any number before a word."""
+    return (int(name), "") if name.isdecimal() else (sys.maxsize, name)
 
 
 def draw_sparsity(rows: Rows) -> bytes:

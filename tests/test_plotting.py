@@ -50,6 +50,7 @@ PICTURES: dict[str, Callable[[], bytes]] = {
     "training alone": lambda: draw_training(history(1, 1), [], []),
     "sparsity of 1 layer": lambda: draw_sparsity(layers(1)),
     "sparsity of 40 layers": lambda: draw_sparsity(layers(40)),
+    "training of given weights": lambda: draw_training([], [], []),
     "confusion of 2 classes": lambda: draw_confusion(predictions(2)),
     "confusion of 10 classes": lambda: draw_confusion(predictions(10)),
     "confusion of 100 classes": lambda: draw_confusion(predictions(100)),
@@ -164,3 +165,10 @@ def test_the_confusion_matrix_shows_the_share_of_each_actual_class_by_row_and_th
     cells = {text.get_position()[::-1]: text.get_text() for text in axis.texts}
     assert cells == {(0, 0): "2", (0, 1): "2", (1, 1): "1", (2, 0): "1"}
     assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b", "c"]
+
+
+@pytest.mark.usefixtures("figures")
+def test_the_classes_of_the_confusion_matrix_are_in_numerical_then_alphabetical_order():
+    names = ["10", "9", "b", "2", "a"]
+    (axis,) = draw_confusion([{"actual": name, "predicted": name} for name in names]).axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["2", "9", "10", "a", "b"]
