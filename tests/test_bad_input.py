@@ -34,7 +34,7 @@ def broken(channels, image_size, num_classes):
 
 MISTAKES = {
     "  amount: 0.5 ": ("  amuont: 0.5 ", "params.yaml: prune.amuont = 0.5: unknown key; did you mean amount?"),
-    "  epochs: 10\n": ("  epochs: 10\n  epoch: 3\n", "params.yaml: train.epoch = 3: unknown key; did you mean epochs?"),
+    "  epochs: 10 ": ("  epoch: 3\n  epochs: 10 ", "params.yaml: train.epoch = 3: unknown key; did you mean epochs?"),
     "prune:\n": ("prun:\n", "params.yaml: prun: unknown section; did you mean prune?"),
     "  model: optimized ": ("  model: best ", "params.yaml: report.model = 'best': must be 'original', 'averaged', "),
     "  method: dynamic ": ("  method: int3 ", "params.yaml: quantize.method = 'int3': must be 'none', 'dynamic' or "),
@@ -42,8 +42,8 @@ MISTAKES = {
         "  dataset: letters ",
         "params.yaml: prepare.dataset = 'letters': must be 'digits', 'mnist'",
     ),
-    "  network: cnn ": (
-        "  network: vgg ",
+    "  network: cnn\n": (
+        "  network: vgg\n",
         "params.yaml: train.network = 'vgg': unknown network 'vgg'; known are cnn",
     ),
     "  lr: 0.01 ": ("  lr: .nan ", "params.yaml: train.lr = nan: must be a finite number"),
@@ -57,6 +57,21 @@ MISTAKES = {
         "  batch_sizes: [1, 0]",
         "params.yaml: benchmark.batch_sizes.1 = 0: must be greater than",
     ),
+    "  epochs: 10               # 0": (
+        "  epochs: 0               # 0",
+        "params.yaml: train.epochs = 0: without an epoch of training, train.weights must name the weights",
+    ),
+    "  input_size: null ": (
+        "  input_size: 20 ",
+        "params.yaml: prepare.input_size = 20: must be at least prepare.image_size = 28, or null",
+    ),
+    "  normalization: data ": (
+        "  normalization: imagenet ",
+        "params.yaml: prepare.normalization = 'imagenet': ImageNet is in colour: needs prepare.channels = 3",
+    ),
+    "  weights: null ": ("  weights: '' ", "params.yaml: train.weights = '': must have at least 1 character"),
+    "  freeze: [] ": ("  freeze: conv1 ", "params.yaml: train.freeze = 'conv1': must be a valid list"),
+    "    crop: 0 ": ("    crop: 1.5 ", "params.yaml: train.augment.crop = 1.5: must be a valid integer"),
     "threads: 2 ": ("threads: true ", "params.yaml: threads = True: must be a valid integer"),
 }
 
@@ -114,21 +129,44 @@ def test_a_missing_input_is_named(project):
 
 
 def test_a_network_that_does_not_fit_the_classes_is_refused(prepared):
-    prepared.set_params(("  network: cnn ", "  network: nets:wide "))
+    prepared.set_params(("  network: cnn\n", "  network: nets:wide\n"))
     line = one_line(prepared.stage("train", code=1))
     assert line == "network 'nets:wide' gives (2, 11) for 2 images; 10 classes need (2, 10)"
     assert not (prepared.path / "models").exists()
 
 
+@pytest.mark.parametrize(
+    ("old", "value", "message"),
+    [
+        ("  weights: null ", "  weights: no.pth ", "train.weights = 'no.pth': no such file"),
+        ("  teacher: null ", "  teacher: no.pth ", "train.teacher = 'no.pth': no such file"),
+        (
+            "  freeze: [] ",
+            "  freeze: [layer1] ",
+            "train.freeze = 'layer1': names no part of the network; its parts are",
+        ),
+        ("  precision: fp32 ", "  precision: fp16 ", "train.precision = 'fp16': needs a CUDA GPU; fp32 and bf16 run"),
+        ("  small_stem: false ", "  small_stem: true ", "train.small_stem = True: only for torchvision/ and timm/"),
+    ],
+)
+def test_what_training_cannot_do_is_refused_before_the_first_epoch(prepared, monkeypatch, old, value, message):
+    prepared.set_params(("  network: cnn\n", "  network: convnet\n"), (old, value))
+    line = one_line(prepared.stage("train", code=1, CUDA_VISIBLE_DEVICES=""))
+    assert line.startswith(f"params.yaml: {message}")
+    assert not (prepared.path / "models").exists()
+
+
 def test_a_loss_that_is_no_number_stops_with_epoch_and_learning_rate(prepared):
-    prepared.set_params(("  network: cnn ", "  network: nets:broken "), ("schedule: onecycle ", "schedule: constant "))
+    prepared.set_params(
+        ("  network: cnn\n", "  network: nets:broken\n"), ("schedule: onecycle ", "schedule: constant ")
+    )
     line = one_line(prepared.stage("train", code=1))
     assert line == "the loss became nan in epoch 1 at a learning rate of 0.01: must stay finite"
     assert not (prepared.path / "models").exists()
 
 
 def test_weights_of_another_network_are_refused(prepared):
-    prepared.set_params(("  network: cnn ", "  network: convnet "), ("  epochs: 10\n", "  epochs: 2\n"))
+    prepared.set_params(("  network: cnn\n", "  network: convnet\n"), ("  epochs: 10 ", "  epochs: 2 "))
     prepared.stage("train")
     path = prepared.path / "models/original.safetensors"
     wrong = load_checkpoint(path)
@@ -143,7 +181,7 @@ def test_weights_of_another_network_are_refused(prepared):
 
 def test_early_stopping_keeps_the_best_epoch_and_averaging_says_what_it_lacks(prepared):
     prepared.set_params(
-        ("  network: cnn ", "  network: convnet "), ("  patience: 0 ", "  patience: 1 "), ("lr: 0.01 ", "lr: 1.0 ")
+        ("  network: cnn\n", "  network: convnet\n"), ("  patience: 0 ", "  patience: 1 "), ("lr: 0.01 ", "lr: 1.0 ")
     )
     output = prepared.stage("train")
     rows = read_csv(prepared.path / "plots/train.csv")
@@ -158,7 +196,7 @@ def test_early_stopping_keeps_the_best_epoch_and_averaging_says_what_it_lacks(pr
 
 
 def test_a_file_that_disagrees_with_its_model_is_not_written(prepared, tiny_dataset):
-    save_checkpoint(prepared.path / "models/recalibrated.safetensors", new("convnet", tiny_dataset))
+    save_checkpoint(prepared.path / "models/recalibrated.safetensors", new("convnet", False, tiny_dataset))
     prepared.set_params(("  max_logit_error: 0.1 ", "  max_logit_error: 1e-9 "))
     line = one_line(prepared.stage("quantize", code=1))
     assert line.startswith("params.yaml: quantize.max_logit_error = 1e-09: exceeded by ")

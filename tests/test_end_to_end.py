@@ -7,8 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from ruamel.yaml import YAML
 
 from lightweight.checkpoint import load_checkpoint
@@ -38,7 +41,7 @@ STALE = {
 # The page is assembled from whatever was measured and drawn, by both stages that draw: no order, so no dependency.
 PAGE = {"metrics/latency", "plots/comparison.png", "plots/latency.png", "plots/training.png", "plots/sparsity.png"}
 PAGE |= {"plots/confusion.png", "plots/report.html"} | {f"metrics/{name}.json" for name in VARIANTS}
-BESIDE = {"benchmark": PAGE, "plot": PAGE}
+BESIDE = {"train": {"work/cost"}, "benchmark": PAGE | {"plots/images.csv"}, "plot": PAGE}
 UNREAD = {
     "prepare": {"data/checked"},  # an order, not an input: a bad value ends the run before any work
     "swa": {"models/original.safetensors"},  # read where swa.start is null
@@ -231,6 +234,44 @@ def test_an_archive_without_git_runs_the_pipeline_and_says_what_needs_git(done, 
     assert (archive.path / "models/optimized.onnx").read_bytes() == (done.path / "models/optimized.onnx").read_bytes()
     for target in ("baseline", "recipe"):
         assert "needs a git clone" in archive.run("make", target, "NAME=mnist", code=2)
+
+
+def test_a_folder_of_photographs_becomes_a_model_and_a_report_of_what_was_skipped(done, tmp_path):
+    """What a new user does: copy the recipe, name the folder, run it."""
+    project = copy_project(tmp_path / "project")
+    commit_all(project)
+    random = np.random.default_rng(0)
+    for index in range(48):
+        size = (random.integers(40, 90), random.integers(40, 90))
+        pixels = random.integers(0, 90, (*size, 3)) + np.array([0, 0, 160 * (index % 2)])
+        photo = Image.fromarray(pixels.astype(np.uint8)).convert("L" if index in (4, 7) else "RGB")
+        path = tmp_path / "my photos" / ("sea" if index % 2 else "wood") / f"{index:02}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        photo.save(path)
+    broken = tmp_path / "my photos/sea/01.jpg"
+    broken.write_bytes(broken.read_bytes()[:300])
+    shutil.copy2(project.path / "recipes/folder.yaml", project.path / "params.yaml")
+    project.set_params(
+        ("  path: data/raw/cifar10-images ", f"  path: {tmp_path / 'my photos'} "),
+        ("  start: 8 ", "  start: 2 "),
+        ("  epochs: 12 ", "  epochs: 4 "),
+        ("  batch_size: 128\n  optimizer", "  batch_size: 8\n  optimizer"),
+        ("  max_accuracy_drop: 0.01 ", "  max_accuracy_drop: 1.0 "),
+    )
+    output = project.run("dvc", "repro")
+    assert "Traceback" not in output
+    assert "1 image skipped: image file is truncated" in output
+    assert "sea/01.jpg" in output
+    assert "2 images converted from L to RGB: sea/07.jpg; wood/04.jpg" in output
+    assert read(project, "metrics/original.json")["accuracy"] > 0.9, "blue pictures against grey ones"
+    findings = {row["finding"]: int(row["images"]) for row in read_csv(project.path / "plots/images.csv")}
+    assert findings["resized to 32x32"] == 47
+    page = (project.path / "plots/report.html").read_text()
+    assert "2 converted from L to RGB: sea/07.jpg; wood/04.jpg" in page
+    assert "sea/01.jpg" in page
+    assert json.loads(project.run("dvc", "metrics", "show", "--json"))
+    session = onnxruntime.InferenceSession(project.path / "models/optimized.onnx")
+    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == ["sea", "wood"]
 
 
 def test_stages_read_and_write_what_they_declare_and_repeat_every_byte_without_dvc(done, tmp_path):
