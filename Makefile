@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 INSTALLED := .venv/installed
 
-.PHONY: help setup repro test lint baseline recipe readme needs-git
+.PHONY: help setup repro test lint baseline recipe weights readme needs-git
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-22s %s\n", $$1, $$2}'
@@ -37,7 +37,10 @@ recipe: setup needs-git ## NAME=mnist: run recipes/mnist.yaml as an experiment, 
 	@python -m recipes.run $(NAME)
 	@python -m recipes.table --readme
 
-readme: setup ## write the generated tables of README.md anew
+weights: setup needs-git ## NAME=mnist: copy the original that the recipe trained to data/raw/NAME.safetensors
+	dvc get . models/original.safetensors --rev recipe-$(NAME) --out data/raw/$(NAME).safetensors --force
+
+readme: setup ## write the generated tables of the READMEs anew
 	@python -m recipes.table --readme
 
 needs-git:

@@ -25,7 +25,7 @@ def comparison(metrics: Metrics, latency: Metrics) -> list[list[str]]:
 def _row(name: str, scores: dict[str, Any], latency: dict[str, Any] | None, batches: list[str]) -> list[str]:
     return [
         name,
-        f"{scores['accuracy']:.2%} [{100 * scores['accuracy_low']:.2f}, {100 * scores['accuracy_high']:.2f}]",
+        accuracy(scores),
         f"{scores['size_bytes'] / 1e6:.2f}",
         f"{scores['compressed_bytes'] / 1e6:.2f}",
         f"{scores['parameters']:,}",
@@ -34,6 +34,11 @@ def _row(name: str, scores: dict[str, Any], latency: dict[str, Any] | None, batc
         f"{scores['int8_mac_share']:.0%}",
         *(f"{latency[batch]['latency_ms']:.2f}" if latency else "" for batch in batches),
     ]
+
+
+def accuracy(scores: dict[str, Any]) -> str:
+    """In percent, with its 95 % interval."""
+    return f"{scores['accuracy']:.2%} [{100 * scores['accuracy_low']:.2f}, {100 * scores['accuracy_high']:.2f}]"
 
 
 def verdict(metrics: Metrics, latency: Metrics) -> str:

@@ -15,12 +15,14 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from lightweight.command import run
+from lightweight.cost import recall
 from lightweight.errors import InputError
 from lightweight.files import write_bytes, write_json
 from lightweight.plotting import draw_comparison
 from lightweight.report import VARIANTS
 
 FOLDER = Path("recipes")
+COSTS = Path("work/cost")  # where the train stage notes what it took
 MEASURED = ("original", "exported", "optimized")
 
 
@@ -42,16 +44,28 @@ def main() -> None:
         raise InputError(f"{recipe}: the experiment failed, see above")
     metrics = {variant: committed(experiment, f"metrics/{variant}.json") for variant in VARIANTS}
     latency = {model: committed(experiment, f"metrics/latency/{model}.json") for model in MEASURED}
-    write_json(FOLDER / f"{name}.json", {"params": read(recipe), "metrics": metrics, "latency": latency})
+    stored = {"params": read(recipe), "metrics": metrics, "latency": latency, "training": cost(experiment, name)}
+    write_json(FOLDER / f"{name}.json", stored)
     write_bytes(FOLDER / f"{name}.png", draw_comparison(metrics))
     print(f"recipe  {name}  -> {FOLDER / name}.json")
 
 
+def cost(experiment: str, name: str) -> dict[str, Any] | None:
+    """What training the very file of the experiment took, now or when its recipe was stored; None if nobody knows."""
+    outs = committed(experiment, "dvc.lock")["stages"]["train"]["outs"]
+    trained = next(out["md5"] for out in outs if out["path"] == "models/original.safetensors")
+    before = FOLDER / f"{name}.json"
+    stored = json.loads(before.read_text()).get("training") if before.exists() else None
+    known = stored if stored and stored["model_md5"] == trained else None
+    return recall(COSTS, trained) or known
+
+
 def committed(experiment: str, path: str) -> dict[str, Any]:
-    """A JSON file as the newest experiment of that name committed it."""
+    """A YAML or JSON file as the newest experiment of that name committed it."""
     order = ["git", "for-each-ref", "--sort=-creatordate", "--format=%(refname)", f"refs/exps/*/*/{experiment}"]
     newest = subprocess.run(order, capture_output=True, check=True, text=True).stdout.split()[0]
-    return json.loads(subprocess.run(["git", "show", f"{newest}:{path}"], capture_output=True, check=True).stdout)
+    content = subprocess.run(["git", "show", f"{newest}:{path}"], capture_output=True, check=True).stdout
+    return YAML(typ="safe").load(content)
 
 
 def read(path: Path) -> dict[str, Any]:
