@@ -3,7 +3,6 @@
 import hashlib
 import platform
 import resource
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -59,8 +58,11 @@ def _path(folder: Path, md5: str) -> Path:
 
 
 def _peak_resident_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    try:  # getrusage would count what the process that started this one held
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def cpu_name() -> str:

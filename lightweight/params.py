@@ -1,6 +1,7 @@
 """`params.yaml` is the whole truth: every section is typed and bounded, and no value has a default in code."""
 
 import difflib
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -79,7 +80,7 @@ def _one_line(section: str, content: Any, kind: Any, error: ValidationError) -> 
         case "value_error":
             return f"{key} = {first['input']!r}: {first['ctx']['error']}"
         case _:
-            rule = first["msg"].replace("Input should be", "must be")
+            rule = re.sub(r"^\w+ should ", "must ", first["msg"])
             return f"{key} = {first['input']!r}: {rule}"
 
 

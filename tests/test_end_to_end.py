@@ -236,7 +236,7 @@ def test_an_archive_without_git_runs_the_pipeline_and_says_what_needs_git(done, 
         assert "needs a git clone" in archive.run("make", target, "NAME=mnist", code=2)
 
 
-def test_a_folder_of_photographs_becomes_a_model_and_a_report_of_what_was_skipped(done, tmp_path):
+def test_a_folder_of_photographs_becomes_a_model_and_a_report_of_what_was_skipped(tmp_path):
     """What a new user does: copy the recipe, name the folder, run it."""
     project = copy_project(tmp_path / "project")
     commit_all(project)
@@ -249,7 +249,7 @@ def test_a_folder_of_photographs_becomes_a_model_and_a_report_of_what_was_skippe
         path.parent.mkdir(parents=True, exist_ok=True)
         photo.save(path)
     broken = tmp_path / "my photos/sea/01.jpg"
-    broken.write_bytes(broken.read_bytes()[:300])
+    broken.write_bytes(broken.read_bytes()[:-200])
     shutil.copy2(project.path / "recipes/folder.yaml", project.path / "params.yaml")
     project.set_params(
         ("  path: data/raw/cifar10-images ", f"  path: {tmp_path / 'my photos'} "),
