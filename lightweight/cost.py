@@ -43,18 +43,21 @@ def note(folder: Path, model: Path, seconds: list[float], device: torch.device, 
         "cpu": cpu_name(),
         "threads": threads,
     }
-    write_json(_path(folder, md5), noted)
+    write_json(_path(folder, md5, len(seconds)), noted)
     return noted
 
 
-def recall(folder: Path, md5: str) -> dict[str, Any] | None:
-    """What `note` wrote about the file, whatever became of it since; None if nothing."""
-    path = _path(folder, md5)
+def recall(folder: Path, md5: str, epochs: int) -> dict[str, Any] | None:
+    """What `note` wrote about the file and the epochs that made it, whatever became of it since; None if nothing.
+
+    Weights that are taken as they are, in no epoch, are the same file as where they were trained.
+    """
+    path = _path(folder, md5, epochs)
     return read_json(path) if path.exists() else None
 
 
-def _path(folder: Path, md5: str) -> Path:
-    return folder / f"{md5}.json"
+def _path(folder: Path, md5: str, epochs: int) -> Path:
+    return folder / f"{md5}-{epochs}.json"
 
 
 def _peak_resident_bytes() -> int:

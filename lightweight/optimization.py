@@ -33,8 +33,8 @@ class OptimizationParams(Params):
 def make_optimizer(model: nn.Module, params: OptimizationParams, lr: float) -> optim.Optimizer:
     """SGD with momentum, Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019), of what is not frozen.
 
-    Weight decay is decoupled in AdamW and part of the gradient in the others. Unless `decay_all`, it spares biases
-    and the weights of normalisation layers: the parameters of one dimension.
+    Weight decay is decoupled in AdamW and part of the gradient in the others. Unless `decay_all`, it spares the
+    parameters of one dimension: biases, and the weights of normalisation layers.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [{"params": trained}]

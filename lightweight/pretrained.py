@@ -24,7 +24,8 @@ def load_weights(model: nn.Module, network: str, source: str, root: Path, *, new
     state-dict file relative to `root`. With `new_classifier`, the last layer is kept where its number of classes
     differs. Raises InputError that names the missing, unexpected and misshapen entries otherwise.
     """
-    found = _read(root / source, source) if Path(source).suffix else _published(network, source)
+    path = root / source
+    found = _read(path, source) if path.suffix or path.is_file() else _published(network, source)
     own = model.state_dict()
     other = [name for name in own if name in found and found[name].shape != own[name].shape]
     classifier = _last_layer(model) if new_classifier else []

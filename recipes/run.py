@@ -54,18 +54,22 @@ def cost(experiment: str, name: str) -> dict[str, Any] | None:
     """What training the very file of the experiment took, now or when its recipe was stored; None if nobody knows."""
     outs = committed(experiment, "dvc.lock")["stages"]["train"]["outs"]
     trained = next(out["md5"] for out in outs if out["path"] == "models/original.safetensors")
+    epochs = len(text(experiment, "plots/train.csv").splitlines()) - 1
     before = FOLDER / f"{name}.json"
     stored = json.loads(before.read_text()).get("training") if before.exists() else None
-    known = stored if stored and stored["model_md5"] == trained else None
-    return recall(COSTS, trained) or known
+    known = stored if stored and (stored["model_md5"], stored["epochs"]) == (trained, epochs) else None
+    return recall(COSTS, trained, epochs) or known
 
 
 def committed(experiment: str, path: str) -> dict[str, Any]:
     """A YAML or JSON file as the newest experiment of that name committed it."""
+    return YAML(typ="safe").load(text(experiment, path))
+
+
+def text(experiment: str, path: str) -> str:
     order = ["git", "for-each-ref", "--sort=-creatordate", "--format=%(refname)", f"refs/exps/*/*/{experiment}"]
     newest = subprocess.run(order, capture_output=True, check=True, text=True).stdout.split()[0]
-    content = subprocess.run(["git", "show", f"{newest}:{path}"], capture_output=True, check=True).stdout
-    return YAML(typ="safe").load(content)
+    return subprocess.run(["git", "show", f"{newest}:{path}"], capture_output=True, check=True, text=True).stdout
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Train: the original network, watched on the validation split.
 
 Reads   params.yaml, data/prepared.safetensors, the files of train.weights and train.teacher
-Writes  models/original.safetensors, models/snapshots/EPOCH.safetensors, plots/train.csv, work/cost/MD5.json
+Writes  models/original.safetensors, models/snapshots/EPOCH.safetensors, plots/train.csv, work/cost/MD5-EPOCHS.json
 """
 
 import shutil

@@ -31,12 +31,15 @@ def test_the_cost_names_its_model_and_the_machine(tmp_path):
     found = note(tmp_path, path, [3.0, 1.0, 2.0], torch.device("cpu"), threads=2)
     md5 = hashlib.md5(b"weights").hexdigest()
     assert found["model_md5"] == md5
-    assert recall(tmp_path, md5) == found
-    assert recall(tmp_path, md5[::-1]) is None
+    taken = note(tmp_path, path, [], torch.device("cpu"), threads=2)  # by another run, in no epoch
+    assert recall(tmp_path, md5, 3) == found
+    assert recall(tmp_path, md5, 0) == taken
+    assert recall(tmp_path, md5, 2) is None
+    assert recall(tmp_path, md5[::-1], 3) is None
     assert (found["epochs"], found["seconds_per_epoch"], found["threads"]) == (3, 2.0, 2)
     assert (found["gpu"], found["peak_gpu_memory_bytes"]) == (None, None)
     assert found["cpu"] == cpu_name()
-    assert note(tmp_path, path, [], torch.device("cpu"), threads=2)["seconds_per_epoch"] is None
+    assert taken["seconds_per_epoch"] is None
 
 
 PEAK = """

@@ -131,6 +131,22 @@ def test_a_truncated_image_is_named(write_image, name):
     assert refusal(path).startswith("image file is truncated")
 
 
+@pytest.mark.parametrize("error", [NotImplementedError("odd format"), MemoryError()])
+def test_whatever_a_damaged_file_raises_is_a_reason(write_image, monkeypatch, error):
+    def fail(path):
+        raise error
+
+    path = write_image("odd.png")
+    monkeypatch.setattr(Image, "open", fail)
+    assert refusal(path) == (str(error) or "MemoryError")
+
+
+def test_warnings_about_metadata_are_not_shown(write_image, recwarn):
+    path = write_image("odd.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\0")
+    read_image(path, 8, 1)
+    assert not recwarn.list
+
+
 def test_a_folder_with_the_name_of_an_image_is_named(tmp_path):
     path = tmp_path / "folder.png"
     path.mkdir()

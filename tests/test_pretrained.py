@@ -54,6 +54,13 @@ def test_state_dicts_are_loaded_as_training_scripts_save_them(given, tmp_path, w
     assert not different(given, state(model))
 
 
+def test_a_file_needs_no_suffix(given, tmp_path):
+    torch.save(given, tmp_path / "weights")
+    model = new(BNNET)
+    load(model, "weights", tmp_path)
+    assert not different(given, state(model))
+
+
 def test_half_precision_weights_become_float32(given, tmp_path):
     halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in given.items()}
     save_file(halved, tmp_path / "w.safetensors")

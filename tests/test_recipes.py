@@ -52,7 +52,9 @@ def test_the_metrics_of_a_recipe_are_of_these_params(recipe):
     if stored.exists():
         content = json.loads(stored.read_text())
         assert content["params"] == read(recipe)
-        assert content["training"]["epochs"] <= content["params"]["train"]["epochs"]
+        train, epochs = content["params"]["train"], content["training"]["epochs"]
+        assert epochs <= train["epochs"] if train["patience"] else epochs == train["epochs"]
+        assert (content["training"]["seconds_per_epoch"] is None) == (epochs == 0)
         assert content["training"]["peak_memory_bytes"] > 100e6
 
 
