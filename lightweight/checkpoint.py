@@ -1,18 +1,16 @@
 """A model file rebuilds its network alone: name and arguments travel with the weights, without pickle."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import nn
 
-from lightweight.data import HEADER, Dataset, read_tensors
+from lightweight.data import Dataset
 from lightweight.errors import InputError
-from lightweight.files import write_bytes
 from lightweight.networks import build
+from lightweight.tensors import read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in checkpoint.model.state_dict().items()
     }
     about = {"network": checkpoint.network, "arguments": checkpoint.arguments, "notes": checkpoint.notes}
-    write_bytes(path, save(tensors, metadata={HEADER: json.dumps(about)}))
+    write_tensors(path, tensors, about)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -1,20 +1,15 @@
 """A data set is one file of whole uint8 tensors; batches are slices of them, normalised as whole tensors."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
 from torch import Tensor
 
 from lightweight.errors import InputError
-from lightweight.files import read_bytes, write_bytes
-
-HEADER = "lightweight"  # one key: safetensors writes several metadata keys in random order
+from lightweight.tensors import read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -75,6 +70,14 @@ class Dataset:
             yield self.normalize(split.images[part]), split.labels[part]
 
 
+def steps_per_epoch(split: Split, batch_size: int) -> int:
+    """A last batch of a single image is left out: it has no variance for BatchNorm. Raises InputError."""
+    full, rest = divmod(len(split), batch_size)
+    if not full + (rest > 1):
+        raise InputError("the training split holds a single image: training needs two for BatchNorm")
+    return full + (rest > 1)
+
+
 def resize(pixels: Tensor, size: int) -> Tensor:
     """float32 (N, C, H, H) to (N, C, size, size), bilinearly; the same tensor where it fits already."""
     return pixels if pixels.shape[2] == size else F.interpolate(pixels, (size, size), mode="bilinear")
@@ -87,8 +90,7 @@ def save_dataset(path: Path, dataset: Dataset) -> None:
         split = getattr(dataset, name)
         tensors |= {f"{name}.images": split.images, f"{name}.labels": split.labels}
     about = {"classes": dataset.classes, "input_size": dataset.input_size}
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(tensors, metadata={HEADER: json.dumps(about)}))
+    write_tensors(path, {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, about)
 
 
 def load_dataset(path: Path) -> Dataset:
@@ -102,16 +104,3 @@ def load_dataset(path: Path) -> Dataset:
         return Dataset(**splits, **moments, classes=tuple(header["classes"]), input_size=header["input_size"])
     except KeyError as error:
         raise InputError(f"{path}: not a prepared data set: {error.args[0]} is missing") from None
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """The tensors of a safetensors file by name, and the JSON under its one metadata key."""
-    content = read_bytes(path)
-    try:
-        tensors = load(content)
-        with safe_open(path, "pt") as file:
-            return tensors, json.loads((file.metadata() or {})[HEADER])
-    except (SafetensorError, ValueError) as error:
-        raise InputError(f"{path}: damaged or not a safetensors file: {error}") from None
-    except KeyError:
-        raise InputError(f"{path}: has no {HEADER!r} metadata: not written by this project") from None
