@@ -12,6 +12,7 @@ from torch.optim.swa_utils import SWALR, AveragedModel
 
 from lightweight.errors import bad_param
 from lightweight.params import Params
+from lightweight.resuming import Checkpointer
 
 Row = TypeVar("Row")
 
@@ -36,15 +37,14 @@ def remaining_epochs(params: SwaParams, total: int) -> range:
     return range(params.start + 1, total + 1)
 
 
-def average(model: nn.Module, epochs: Iterable[Row]) -> Iterator[Row]:
+def average(model: nn.Module, epochs: Iterable[Row], saved: Checkpointer | None = None) -> Iterator[Row]:
     """Pass on the rows of a training run; at its end `model` holds the mean of its weights after each row.
 
     BatchNorm statistics are those of the last weights, not of the mean: re-estimate them. A run without rows
     leaves the model as it is.
     """
-    averaged = AveragedModel(model)
+    averaged = (saved or Checkpointer()).track("average", AveragedModel(model))
     for row in epochs:
         averaged.update_parameters(model)
         yield row
-    if averaged.n_averaged:
-        model.load_state_dict(averaged.module.state_dict())
+    model.load_state_dict(averaged.module.state_dict())

@@ -1,33 +1,15 @@
 """What training took on this machine. It is not reproducible, so it is kept apart, by the MD5 of the trained file."""
 
 import hashlib
-import platform
 import resource
-import time
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from lightweight.files import read_bytes, read_json, write_json
-
-Row = TypeVar("Row")
-
-
-class Stopwatch:
-    """Notes the seconds that each row of an iterator took to come."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-
-    def laps(self, rows: Iterable[Row]) -> Iterator[Row]:
-        iterator, start = iter(rows), time.perf_counter()
-        for row in iterator:
-            self.seconds.append(time.perf_counter() - start)
-            yield row
-            start = time.perf_counter()
+from lightweight.machine import cpu_name
 
 
 def note(folder: Path, model: Path, seconds: list[float], device: torch.device, threads: int) -> dict[str, Any]:
@@ -66,13 +48,3 @@ def _peak_resident_bytes() -> int:
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-
-
-def cpu_name() -> str:
-    """The processor's model name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())

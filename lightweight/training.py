@@ -3,25 +3,26 @@
 import math
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from functools import partial
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch
-import torch.nn.functional as F
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from lightweight.augmentation import AugmentParams, augment
-from lightweight.data import Dataset, Split
+from lightweight.data import Dataset, steps_per_epoch
 from lightweight.distillation import LossParams, batch_loss
+from lightweight.ema import make_average
 from lightweight.errors import InputError
 from lightweight.freezing import freeze
 from lightweight.history import Epoch
 from lightweight.networks import known
 from lightweight.optimization import OptimizationParams, Stepper, make_optimizer
+from lightweight.resuming import Checkpointer
+from lightweight.validation import validate
 
 Schedule = Callable[[optim.Optimizer, int], LRScheduler]  # of an optimizer and its steps per epoch
 
@@ -44,13 +45,9 @@ class TrainParams(OptimizationParams, LossParams):
             raise ValueError("without an epoch of training, train.weights must name the weights")
         return value
 
-
-def steps_per_epoch(dataset: Dataset, params: TrainParams) -> int:
-    """A last batch of a single image is left out: it has no variance for BatchNorm. Raises InputError."""
-    full, rest = divmod(len(dataset.train), params.batch_size)
-    if not full + (rest > 1):
-        raise InputError("the training split holds a single image: training needs two for BatchNorm")
-    return full + (rest > 1)
+    def files(self, root: Path) -> list[Path]:
+        """The files relative to `root` that training begins with or learns from."""
+        return [root / name for name in (self.weights, self.teacher) if name and (root / name).is_file()]
 
 
 def train(
@@ -63,29 +60,35 @@ def train(
     lr: float,
     schedule: Schedule,
     teacher: nn.Module | None = None,
+    saved: Checkpointer | None = None,
 ) -> Iterator[Epoch]:
     """Train `model` in place with a new optimizer, one yielded row per epoch; the schedule moves with every step.
 
     An epoch's order and augmentation depend on the seed and its number alone, so that a run which starts at
     epoch 6 sees what an uninterrupted one sees there. With `ema`, rows are of the exponential moving average of the
     weights over all steps (Polyak and Juditsky 1992), which the model holds at every yield and at the end.
-    Raises InputError when the loss is no longer a number.
+    A run that `saved` resumes yields what is left. Raises InputError when the loss is no longer a number.
     """
     if not epochs:
         return
-    run = _Run(model, dataset, params, lr, schedule, teacher)
-    for epoch in epochs:
-        train_loss, last_lr = run.epoch(epoch, seed * 1_000_003 + epoch)
+    saved = saved or Checkpointer()
+    run = saved.track("training", _Run(model, dataset, params, lr, schedule, teacher, epochs))
+    while run.number in epochs:
+        epoch = run.number
+        train_loss = run.epoch(seed * 1_000_003 + epoch, saved)
         weights = run.show_average()
         val_loss, val_accuracy = validate(model, dataset, dataset.val)
-        _must_be_finite(val_loss, "validation loss", epoch, last_lr)
-        yield Epoch(epoch, last_lr, train_loss, val_loss, val_accuracy)
-        if weights and epoch != epochs[-1]:
+        _must_be_finite(val_loss, "validation loss", epoch, run.lr)
+        yield Epoch(epoch, run.lr, train_loss, val_loss, val_accuracy)
+        if weights:
             model.load_state_dict(weights)
+        run.number, run.step = epoch + 1, 0
+        saved.save(run.where())
+    run.show_average()
 
 
 class _Run:
-    """What changes while a model is trained: its weights, their average, optimizer and schedule."""
+    """What changes while a model is trained: weights, their average, optimizer, schedule, random numbers, position."""
 
     def __init__(
         self,
@@ -95,41 +98,82 @@ class _Run:
         lr: float,
         schedule: Schedule,
         teacher: nn.Module | None,
+        epochs: range,
     ) -> None:
         self.model, self.dataset, self.params, self.teacher = model, dataset, params, teacher
+        self.number, self.last, self.step, self.lr = epochs.start, epochs[-1], 0, lr
+        self.loss = torch.zeros((), device=dataset.mean.device)
+        self.generator = torch.Generator()
         self.frozen = freeze(model, params.freeze)
-        self.optimizer = make_optimizer(model, params, lr)
-        self.stepper = Stepper(self.optimizer, params, dataset.mean.device)
-        self.steps = steps_per_epoch(dataset, params)
-        self.schedule = schedule(self.optimizer, self.steps)
-        average = partial(_update_average, decay=params.ema)
-        self.average = AveragedModel(model, multi_avg_fn=average, use_buffers=True) if params.ema else None
+        self.stepper = Stepper(make_optimizer(model, params, lr), params, dataset.mean.device)
+        self.steps = steps_per_epoch(dataset.train, params.batch_size)
+        self.schedule = schedule(self.stepper.optimizer, self.steps)
+        self.average = make_average(model, params.ema) if params.ema else None
 
-    def epoch(self, number: int, seed: int) -> tuple[float, float]:
-        """The mean loss, and the learning rate of the last step."""
-        generator = torch.Generator().manual_seed(seed)
-        torch.manual_seed(seed)  # dropout draws from the global generator
+    def epoch(self, seed: int, saved: Checkpointer) -> float:
+        """Its mean loss, after the steps that a resumed run has not done."""
+        order = self._shuffle(seed)
         self.model.train()
         for module in self.frozen:
             module.eval()
-        order = torch.randperm(len(self.dataset.train), generator=generator)
-        total = torch.zeros((), device=self.dataset.mean.device)
-        progress = tqdm(range(self.steps), f"epoch {number}", leave=False, unit="batch", disable=None)  # on a terminal
+        todo = range(self.step, self.steps)
+        progress = tqdm(todo, f"epoch {self.number}", leave=False, unit="batch", disable=None)  # on a terminal
         for step in progress:
-            part = order[step * self.params.batch_size :][: self.params.batch_size].to(total.device)
-            images = augment(self.dataset.train.images[part], self.params.augment, generator)
+            part = order[step * self.params.batch_size :][: self.params.batch_size].to(self.loss.device)
+            images = augment(self.dataset.train.images[part], self.params.augment, self.generator)
             loss = self._loss(self.dataset.normalize(images), self.dataset.train.labels[part])
             self.stepper.step(loss)
-            lr = self.optimizer.param_groups[0]["lr"]
+            self.lr = self.stepper.optimizer.param_groups[0]["lr"]
             self.schedule.step()
             if self.average:
                 self.average.update_parameters(self.model)
-            total += loss.detach()
+            self.loss += loss.detach()
+            self.step = step + 1
             if not progress.disable:
                 progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-        mean = total.item() / self.steps
-        _must_be_finite(mean, "loss", number, lr)
-        return mean, lr
+            saved.tick(self.where())
+        mean = self.loss.item() / self.steps
+        _must_be_finite(mean, "loss", self.number, self.lr)
+        return mean
+
+    def _shuffle(self, seed: int) -> Tensor:
+        """The order of the images; in the middle of an epoch, random numbers go on from where they were."""
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(self.dataset.train), generator=generator)
+        if self.step == 0:
+            self.generator.set_state(generator.get_state())
+            torch.manual_seed(seed)  # dropout draws from the global generator
+            self.loss.zero_()
+        return order
+
+    def where(self) -> str:
+        if self.number > self.last:
+            return f"the end of epoch {self.last}"
+        return f"epoch {self.number} of {self.last}" + f", batch {self.step + 1} of {self.steps}" * (self.step > 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "position": [self.number, self.step, self.lr],
+            "loss": self.loss,
+            "augmentation": self.generator.get_state(),
+            "random": torch.get_rng_state(),
+            "random_gpu": torch.cuda.get_rng_state() if self.loss.is_cuda else None,
+            **{name: thing.state_dict() for name, thing in self._parts().items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.number, self.step, self.lr = state["position"]
+        self.loss.copy_(state["loss"])
+        self.generator.set_state(state["augmentation"])
+        torch.set_rng_state(state["random"])
+        if self.loss.is_cuda:
+            torch.cuda.set_rng_state(state["random_gpu"])
+        for name, thing in self._parts().items():
+            thing.load_state_dict(state[name])
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"model": self.model, "stepper": self.stepper, "schedule": self.schedule}
+        return parts | ({"average": self.average} if self.average else {})
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         with self.stepper.arithmetic():
@@ -151,32 +195,6 @@ class _Run:
         return weights
 
 
-@torch.no_grad()
-def _update_average(average: list[Tensor], current: list[Tensor], updates: Tensor, decay: float) -> None:
-    """Move the average towards the current weights and statistics; integers, such as indices, are copied.
-
-    Short runs do not wait for the decay to forget the first weights: it begins low, as min(decay, (1 + n) / (10 + n)).
-    """
-    if not average[0].is_floating_point():
-        torch._foreach_copy_(average, current)
-        return
-    number = int(updates)
-    torch._foreach_lerp_(average, current, 1 - min(decay, (1 + number) / (10 + number)))
-
-
 def _must_be_finite(loss: float, name: str, epoch: int, lr: float) -> None:
     if not math.isfinite(loss):
         raise InputError(f"the {name} became {loss} in epoch {epoch} at a learning rate of {lr:.3g}: must stay finite")
-
-
-@torch.no_grad()
-def validate(model: nn.Module, dataset: Dataset, split: Split, batch_size: int | None = None) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy of `model` in evaluation mode; by default at most 512 images of 64x64 at once."""
-    model.eval()
-    batch_size = batch_size or max(1, min(512, 512 * 64**2 // dataset.input_size**2))
-    loss, correct = 0.0, 0
-    for images, labels in dataset.batches(split, batch_size):
-        logits = model(images)
-        loss += F.cross_entropy(logits, labels, reduction="sum").item()
-        correct += (logits.argmax(1) == labels).sum().item()
-    return loss / len(split), correct / len(split)

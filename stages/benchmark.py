@@ -10,12 +10,12 @@ import torch
 
 from lightweight.checkpoint import load_checkpoint
 from lightweight.command import run
-from lightweight.cost import cpu_name
 from lightweight.data import load_dataset
 from lightweight.export import export_onnx
 from lightweight.files import write_bytes, write_json
 from lightweight.inference import load_session, open_session, pixels
 from lightweight.latency import BenchmarkParams, interleave, summarize
+from lightweight.machine import cpu_name
 from lightweight.page import read_metrics, write_page
 from lightweight.params import Threads, load_params
 from lightweight.plotting import draw_latency

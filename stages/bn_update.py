@@ -13,7 +13,7 @@ from lightweight.data import load_dataset
 from lightweight.files import write_csv
 from lightweight.params import Seed, Threads, load_params
 from lightweight.runtime import start
-from lightweight.training import validate
+from lightweight.validation import validate
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")

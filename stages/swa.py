@@ -2,9 +2,10 @@
 
 Reads   params.yaml, data/prepared.safetensors, models/original.safetensors, models/snapshots
 Writes  models/averaged.safetensors, plots/swa.csv
+Resumes from work/swa
 """
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from lightweight.data import load_dataset
 from lightweight.distillation import load_teacher
 from lightweight.errors import bad_param
 from lightweight.files import write_csv
-from lightweight.history import COLUMNS
+from lightweight.history import COLUMNS, History
 from lightweight.params import Seed, Threads, load_params
+from lightweight.resuming import resumable
 from lightweight.runtime import start, workspace
 from lightweight.training import TrainParams, train
 
@@ -27,6 +29,8 @@ ORIGINAL = Path("models/original.safetensors")
 SNAPSHOTS = Path("models/snapshots")
 AVERAGED = Path("models/averaged.safetensors")
 HISTORY = Path("plots/swa.csv")
+ROOT = workspace()
+WORK = ROOT / "work"
 
 
 def main() -> None:
@@ -40,17 +44,18 @@ def main() -> None:
     source = load_checkpoint(path)
     model = source.model.to(device)
     how = {"lr": source.notes.get("lr", params.swa.lr), "schedule": partial(make_swa_schedule, params.swa)}
-    teacher = load_teacher(params.train, workspace(), data)
-    rows = train(model, data, params.train, epochs, params.seed, **how, teacher=teacher)
-    history = []
-    for row in average(model, rows):
-        history.append(row)
-        print(row.line(params.train.epochs), flush=True)
-    if history:
-        update_batchnorm(model, data, len(data.train), params.train.batch_size, params.seed)
-    save_checkpoint(AVERAGED, replace(source, notes={}))
-    write_csv(HISTORY, COLUMNS, map(asdict, history))
-    print(f"swa  mean of {len(history)} epochs  -> {AVERAGED}")
+    teacher = load_teacher(params.train, ROOT, data)
+    files = [PREPARED, path, *params.train.files(ROOT)]
+    with resumable(WORK, "swa", vars(params), files, partial(print, flush=True)) as saved:
+        history = saved.track("history", History())
+        rows = train(model, data, params.train, epochs, params.seed, **how, teacher=teacher, saved=saved)
+        for _ in history.record(average(model, rows, saved)):
+            print(history.line(params.train.epochs), flush=True)
+        if history.rows:
+            update_batchnorm(model, data, len(data.train), params.train.batch_size, params.seed)
+        save_checkpoint(AVERAGED, replace(source, notes={}))
+        write_csv(HISTORY, COLUMNS, history.table())
+    print(f"swa  mean of {len(history.rows)} epochs  -> {AVERAGED}")
 
 
 if __name__ == "__main__":

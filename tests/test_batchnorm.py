@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lightweight.batchnorm import update_batchnorm
 from lightweight.pruning import prune
-from lightweight.training import validate
+from lightweight.validation import validate
 from tests.examples import BNNET, different, new, prune_params, state, trained
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")

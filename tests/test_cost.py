@@ -1,28 +1,12 @@
 """What training took is measured around each epoch and names the file that it is about."""
 
 import hashlib
-import time
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from lightweight.cost import Stopwatch, cpu_name, note, recall
-
-
-def test_a_stopwatch_times_the_rows_and_not_what_is_done_with_them(monkeypatch):
-    now = SimpleNamespace(seconds=0)
-    monkeypatch.setattr(time, "perf_counter", lambda: now.seconds)
-
-    def rows():
-        for number in (1, 2):
-            now.seconds += 10 * number
-            yield number
-
-    watch = Stopwatch()
-    for row in watch.laps(rows()):
-        now.seconds += 1000 * row
-    assert watch.seconds == [10, 20]
+from lightweight.cost import note, recall
+from lightweight.machine import cpu_name
 
 
 def test_the_cost_names_its_model_and_the_machine(tmp_path):
@@ -57,9 +41,3 @@ def test_the_peak_memory_is_that_of_the_process_in_bytes_held_or_not(tmp_path, s
     (tmp_path / "model").touch()
     small, large = (int(start_python(PEAK, tmp_path, size).communicate(timeout=60)[0]) for size in (1, 400_000_000))
     assert large - small == pytest.approx(400e6, rel=0.1)
-
-
-def test_the_cpu_is_named_in_one_line():
-    name = cpu_name()
-    assert name
-    assert name == " ".join(name.splitlines()).strip()

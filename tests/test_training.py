@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightweight import training
+from lightweight.data import steps_per_epoch
 from lightweight.errors import InputError
 from lightweight.optimization import make_schedule
-from lightweight.training import steps_per_epoch, validate
+from lightweight.validation import validate
 from tests.examples import BNNET, augment_params, different, new, state, train, train_params, trained
 
 LR = 0.004
@@ -117,7 +118,7 @@ def test_only_a_last_batch_of_a_single_image_is_left_out(tiny_dataset, images, s
     dataset, model = first_images(tiny_dataset, images), Recorder()
     train(model, dataset, range(1, 2), batch_size=3)
     assert [len(batch) for batch in model.batches] == sizes
-    assert steps_per_epoch(dataset, train_params(batch_size=3)) == len(sizes)
+    assert steps_per_epoch(dataset.train, 3) == len(sizes)
 
 
 def test_training_lowers_the_loss_on_real_digits(tiny_dataset):

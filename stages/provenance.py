@@ -1,0 +1,31 @@
+"""Provenance: who made each artifact. No outs: it enters neither dvc.lock nor the bytes that it is about.
+
+Reads   params.yaml, data/prepared.safetensors, models/MODEL, metrics/VARIANT.json
+Writes  metrics/provenance.json
+"""
+
+from pathlib import Path
+
+from lightweight.command import run
+from lightweight.files import write_json
+from lightweight.params import Threads, load_params
+from lightweight.provenance import update
+from lightweight.report import VARIANTS
+
+PARAMS = Path("params.yaml")
+PREPARED = Path("data/prepared.safetensors")
+MODELS = [Path(f"models/{name}.safetensors") for name in VARIANTS if name != "optimized"]
+OPTIMIZED = Path("models/optimized.onnx")
+METRICS = [Path(f"metrics/{name}.json") for name in VARIANTS]
+RECORD = Path("metrics/provenance.json")
+
+
+def main() -> None:
+    params = load_params(PARAMS, threads=Threads)
+    entries = update(RECORD, [PREPARED, *MODELS, OPTIMIZED, *METRICS], params.threads)
+    write_json(RECORD, entries)
+    print(f"provenance  {len(entries)} artifacts  -> {RECORD}")
+
+
+if __name__ == "__main__":
+    run(main)
