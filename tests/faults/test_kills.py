@@ -1,0 +1,46 @@
+"""Whatever is killed at whatever moment: `dvc repro` again ends in the bytes of a run that nothing disturbed."""
+
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lightweight.data import Dataset, save_dataset
+from tests.workspace import Workspace, copy_project
+
+FEW = (
+    ("threads: 2 ", "threads: 1 "),
+    ("  network: cnn\n", "  network: convnet\n"),
+    ("  epochs: 10 ", "  epochs: 3 "),
+    ("  ema: 0.0 ", "  ema: 0.9 "),
+    ("  start: 5 ", "  start: 1 "),
+    ("  epochs: 1 ", "  epochs: 2 "),
+)
+
+
+def few_images(dataset: Dataset) -> Dataset:
+    return replace(dataset, train=dataset.train.take(torch.arange(32)))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_dataset) -> Workspace:
+    """A small project up to the pruned model."""
+    project = copy_project(tmp_path_factory.mktemp("boundaries") / "project")
+    project.set_params(*FEW)
+    save_dataset(project.path / "data/prepared.safetensors", few_images(tiny_dataset))
+    for name in ("train", "swa"):
+        project.stage(name)
+    return project
+
+
+@pytest.mark.parametrize("stage", ["train", "swa", "prune"])
+def test_a_stage_that_is_killed_at_any_touch_of_the_disk_ends_in_the_same_bytes(trained, stage):
+    output = trained.run(sys.executable, "-m", "tests.faults.boundaries", stage)
+    touches = [json.loads(line) for line in output.splitlines()]
+    assert [number for number, _, _ in touches] == list(range(1, len(touches) + 1))
+    assert not [touch for touch in touches if not touch[2]]
+    kinds = {what.split(" ")[0] for _, what, _ in touches}
+    assert {"open", "half", "before", "after", "os.rename", "os.mkdir", "fcntl.flock"} <= kinds
+    assert len(touches) > 40
