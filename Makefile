@@ -2,15 +2,17 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 INSTALLED := .venv/installed
+AUDITING := .venv/audit/installed
+OSV := https://api.osv.dev/v1/query
 
-.PHONY: help setup repro test lint baseline recipe weights readme needs-git
+.PHONY: help setup repro test lint baseline recipe weights readme audit licences needs-git
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-22s %s\n", $$1, $$2}'
 
 setup: $(INSTALLED) ## make .venv and install the pinned requirements.txt
 
-$(INSTALLED): requirements.txt constraints.txt
+$(INSTALLED): requirements.txt constraints.txt constraints-cuda.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is too old: Python 3.11 or newer is needed, make PYTHON=... names one"; exit 1; }
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
@@ -42,6 +44,26 @@ weights: setup needs-git ## NAME=mnist: copy the original that the recipe traine
 
 readme: setup ## write the generated tables of the READMEs anew
 	@python -m recipes.table --readme
+
+audit: ## look every pinned package up in the OSV database of vulnerabilities; accepted ones: SECURITY.md
+	@why=$$($(PYTHON) -c 'import sys, urllib.request as web; web.urlopen(sys.argv[1], b"{\"package\": {\"purl\": \"pkg:pypi/pip\"}}", timeout=20)' $(OSV) 2>&1 | tail -n 1); \
+	case "$$why" in \
+	*HTTPError* | *CERTIFICATE*) ;; \
+	*URLError* | *TimeoutError* | *ConnectionResetError*) echo "audit skipped: no network: $(OSV): $${why#*: }"; exit 0 ;; \
+	esac; \
+	$(MAKE) --silent $(AUDITING) && .venv/audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off \
+		--vulnerability-service osv --osv-url $(OSV) --ignore-vuln CVE-2025-69872 \
+		--requirement requirements.txt --requirement constraints.txt --requirement constraints-cuda.txt
+
+licences: setup $(AUDITING) ## write licences.csv anew: name, version, licence and home page of every pinned package
+	@.venv/audit/bin/pip-licenses --python .venv/bin/python --format csv --with-urls --with-system --order name \
+		--packages $$(sed -n 's/==.*//p' requirements.txt constraints.txt) --output-file .licences.csv.tmp >/dev/null
+	@sed 's/^\("[^"]*","[^"+]*\)+[^"]*"/\1"/' .licences.csv.tmp >licences.csv && rm .licences.csv.tmp
+
+$(AUDITING): requirements-audit.txt
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-audit.txt
+	@touch $@
 
 needs-git:
 	@[ -e .git ] || { echo "this needs a git clone: DVC experiments are git commits, and this folder has no .git (make repro and make test work without)"; exit 1; }

@@ -1,9 +1,12 @@
 """What an ONNX file holds and what the runtime makes of it: weights, MACs and precision, layer by layer."""
 
 import math
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # on by default, and read once: while it is imported
 
 import numpy as np
 import onnx

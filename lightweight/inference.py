@@ -1,6 +1,9 @@
 """Predictions come from the runtime that will run the file: PyTorch for weights, ONNX Runtime for what ships."""
 
+import os
 from pathlib import Path
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # on by default, and read once: while it is imported
 
 import numpy as np
 import onnxruntime

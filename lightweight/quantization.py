@@ -4,10 +4,13 @@ Integer arithmetic after Jacob et al. 2018: per-channel symmetric int8 weights; 
 are found while running (dynamic) or from calibration images (static).
 """
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # on by default, and read once: while it is imported
 
 import numpy as np
 import onnx

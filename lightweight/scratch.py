@@ -36,8 +36,9 @@ def fingerprint(params: dict[str, Any], files: Iterable[Path]) -> str:
 
 def _code() -> list[Path]:
     """The loaded modules that lie in the current folder, those of an environment inside it left out."""
-    files = {Path(module.__file__) for module in list(sys.modules.values()) if getattr(module, "__file__", None)}
-    return sorted(file for file in files if file.is_relative_to(Path.cwd()) and not file.is_relative_to(sys.prefix))
+    here, packages = f"{Path.cwd()}/", f"{sys.prefix}/"
+    names = {getattr(module, "__file__", None) or "" for module in list(sys.modules.values())}
+    return sorted(Path(name) for name in names if name.startswith(here) and not name.startswith(packages))
 
 
 def checksum(path: Path) -> str:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # for tests that import onnxruntime first
+
 import numpy as np
 import pytest
 import torch
