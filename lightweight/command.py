@@ -1,12 +1,18 @@
-"""A stage ends a bad input with one line and exit code 1, and never outlives the process that started it."""
+"""A stage ends a bad input with one line and exit code 1, and never outlives the process that started it.
+
+Before it begins it keeps a copy of dvc.lock, which DVC rewrites in place: `cp work/dvc.lock .` mends what a kill in
+that moment leaves.
+"""
 
 import ctypes
 import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from lightweight.errors import InputError
+from lightweight.files import write_bytes
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -15,11 +21,21 @@ def run(main: Callable[[], None]) -> None:
     """Run a stage: users see one line for what they can mend, programmers a traceback for what they cannot."""
     _die_with_parent()
     try:
+        _keep_lock(Path("dvc.lock"), Path("work/dvc.lock"))
         main()
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)  # noqa: T201
+        sys.exit(128 + signal.SIGINT)
     except InputError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {error.filename or 'input or output'}: {error.strerror or error}")
+
+
+def _keep_lock(lock: Path, copy: Path) -> None:
+    """Copy what DVC has just read or written, unless this is one of its own copies of the project."""
+    if lock.exists() and os.environ.get("DVC_ROOT") == str(Path.cwd()):
+        write_bytes(copy, lock.read_bytes())
 
 
 def _die_with_parent() -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lightweight.errors import InputError
-from lightweight.files import write_bytes, write_text
+from lightweight.files import read_json, write_bytes, write_json
 from lightweight.scratch import FINISHED, checksum, claim, fingerprint, tidy
 from lightweight.tensors import read_tensors, write_tensors
 
@@ -41,12 +41,13 @@ def resumable(
     stage: str,
     params: dict[str, Any],
     files: Iterable[Path],
+    output: Path,
     say: Callable[[str], None],
     lock: Path = Path("dvc.lock"),
 ) -> "Iterator[Checkpointer]":
     """Checkpoints of one stage's work under `work/stage`, which all of `params`, `files` and the code identify.
 
-    They stay until another stage starts, or until DVC has written its lock file: an interruption before that costs no
+    They stay until another stage starts, or DVC has `output` in its lock file: an interruption before that costs no
     work, and work that is done on purpose a second time is done. `say` is told in one line when work is resumed, or
     cannot be.
     """
@@ -55,19 +56,24 @@ def resumable(
         tidy(work, folder)
         finished = folder / FINISHED
         if finished.exists():
-            if finished.read_text() != _stamp(lock):
+            if _stored(read_json(finished), lock):
                 (folder / STATE).unlink(missing_ok=True)
             finished.unlink()
         with ThreadPoolExecutor(1) as writer:
             yield Checkpointer(folder, stage, writer, say)
-        write_text(finished, _stamp(lock))
+        write_json(finished, {"lock": _written(lock), "output": checksum(output, "md5")})
     finally:
         os.close(descriptor)
 
 
-def _stamp(lock: Path) -> str:
-    """What changes whenever DVC has written the file."""
-    return str(lock.stat().st_mtime_ns) if lock.exists() else "none"
+def _written(lock: Path) -> int | None:
+    """What changes whenever DVC writes the file."""
+    return lock.stat().st_mtime_ns if lock.exists() else None
+
+
+def _stored(end: dict[str, Any], lock: Path) -> bool:
+    """Whether DVC has written its lock file since the work ended, and the output is in it."""
+    return _written(lock) != end["lock"] and lock.exists() and end["output"] in lock.read_text()
 
 
 class Checkpointer:

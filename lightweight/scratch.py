@@ -41,10 +41,10 @@ def _code() -> list[Path]:
     return sorted(Path(name) for name in names if name.startswith(here) and not name.startswith(packages))
 
 
-def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
+def checksum(path: Path, algorithm: str = "sha256") -> str:
+    """The digest of a file."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def claim(stage: Path, digest: str) -> tuple[Path, int]:

@@ -42,7 +42,7 @@ def main() -> None:
     schedule = partial(make_schedule, "cosine", params.train, len(epochs))
     how = {"lr": params.prune.lr, "schedule": schedule, "teacher": load_teacher(params.train, ROOT, data)}
     files = [PREPARED, AVERAGED, *params.train.files(ROOT)]
-    with resumable(WORK, "prune", vars(params), files, partial(print, flush=True)) as saved:
+    with resumable(WORK, "prune", vars(params), files, PRUNED, partial(print, flush=True)) as saved:
         history = saved.track("history", History())
 
         def recover(model: nn.Module) -> None:

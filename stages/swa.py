@@ -46,7 +46,7 @@ def main() -> None:
     how = {"lr": source.notes.get("lr", params.swa.lr), "schedule": partial(make_swa_schedule, params.swa)}
     teacher = load_teacher(params.train, ROOT, data)
     files = [PREPARED, path, *params.train.files(ROOT)]
-    with resumable(WORK, "swa", vars(params), files, partial(print, flush=True)) as saved:
+    with resumable(WORK, "swa", vars(params), files, AVERAGED, partial(print, flush=True)) as saved:
         history = saved.track("history", History())
         rows = train(model, data, params.train, epochs, params.seed, **how, teacher=teacher, saved=saved)
         for _ in history.record(average(model, rows, saved)):

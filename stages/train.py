@@ -45,7 +45,7 @@ def main() -> None:
     schedule = partial(make_schedule, params.train.schedule, params.train, len(epochs))
     how = {"lr": params.train.lr, "schedule": schedule, "teacher": teacher}
     files = [PREPARED, *params.train.files(ROOT)]
-    with resumable(WORK, "train", vars(params), files, partial(print, flush=True)) as saved:
+    with resumable(WORK, "train", vars(params), files, ORIGINAL, partial(print, flush=True)) as saved:
         history = saved.track("history", History())
         rows = training.train(original.model.to(device), data, params.train, epochs, params.seed, **how, saved=saved)
         for row in history.record(rows, params.train.patience):

@@ -63,6 +63,23 @@ def test_a_fault_of_the_program_keeps_its_traceback(finish):
     assert errors.endswith("ValueError: a bug\n")
 
 
+def test_ctrl_c_is_one_line_and_the_exit_code_of_shells(finish):
+    line = "interrupted: the same command goes on from here\n"
+    assert finish("import os, signal; os.kill(os.getpid(), signal.SIGINT)") == (130, "", line)
+
+
+@pytest.mark.parametrize("root", [True, False])
+def test_a_copy_of_the_lock_is_kept_in_the_workspace_and_not_in_dvcs_copies_of_it(
+    tmp_path, monkeypatch, start_python, root
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.lock").write_text("stages:\n")
+    process = start_python(STAGE.format(body="pass"), DVC_ROOT=str(tmp_path if root else tmp_path.parent))
+    process.communicate(timeout=30)
+    assert (tmp_path / "work/dvc.lock").exists() == root
+    assert not root or (tmp_path / "work/dvc.lock").read_text() == "stages:\n"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="processes die with their parent on Linux only")
 def test_a_stage_dies_with_the_process_that_started_it(start_python):
     parent = start_python(PARENT, SLEEPER)

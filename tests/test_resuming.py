@@ -1,5 +1,6 @@
 """A run that is interrupted anywhere and resumed ends in the bits of one that is not."""
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -397,8 +398,9 @@ def stage(tmp_path) -> Callable[..., list[str]]:
 
     def stage(value: int, fail: bool = False, params: object = 1, name: str = "train") -> list[str]:
         said: list[str] = []
-        lock = tmp_path / "dvc.lock"
-        with resumable(tmp_path / "work", name, {"params": params}, [], said.append, lock) as saved:
+        lock, output = tmp_path / "dvc.lock", tmp_path / "output"
+        output.write_text(f"{value}")
+        with resumable(tmp_path / "work", name, {"params": params}, [], output, said.append, lock) as saved:
             number = saved.track("number", Number(0))
             said.append(f"was {number.value}")
             number.value = value
@@ -419,9 +421,11 @@ def test_a_failed_stage_is_resumed_and_one_that_dvc_has_stored_is_done_again(tmp
         stage(1, fail=True)
     assert stage(2) == ["resuming train at here", "was 1"]
     assert stage(3) == ["resuming train at here", "was 2"], "DVC was interrupted before it wrote its lock file"
-    (tmp_path / "dvc.lock").write_text("new")
-    assert stage(4) == ["was 0"]
-    assert stage(5, params=2) == ["was 0"]
+    (tmp_path / "dvc.lock").write_text("damaged")
+    assert stage(4) == ["resuming train at here", "was 3"], "or while it wrote it"
+    (tmp_path / "dvc.lock").write_text(hashlib.md5(b"4").hexdigest())
+    assert stage(5) == ["was 0"]
+    assert stage(6, params=2) == ["was 0"]
 
 
 def test_finished_work_is_removed_when_another_stage_starts_and_interrupted_work_stays(tmp_path, stage):

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,7 +40,10 @@ SMALL = (
 
 @dataclass(frozen=True)
 class Kill:
-    """What was killed, when and in which stage; `resumed` is the line by which the next run went on, if any."""
+    """What was killed, when and in which stage; how its run had gone on where the one before was killed, if it had.
+
+    `lock` tells that the user had to bring back dvc.lock first, because DVC had been killed while it wrote it.
+    """
 
     pipeline: int
     kill: int
@@ -47,6 +51,7 @@ class Kill:
     seconds: float
     stage: str
     resumed: str
+    lock: str
 
 
 def small_project(path: Path) -> Workspace:
@@ -135,6 +140,7 @@ class Repro:
 def survive(project: Workspace, kills: int, draw: random.Random, pipeline: int, log: Path) -> list[Kill]:
     """Run the pipeline to its end through at most `kills` kills."""
     done: list[Kill] = []
+    lock = ""
     while True:
         repro = Repro(project, log)
         last = len(done) == kills
@@ -150,7 +156,11 @@ def survive(project: Workspace, kills: int, draw: random.Random, pipeline: int, 
                 kind, stage = "both", repro.kill("both")  # that stage had just ended by itself
                 assert repro.wait(20) is not None, repro.said()
             check_whole(project)
-            done.append(Kill(pipeline, len(done) + 1, kind, round(seconds, 2), stage, resumed))
+            done.append(Kill(pipeline, len(done) + 1, kind, round(seconds, 2), stage, resumed, lock))
+            lock = ""
+        elif code and "dvc.lock" in repro.said() and not lock:
+            shutil.copy(project.path / "work/dvc.lock", project.path / "dvc.lock")
+            lock = "brought back"
         else:
             assert code == 0, repro.said()
             return done
