@@ -28,12 +28,17 @@ def make_swa_schedule(params: SwaParams, optimizer: optim.Optimizer, steps_per_e
     return SWALR(optimizer, swa_lr=params.lr, anneal_epochs=params.anneal_epochs * steps_per_epoch)
 
 
-def remaining_epochs(params: SwaParams, total: int) -> range:
-    """The epochs after `start` up to the budget of the original; none without a start. Raises InputError."""
+def remaining_epochs(params: SwaParams, total: int, snapshots: int) -> range:
+    """The epochs after `start` up to the budget of the original; none without a start. Raises InputError.
+
+    Of the original's epochs, the weights of the last `snapshots` are kept, of all if it is 0.
+    """
     if params.start is None:
         return range(0)
     if params.start >= total:
         raise bad_param("swa.start", params.start, f"must be less than train.epochs = {total}")
+    if snapshots and params.start <= total - snapshots:
+        raise bad_param("swa.start", params.start, f"must be one of the last train.snapshots = {snapshots} epochs")
     return range(params.start + 1, total + 1)
 
 

@@ -51,6 +51,10 @@ class History:
         """The row whose weights are kept: the last, or with early stopping the first of the most accurate."""
         return max(self.rows, key=lambda row: row.val_accuracy) if patience else self.rows[-1]
 
+    def obsolete(self, snapshots: int, patience: int = 0) -> list[int]:
+        """The epochs whose weights need not be kept: not the best nor among the newest `snapshots`; 0 keeps all."""
+        return [row.epoch for row in self.rows[: -snapshots or None] if snapshots and row != self.kept(patience)]
+
     def line(self, last: int) -> str:
         """The newest row as one line of a log, with the time that the epochs up to `last` will take."""
         row, left = self.rows[-1], ""

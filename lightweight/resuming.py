@@ -89,6 +89,7 @@ class Checkpointer:
         self.folder, self.stage, self.writer, self.say = folder, stage, writer, say
         self.tracked: dict[str, Stateful] = {}
         self.files: dict[str, str] = {}
+        self.forgotten: list[Path] = []
         self.state: dict[str, Any] = {}
         self.writing: Future | None = None
         self.cost, self.last = 0.0, time.monotonic()
@@ -118,6 +119,11 @@ class Checkpointer:
         if self.folder:
             self.files[path.relative_to(self.folder).as_posix()] = checksum(path)
 
+    def forget(self, path: Path) -> None:
+        """Remove a kept file as soon as no checkpoint counts on it."""
+        if self.folder and self.files.pop(path.relative_to(self.folder).as_posix(), None):
+            self.forgotten.append(path)
+
     def publish(self, target: Path) -> None:
         """Make `target` a folder of all kept files."""
         shutil.rmtree(target, ignore_errors=True)  # of another run, if not DVC started this one
@@ -146,12 +152,15 @@ class Checkpointer:
         state = _split({name: thing.state_dict() for name, thing in self.tracked.items()}, tensors)
         about = {"where": where, "files": dict(self.files), "state": state}
         self.last = time.monotonic()
-        self.writing = self.writer.submit(self._write, tensors, about, self.last - now)
+        self.writing = self.writer.submit(self._write, tensors, about, self.forgotten, self.last - now)
+        self.forgotten = []
 
-    def _write(self, tensors: dict[str, Tensor], about: dict[str, Any], copying: float) -> None:
+    def _write(self, tensors: dict[str, Tensor], about: dict[str, Any], old: list[Path], copying: float) -> None:
         start = time.monotonic()
         try:
             write_tensors(self.folder / STATE, tensors, about)
+            for path in old:
+                path.unlink(missing_ok=True)
         finally:
             self.cost = copying + time.monotonic() - start
 

@@ -36,6 +36,7 @@ class TrainParams(OptimizationParams, LossParams):
     batch_size: int = Field(ge=2, le=65_536)
     ema: float = Field(ge=0, lt=1)
     patience: int = Field(ge=0, le=10_000)
+    snapshots: int = Field(ge=0)
     augment: AugmentParams
 
     @field_validator("epochs")
@@ -147,9 +148,8 @@ class _Run:
         return order
 
     def where(self) -> str:
-        if self.number > self.last:
-            return f"the end of epoch {self.last}"
-        return f"epoch {self.number} of {self.last}" + f", batch {self.step + 1} of {self.steps}" * (self.step > 0)
+        batch = f", batch {self.step + 1} of {self.steps}" * (self.step > 0)
+        return f"epoch {self.number} of {self.last}{batch}" if self.number <= self.last else "the end"
 
     def state_dict(self) -> dict[str, Any]:
         return {

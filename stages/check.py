@@ -38,7 +38,7 @@ def main() -> None:
         benchmark=BenchmarkParams,
         report=ReportParams,
     )
-    remaining_epochs(params.swa, params.train.epochs)
+    remaining_epochs(params.swa, params.train.epochs, params.train.snapshots)
     write_text(CHECKED, "params.yaml is valid\n")
     print(f"check  {len(vars(params))} sections  -> {CHECKED}")
 

@@ -37,7 +37,7 @@ def main() -> None:
     params = load_params(PARAMS, seed=Seed, threads=Threads, train=TrainParams, swa=SwaParams)
     device = start(params.threads, params.seed)
     data = load_dataset(PREPARED).to(device)
-    epochs = remaining_epochs(params.swa, params.train.epochs)
+    epochs = remaining_epochs(params.swa, params.train.epochs, params.train.snapshots)
     path = snapshot(SNAPSHOTS, params.swa.start) if epochs else ORIGINAL
     if epochs and not path.exists():
         raise bad_param("swa.start", params.swa.start, "training stopped before that epoch, see train.patience")

@@ -52,6 +52,8 @@ def main() -> None:
             path = checkpoint.snapshot(saved.folder, row.epoch)
             checkpoint.save_checkpoint(path, replace(original, notes={"epoch": row.epoch, "lr": row.lr}))
             saved.keep(path)
+            for epoch in history.obsolete(params.train.snapshots, params.train.patience):
+                saved.forget(checkpoint.snapshot(saved.folder, epoch))
             print(history.line(epochs[-1]), flush=True)
         saved.publish(SNAPSHOTS)
         done = "weights as they were given"

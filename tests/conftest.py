@@ -17,6 +17,7 @@ from PIL import Image
 from lightweight import archives
 from lightweight.data import Dataset, Split
 from lightweight.images import fit_all
+from tests.finished import Run, run_default
 
 ROOT = Path(__file__).parent.parent
 
@@ -59,6 +60,12 @@ def mnist_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 (unpacked / file.stem).write_bytes(gzip.decompress(file.read_bytes()))
             return unpacked.parent.parent
     pytest.skip("needs the four *-ubyte.gz files of MNIST under $LIGHTWEIGHT_DATA/MNIST/raw")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The default pipeline after `dvc repro`, and what it did beside that."""
+    return run_default(tmp_path_factory.mktemp("default"))
 
 
 @pytest.fixture

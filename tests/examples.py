@@ -87,6 +87,7 @@ def train_params(**changes: Any) -> TrainParams:
         "temperature": 1.0,
         "teacher_weight": 0.5,
         "patience": 0,
+        "snapshots": 0,
         "augment": augment_params(),
     }
     return TrainParams(**given | changes)

@@ -90,15 +90,21 @@ def test_the_rate_anneals_from_the_optimizers_to_the_averaging_one_and_stays_the
 
 
 def test_the_epochs_go_on_after_the_start_up_to_the_budget_of_the_original():
-    assert list(remaining_epochs(swa_params(start=5), total=8)) == [6, 7, 8]
-    assert list(remaining_epochs(swa_params(start=7), total=8)) == [8]
+    assert list(remaining_epochs(swa_params(start=5), total=8, snapshots=0)) == [6, 7, 8]
+    assert list(remaining_epochs(swa_params(start=7), total=8, snapshots=0)) == [8]
 
 
 def test_without_a_start_no_epochs_remain():
-    assert list(remaining_epochs(swa_params(start=None), total=8)) == []
+    assert list(remaining_epochs(swa_params(start=None), total=8, snapshots=0)) == []
 
 
 @pytest.mark.parametrize("start", [8, 9])
 def test_a_start_that_leaves_no_epoch_is_refused(start):
     with pytest.raises(InputError, match=f"swa.start = {start}: must be less than train.epochs = 8"):
-        remaining_epochs(swa_params(start=start), total=8)
+        remaining_epochs(swa_params(start=start), total=8, snapshots=0)
+
+
+def test_averaging_cannot_start_where_no_snapshot_is_kept():
+    assert list(remaining_epochs(swa_params(start=6), total=8, snapshots=3)) == [7, 8]
+    with pytest.raises(InputError, match=r"swa.start = 5: must be one of the last train.snapshots = 3 epochs"):
+        remaining_epochs(swa_params(start=5), total=8, snapshots=3)

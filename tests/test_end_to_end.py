@@ -26,7 +26,7 @@ STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 # about the ones behind them.
 STALE = {
     "seed": {"check", "prepare", "train", "swa", "prune", "bn_update", "quantize"},
-    "threads": {"check", "train", "swa", "prune", "bn_update", "quantize", "evaluate", "benchmark"},
+    "threads": {"check", "train", "swa", "prune", "bn_update", "quantize", "evaluate", "benchmark", "provenance"},
     "prepare": {"check", "prepare"},
     "train": {"check", "train", "swa", "prune"},
     "swa": {"check", "swa"},
@@ -42,6 +42,7 @@ STALE = {
 PAGE = {"metrics/latency", "plots/comparison.png", "plots/latency.png", "plots/training.png", "plots/sparsity.png"}
 PAGE |= {"plots/confusion.png", "plots/report.html"} | {f"metrics/{name}.json" for name in VARIANTS}
 BESIDE = {"train": {"work/cost"}, "benchmark": PAGE | {"plots/images.csv"}, "plot": PAGE}
+BESIDE["provenance"] = {"metrics/provenance.json"}
 UNREAD = {
     "prepare": {"data/checked"},  # an order, not an input: a bad value ends the run before any work
     "swa": {"models/original.safetensors"},  # read where swa.start is null
@@ -65,14 +66,9 @@ print(json.dumps(stale))
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory) -> Workspace:
+def done(finished) -> Workspace:
     """A workspace after `dvc repro` on the default params, from an empty cache."""
-    workspace = copy_project(tmp_path_factory.mktemp("default") / "project")
-    commit_all(workspace)
-    workspace.run("dvc", "repro")
-    workspace.run("git", "add", ".")
-    workspace.run("git", "commit", "--quiet", "-m", "results")
-    return workspace
+    return finished.workspace
 
 
 def read(workspace: Workspace, name: str) -> dict:
@@ -191,7 +187,8 @@ def test_each_key_makes_exactly_the_expected_stages_stale(done):
 def test_another_prune_amount_retrains_nothing_and_shows_in_the_metrics(done):
     output = done.run("dvc", "exp", "run", "--temp", "--name", "p07", "--set-param", "prune.amount=0.7")
     ran = [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
-    assert sorted(ran) == sorted(["check", "prune", "bn_update", "quantize", "evaluate", "benchmark", "report", "plot"])
+    stale = ["check", "prune", "bn_update", "quantize", "evaluate", "benchmark", "provenance", "report", "plot"]
+    assert sorted(ran) == sorted(stale)
     before = done.run("git", "show", "HEAD:plots/sparsity.csv")
     experiment = next(line for line in done.run("git", "for-each-ref").splitlines() if line.endswith("/p07"))
     after = done.run("git", "show", f"{experiment.split()[0]}:plots/sparsity.csv")
@@ -279,7 +276,8 @@ def test_stages_read_and_write_what_they_declare_and_repeat_every_byte_without_d
     lock = YAML(typ="safe").load(done.path / "dvc.lock")["stages"]
     for name in _order():
         log = tmp_path / f"{name}.json"
-        changed = {"PYTHONHASHSEED": "77", "TZ": "Asia/Tokyo"}
+        changed = {"PYTHONHASHSEED": "77", "TZ": "Asia/Tokyo", "LC_ALL": "C", "USER": "another", "LOGNAME": "another"}
+        changed |= {"HOME": str(tmp_path / "another home")}
         plain.run(sys.executable, "-m", "tests.audit", f"stages.{name}", str(log), **changed)
         noted = json.loads(log.read_text())
         stage = STAGES[name]

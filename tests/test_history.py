@@ -51,6 +51,14 @@ def test_early_stopping_keeps_the_first_of_the_most_accurate_epochs():
     assert recorded(0.5, 0.7, 0.6, 0.7, 0.1, patience=9).kept(patience=9).epoch == 2
 
 
+@pytest.mark.parametrize(
+    ("snapshots", "patience", "obsolete"),
+    [(0, 0, []), (0, 9, []), (1, 0, [1, 2, 3]), (2, 0, [1, 2]), (9, 0, []), (1, 9, [1, 3]), (3, 9, [1])],
+)
+def test_the_newest_snapshots_and_the_kept_one_are_not_obsolete(snapshots, patience, obsolete):
+    assert recorded(0.5, 0.7, 0.6, 0.7, patience=patience).obsolete(snapshots, patience) == obsolete
+
+
 def test_the_table_has_the_columns_of_the_rows():
     assert COLUMNS == ["epoch", "lr", "train_loss", "val_loss", "val_accuracy"]
     assert recorded(0.5).table() == [dict(zip(COLUMNS, (1, 0.004, 1.0, 1.0, 0.5), strict=True))]

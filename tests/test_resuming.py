@@ -267,6 +267,25 @@ def test_a_vanished_file_of_the_checkpoint_is_damage(tmp_path, data):
     assert said == [f"train starts over: the checkpoint in {tmp_path} is damaged"]
 
 
+def test_a_forgotten_file_stays_until_no_checkpoint_counts_on_it(tmp_path):
+    saved = scratch(tmp_path)
+    saved.track("number", Number(1))
+    old, new = tmp_path / "old", tmp_path / "new"
+    for path in (old, new):
+        path.write_text("weights")
+        saved.keep(path)
+    saved.save("here")
+    saved.forget(old)
+    saved.forget(old)
+    assert old.exists()
+    assert scratch(tmp_path).files.keys() == {"old", "new"}, "an interruption here still finds it"
+    saved.save("there")
+    assert not old.exists()
+    assert scratch(tmp_path).files.keys() == {"new"}
+    saved.publish(tmp_path / "out")
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["new"]
+
+
 def test_kept_files_are_published_even_on_another_file_system(tmp_path, monkeypatch):
     saved = scratch(tmp_path / "work")
     for name in ("one", "two"):

@@ -151,10 +151,10 @@ def survive(project: Workspace, kills: int, draw: random.Random, pipeline: int, 
             kind = draw.choice(KINDS if list(repro.stages()) else KINDS[1:])
             seconds = time.monotonic() - repro.start
             stage = repro.kill(kind)
-            if repro.wait(20) is None:
-                assert kind == "stage", f"lives on after {kind}: {repro.said()}"
-                kind, stage = "both", repro.kill("both")  # that stage had just ended by itself
-                assert repro.wait(20) is not None, repro.said()
+            if repro.wait(10) is None:  # the stage had just ended by itself; an import swallowed the first Ctrl-C
+                assert kind in ("stage", "ctrl-c"), f"lives on after {kind}: {repro.said()}"
+                kind, stage = f"{kind}, then both", repro.kill("both")
+                assert repro.wait(10) is not None, repro.said()
             check_whole(project)
             done.append(Kill(pipeline, len(done) + 1, kind, round(seconds, 2), stage, resumed, lock))
             lock = ""
@@ -166,8 +166,8 @@ def survive(project: Workspace, kills: int, draw: random.Random, pipeline: int, 
             return done
 
 
-def main() -> None:
-    number, folder, log = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+def run_killing(number: int, folder: Path, log: Path) -> None:
+    """So many kills, in as many pipelines as they need, with one line each in the log."""
     reference = small_project(folder / "reference")
     reference.run("dvc", "repro")
     expected, draw, kills, pipeline = outputs(reference), random.Random(0), [], 0
@@ -182,4 +182,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_killing(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))

@@ -1,6 +1,7 @@
 """Whatever is killed at whatever moment: `dvc repro` again ends in the bytes of a run that nothing disturbed."""
 
 import json
+import random
 import sys
 from dataclasses import replace
 
@@ -8,6 +9,8 @@ import pytest
 import torch
 
 from lightweight.data import Dataset, save_dataset
+from lightweight.files import read_csv
+from tests.faults.killing import leftovers, outputs, run_killing, survive
 from tests.workspace import Workspace, copy_project
 
 FEW = (
@@ -44,3 +47,20 @@ def test_a_stage_that_is_killed_at_any_touch_of_the_disk_ends_in_the_same_bytes(
     kinds = {what.split(" ")[0] for _, what, _ in touches}
     assert {"open", "half", "before", "after", "os.rename", "os.mkdir", "fcntl.flock"} <= kinds
     assert len(touches) > 40
+
+
+def test_the_pipeline_comes_through_kills_of_stages_and_of_dvc(finished, tmp_path):
+    """The short version; `python -m tests.faults.killing 200 FOLDER LOG.csv` is the long one."""
+    project = copy_project(tmp_path / "project")
+    project.run("dvc", "config", "--local", "core.no_scm", "true")
+    kills = survive(project, 7, random.Random(0), 1, tmp_path / "log")
+    assert len(kills) == 7
+    assert len({kill.kind for kill in kills}) > 2
+    assert outputs(project) == outputs(finished.workspace)
+    assert not leftovers(project)
+
+
+@pytest.mark.slow
+def test_thirty_kills(tmp_path):
+    run_killing(30, tmp_path, tmp_path / "kills.csv")
+    assert len(read_csv(tmp_path / "kills.csv")) == 30
