@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 AUDITING := .venv/audit/installed
 OSV := https://api.osv.dev/v1/query
 
-.PHONY: help setup repro test lint baseline recipe weights readme audit licences needs-git
+.PHONY: help setup repro verify test lint baseline recipe weights readme audit licences needs-git
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-22s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ repro: setup ## run the pipeline on params.yaml and print the comparison
 	@if [ ! -e .git ]; then dvc config --local core.no_scm true; elif grep -qs no_scm .dvc/config.local; then dvc config --local --unset core.no_scm; fi
 	dvc repro
 	@python -m recipes.table
+
+verify: setup ## run the pipeline in a fresh clone: identical to dvc.lock? make's Error 3: other bytes on another CPU, metrics agree
+	@python -m bench.verify
 
 test: setup ## run the test suite (make test ARGS="-m slow" runs the slow tests)
 	python -m pytest $(ARGS)

@@ -34,11 +34,6 @@ def new(network: str, small_stem: bool, data: Dataset) -> Checkpoint:
     return Checkpoint(build(network, **arguments), network, arguments)
 
 
-def snapshot(folder: Path, epoch: int) -> Path:
-    """Where the weights after an epoch lie."""
-    return folder / f"{epoch:04}.safetensors"
-
-
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Equal weights and notes give equal bytes, on any device and in any memory format."""
     tensors = {

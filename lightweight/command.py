@@ -6,6 +6,7 @@ that moment leaves.
 
 import ctypes
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -23,13 +24,21 @@ def run(main: Callable[[], None]) -> None:
     try:
         _keep_lock(Path("dvc.lock"), Path("work/dvc.lock"))
         main()
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)  # noqa: T201
-        sys.exit(128 + signal.SIGINT)
     except InputError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {error.filename or 'input or output'}: {error.strerror or error}")
+
+
+def begin() -> None:
+    """What a stage does before it imports anything large: an exception for Ctrl-C could get lost in an import."""
+    _die_with_parent()
+    signal.signal(signal.SIGINT, _interrupted)
+
+
+def _interrupted(*_: object) -> None:
+    os.write(2, b"interrupted: the same command goes on from here\n")
+    os._exit(128 + signal.SIGINT)
 
 
 def _keep_lock(lock: Path, copy: Path) -> None:
@@ -44,5 +53,11 @@ def _die_with_parent() -> None:
         return
     parent = os.getppid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above took effect
+    if os.getppid() != parent or _is_orphan(parent):  # it died before the line above took effect
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _is_orphan(parent: int) -> bool:
+    """Whether DVC started this process and init has inherited it; DVC may be process 1 itself, in a container."""
+    init = Path("/proc/1/cmdline")
+    return parent == 1 and "DVC_ROOT" in os.environ and not re.search(rb"dvc|python", init.read_bytes())

@@ -7,14 +7,28 @@ from pathlib import Path
 PACKAGES = ("torch", "numpy", "onnxruntime", "onnx", "onnxscript", "pillow", "safetensors", "scikit-learn")
 
 
+EXTENSIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "avx_vnni", "asimddp", "i8mm")
+
+
 def cpu_name() -> str:
     """The processor's model name."""
+    return _cpu().get("model name") or platform.processor() or platform.machine()
+
+
+def cpu_type() -> str:
+    """What decides about rounding: name, model and instruction set, since hypervisors hide which name it is."""
+    about = _cpu()
+    numbers = [about[key] for key in ("cpu family", "model", "stepping") if key in about]
+    flags = (about.get("flags") or about.get("Features") or "").split()
+    return ", ".join(filter(None, [cpu_name(), "-".join(numbers), *(name for name in EXTENSIONS if name in flags)]))
+
+
+def _cpu() -> dict[str, str]:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
     except OSError:
-        return platform.processor() or platform.machine()
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
 
 
 def system() -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from lightweight.errors import InputError
 from lightweight.files import read_json
-from lightweight.machine import cpu_name, system, versions
+from lightweight.machine import cpu_type, system, versions
 
 SOURCES = ("params.yaml", "dvc.yaml", "stages", "lightweight")  # what decides about bytes and is tracked by git
 
@@ -45,7 +45,7 @@ def origin(threads: int) -> dict[str, Any]:
         "changed": changed,
         "python": platform.python_version(),
         "platform": system(),
-        "cpu": cpu_name(),
+        "cpu": cpu_type(),
         "threads": threads,
         "versions": versions(),
     }

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from pydantic_core import to_jsonable_python
 
-from lightweight.machine import cpu_name, system, versions
+from lightweight.machine import cpu_type, system, versions
 
 NAME = re.compile(r"[0-9a-f]{16}-\d+")
 FINISHED = "finished"  # an empty file in the folder of work whose outputs are written
@@ -27,7 +27,7 @@ WAIT = 2.0  # seconds in which a process that was just killed lets go of its fol
 def fingerprint(params: dict[str, Any], files: Iterable[Path]) -> str:
     """A digest of parameters, the contents of `files`, every module of the project that is loaded, and the machine."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    machine = [sys.version, system(), versions(), cpu_name(), torch.backends.cpu.get_cpu_capability(), gpu]
+    machine = [sys.version, system(), versions(), cpu_type(), torch.backends.cpu.get_cpu_capability(), gpu]
     digest = hashlib.sha256(json.dumps([to_jsonable_python(params), machine], sort_keys=True).encode())
     for path in (*files, *_code()):
         digest.update(checksum(path).encode())

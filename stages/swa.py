@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lightweight.averaging import SwaParams, average, make_swa_schedule, remaining_epochs
 from lightweight.batchnorm import update_batchnorm
-from lightweight.checkpoint import load_checkpoint, save_checkpoint, snapshot
+from lightweight.checkpoint import load_checkpoint, save_checkpoint
 from lightweight.command import run
 from lightweight.data import load_dataset
 from lightweight.distillation import load_teacher
@@ -21,6 +21,7 @@ from lightweight.history import COLUMNS, History
 from lightweight.params import Seed, Threads, load_params
 from lightweight.resuming import resumable
 from lightweight.runtime import start, workspace
+from lightweight.snapshots import snapshot
 from lightweight.training import TrainParams, train
 
 PARAMS = Path("params.yaml")

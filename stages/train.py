@@ -21,6 +21,7 @@ from lightweight.params import Seed, Threads, load_params
 from lightweight.pretrained import load_weights
 from lightweight.resuming import resumable
 from lightweight.runtime import start, workspace
+from lightweight.snapshots import keep_snapshot, snapshot
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")
@@ -48,18 +49,14 @@ def main() -> None:
     with resumable(WORK, "train", vars(params), files, ORIGINAL, partial(print, flush=True)) as saved:
         history = saved.track("history", History())
         rows = training.train(original.model.to(device), data, params.train, epochs, params.seed, **how, saved=saved)
-        for row in history.record(rows, params.train.patience):
-            path = checkpoint.snapshot(saved.folder, row.epoch)
-            checkpoint.save_checkpoint(path, replace(original, notes={"epoch": row.epoch, "lr": row.lr}))
-            saved.keep(path)
-            for epoch in history.obsolete(params.train.snapshots, params.train.patience):
-                saved.forget(checkpoint.snapshot(saved.folder, epoch))
+        for _ in history.record(rows, params.train.patience):
+            keep_snapshot(saved, original, history, params.train.snapshots, params.train.patience)
             print(history.line(epochs[-1]), flush=True)
         saved.publish(SNAPSHOTS)
         done = "weights as they were given"
         if history.rows:
             kept = history.kept(params.train.patience)
-            original = checkpoint.load_checkpoint(checkpoint.snapshot(SNAPSHOTS, kept.epoch))
+            original = checkpoint.load_checkpoint(snapshot(SNAPSHOTS, kept.epoch))
             done = f"epoch {kept.epoch}  val accuracy {kept.val_accuracy:.2%}"
         checkpoint.save_checkpoint(ORIGINAL, replace(original, notes={}))
         write_csv(HISTORY, COLUMNS, history.table())

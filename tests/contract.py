@@ -16,6 +16,7 @@ def imported_files(path: Path) -> set[str]:
         if name not in found:
             found.add(name)
             todo += _modules(file)
+    found |= {f"{name.split('/')[0]}/__init__.py" for name in found}
     return {name for name in found if (ROOT / name).stat().st_size}
 
 

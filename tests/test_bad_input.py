@@ -195,6 +195,23 @@ def test_early_stopping_keeps_the_best_epoch_and_averaging_says_what_it_lacks(pr
     assert line == "params.yaml: swa.start = 5: training stopped before that epoch, see train.patience"
 
 
+def test_the_newest_snapshots_are_kept_and_averaging_goes_on_from_one_of_them(prepared):
+    prepared.set_params(
+        ("  network: cnn\n", "  network: convnet\n"),
+        ("  snapshots: 0 ", "  snapshots: 2 "),
+        ("  start: 5 ", "  start: 9 "),
+    )
+    prepared.stage("train")
+    assert sorted(path.name for path in (prepared.path / "models/snapshots").iterdir()) == [
+        "0009.safetensors",
+        "0010.safetensors",
+    ]
+    assert "mean of 1 epochs" in prepared.stage("swa")
+    prepared.set_params(("  start: 9 ", "  start: 8 "))
+    line = one_line(prepared.stage("swa", code=1))
+    assert line == "params.yaml: swa.start = 8: must be one of the last train.snapshots = 2 epochs"
+
+
 def test_a_file_that_disagrees_with_its_model_is_not_written(prepared, tiny_dataset):
     save_checkpoint(prepared.path / "models/recalibrated.safetensors", new("convnet", False, tiny_dataset))
     prepared.set_params(("  max_logit_error: 0.1 ", "  max_logit_error: 1e-9 "))

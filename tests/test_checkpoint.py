@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from lightweight.checkpoint import Checkpoint, load_checkpoint, new, save_checkpoint, snapshot
+from lightweight.checkpoint import Checkpoint, load_checkpoint, new, save_checkpoint
 from lightweight.data import save_dataset
 from lightweight.errors import InputError
 from lightweight.networks import build
@@ -126,12 +126,6 @@ def test_the_weights_can_be_read_without_this_project(path, trained):
 def test_cnn_takes_25_megabytes_for_mnist(path, tiny_dataset):
     save_checkpoint(path, new("cnn", False, tiny_dataset))
     assert path.stat().st_size == pytest.approx(25.08e6, rel=0.01)
-
-
-def test_snapshots_are_sorted_by_name_as_by_epoch(tmp_path):
-    names = [snapshot(tmp_path, epoch) for epoch in (2, 10, 9999)]
-    assert names == sorted(names)
-    assert names[0] == tmp_path / "0002.safetensors"
 
 
 @pytest.mark.parametrize(("name", "given"), [("cnn", "convnet"), ("convnet", "cnn")])

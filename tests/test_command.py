@@ -1,9 +1,17 @@
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
+import psutil
 import pytest
+
+from lightweight import command
+from tests.contract import ROOT
 
 STAGE = """
 from lightweight.command import run
@@ -63,9 +71,79 @@ def test_a_fault_of_the_program_keeps_its_traceback(finish):
     assert errors.endswith("ValueError: a bug\n")
 
 
-def test_ctrl_c_is_one_line_and_the_exit_code_of_shells(finish):
-    line = "interrupted: the same command goes on from here\n"
-    assert finish("import os, signal; os.kill(os.getpid(), signal.SIGINT)") == (130, "", line)
+STARTING = """
+import os, subprocess, sys
+environment = os.environ | {"DVC_ROOT": os.getcwd()}
+process = subprocess.Popen([sys.executable, "-m", "stages.slow"], env=environment, stdout=subprocess.PIPE)
+print(process.stdout.readline().decode(), end="", flush=True)
+process.wait()
+"""
+
+
+@pytest.fixture
+def importing(tmp_path, monkeypatch):
+    """A stage in the middle of an import that swallows exceptions: (its process id, the process that started it)."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stages").mkdir()
+    shutil.copy2(ROOT / "stages/__init__.py", tmp_path / "stages")
+    (tmp_path / "stages/slow.py").write_text(IMPORTING)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", STARTING],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    yield int(parent.stdout.readline()), parent
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(parent.pid, signal.SIGKILL)
+    parent.communicate(timeout=30)
+
+
+IMPORTING = """
+import os, time
+print(os.getpid(), flush=True)
+for _ in range(600):
+    try:
+        time.sleep(0.1)
+    except BaseException:
+        pass
+"""
+
+
+def has_ended(process: int) -> bool:
+    for _ in range(100):
+        if not psutil.pid_exists(process) or psutil.Process(process).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes die with their parent on Linux only")
+def test_a_stage_that_still_imports_dies_with_the_process_that_started_it(importing):
+    stage, parent = importing
+    parent.kill()
+    assert has_ended(stage)
+
+
+def test_ctrl_c_ends_a_stage_that_still_imports_with_one_line(importing):
+    stage, parent = importing
+    os.kill(stage, signal.SIGINT)
+    assert has_ended(stage)
+    assert parent.communicate(timeout=30)[1] == "interrupted: the same command goes on from here\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes die with their parent on Linux only")
+def test_a_stage_whose_parent_was_gone_before_it_could_look_ends(monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", "/project")
+    assert not command._is_orphan(os.getppid())
+    for line, orphan in ((b"/sbin/init", True), (b"/usr/bin/python3 /usr/bin/dvc repro", False), (b"dvc repro", False)):
+        monkeypatch.setattr(Path, "read_bytes", lambda path, line=line: line)
+        assert command._is_orphan(1) == orphan
+    monkeypatch.delenv("DVC_ROOT")
+    monkeypatch.setattr(Path, "read_bytes", lambda path: b"/sbin/init")
+    assert not command._is_orphan(1), "nobody's stage may be started by init"
 
 
 @pytest.mark.parametrize("root", [True, False])
