@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 AUDITING := .venv/audit/installed
 OSV := https://api.osv.dev/v1/query
 
-.PHONY: help setup repro verify test lint baseline recipe weights readme audit licences needs-git
+.PHONY: help setup repro mend verify test lint baseline recipe weights readme audit licences needs-git
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-22s %s\n", $$1, $$2}'
@@ -22,6 +22,10 @@ repro: setup ## run the pipeline on params.yaml and print the comparison
 	@if [ ! -e .git ]; then dvc config --local core.no_scm true; elif grep -qs no_scm .dvc/config.local; then dvc config --local --unset core.no_scm; fi
 	dvc repro
 	@python -m recipes.table
+
+mend: ## after `dvc` itself was killed while it wrote one of its own files: bring dvc.lock back, drop a broken rwlock
+	@python -c 'import json; json.load(open(".dvc/tmp/rwlock"))' 2>/dev/null || rm -f .dvc/tmp/rwlock
+	@dvc status --quiet 2>/dev/null; [ $$? -ne 255 ] || [ ! -e work/dvc.lock ] || { cp work/dvc.lock dvc.lock; echo "dvc.lock is now the copy that the last stage made before it began"; }
 
 verify: setup ## run the pipeline in a fresh clone: identical to dvc.lock? make's Error 3: other bytes on another CPU, metrics agree
 	@python -m bench.verify

@@ -1,7 +1,7 @@
 """A stage ends a bad input with one line and exit code 1, and never outlives the process that started it.
 
-Before it begins it keeps a copy of dvc.lock, which DVC rewrites in place: `cp work/dvc.lock .` mends what a kill in
-that moment leaves.
+Before it begins it keeps a copy of dvc.lock, which DVC rewrites in place: `make mend` mends what a kill in that moment
+leaves.
 """
 
 import ctypes

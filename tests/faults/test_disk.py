@@ -155,12 +155,13 @@ def test_damaged_artifacts_come_back_by_dvc_repro(again, damage):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [0, 100, 8192, -1])
+@pytest.mark.parametrize("size", [0, 100])
 def test_a_dvc_lock_that_dvc_was_killed_over_is_brought_back_by_its_copy(again, size):
     project, expected = again
-    lock, copy = project.path / "dvc.lock", project.path / "work/dvc.lock"
+    lock = project.path / "dvc.lock"
     lock.write_bytes(lock.read_bytes()[:size])
-    shutil.copy(copy, lock)
+    (project.path / ".dvc/tmp/rwlock").write_text('{"data": {')
+    project.run("make", "mend")
     output = project.run("dvc", "repro")
     ran = [line for line in output.splitlines() if line.startswith("Running stage")]
     assert ran == ["Running stage 'plot':"], "its entry is what was being written"
