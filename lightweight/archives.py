@@ -1,6 +1,7 @@
 """Published data sets come with their checksums: bundled, found under the raw folder, or downloaded into it."""
 
 import hashlib
+import math
 import struct
 from pathlib import Path
 
@@ -16,6 +17,8 @@ MNIST_MD5 = {  # of the unpacked files; torchvision checks the archives only
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
 CLASSES = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}  # in torchvision.datasets
+LARGEST = 16 + 60_000 * 28 * 28  # bytes, of the published training images
+CLASS_COUNT = 10
 
 Parts = dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -53,28 +56,45 @@ def _torchvision(name: str, raw: Path) -> tuple[Parts, list[str]]:
 
 
 def _check_idx(folder: Path, checksums: dict[str, str | None]) -> None:
-    """Every IDX file found is as long as its header says and, where its MD5 is known, the very one published."""
+    """Every IDX file found is as long as its header says and, where its MD5 is known, the very one published.
+
+    Nothing but the header is read before the length is known to be right.
+    """
     lengths = {}
     for name, checksum in checksums.items():
         path = folder / name
-        if not path.exists():
-            continue
-        content = path.read_bytes()
-        dimensions = content[3] if len(content) > 3 else 0
-        header = 4 + 4 * dimensions
-        if len(content) < header or dimensions != (3 if "images" in name else 1) or content[:3] != b"\0\0\x08":
-            raise InputError(f"{path}: damaged: not an IDX file of bytes; delete it to download it again")
-        shape = struct.unpack(f">{dimensions}I", content[4:header])
-        if len(content) - header != np.prod(shape, dtype=object):
-            held = len(content) - header
-            raise InputError(f"{path}: damaged: holds {held} bytes of {shape}; delete it to download it again")
-        lengths[name] = shape[0]
-        if checksum and hashlib.md5(content, usedforsecurity=False).hexdigest() != checksum:
-            raise InputError(f"{path}: damaged: its MD5 is not {checksum}; delete it to download it again")
+        if path.exists():
+            try:
+                lengths[name] = _check_file(path, 3 if "images" in name else 1, checksum)
+            except ValueError as error:
+                raise InputError(f"{path}: damaged: {error}; delete it to download it again") from None
     for name, number in lengths.items():
         labels = lengths.get(name.replace("images-idx3", "labels-idx1"), number)
         if number != labels:
             raise InputError(f"{folder / name}: damaged: {number} images for {labels} labels; delete both")
+
+
+def _check_file(path: Path, dimensions: int, checksum: str | None) -> int:
+    """The number of images or labels in an IDX file. Raises ValueError with the fault."""
+    size = path.stat().st_size
+    if not path.is_file():
+        raise ValueError("not a file")
+    if size > LARGEST:
+        raise ValueError(f"has {size:,} bytes, no published file more than {LARGEST:,}")
+    with path.open("rb") as file:
+        header = file.read(4 + 4 * dimensions)
+        if len(header) < 4 + 4 * dimensions or header[:4] != bytes((0, 0, 8, dimensions)):
+            raise ValueError("not an IDX file of bytes")
+        shape = struct.unpack(f">{dimensions}I", header[4:])
+        if size - len(header) != math.prod(shape) or 0 in shape:
+            raise ValueError(f"holds {size - len(header)} bytes of {shape}")
+        labels = max(file.read()) if dimensions == 1 else 0
+        if labels >= CLASS_COUNT:
+            raise ValueError(f"holds the label {labels}, must be less than {CLASS_COUNT}")
+        file.seek(0)
+        if checksum and hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() != checksum:
+            raise ValueError(f"its MD5 is not {checksum}")
+    return shape[0]
 
 
 def _what_to_do(name: str, raw: Path, kind: type, error: Exception) -> str:

@@ -9,7 +9,7 @@ from torch import nn
 
 from lightweight.data import Dataset
 from lightweight.errors import InputError
-from lightweight.networks import build
+from lightweight.networks import build, plan
 from lightweight.tensors import read_tensors, write_tensors
 
 
@@ -51,23 +51,32 @@ def load_checkpoint(path: Path) -> Checkpoint:
     tensors, about = read_tensors(path)
     if not {"network", "arguments", "notes"} <= about.keys():
         raise InputError(f"{path}: not a model file: names no network")
+    if not isinstance(about["arguments"], dict) or not isinstance(about["notes"], dict):
+        raise InputError(f"{path}: not a model file: its arguments and notes must be mappings")
     state = torch.random.get_rng_state()  # building initialises weights; loading must not use up random numbers
     try:
+        planned = plan(about["network"], **about["arguments"])
+        if planned is not None:  # before memory is taken for as much as the file asks
+            _must_fit(path, about["network"], planned, tensors)
         model = build(about["network"], **about["arguments"])
     except TypeError:
         raise InputError(f"{path}: a model file of another version: built from {about['arguments']}") from None
     torch.random.set_rng_state(state)
-    expected = {name: _kind(tensor) for name, tensor in model.state_dict().items()}
-    found = {name: _kind(tensor) for name, tensor in tensors.items()}
+    _must_fit(path, about["network"], model.state_dict(), tensors)
+    model.load_state_dict(tensors)
+    return Checkpoint(model.eval(), about["network"], about["arguments"], about["notes"])
+
+
+def _must_fit(path: Path, network: str, own: dict[str, torch.Tensor], given: dict[str, torch.Tensor]) -> None:
+    expected = {name: _kind(tensor) for name, tensor in own.items()}
+    found = {name: _kind(tensor) for name, tensor in given.items()}
     if expected != found:
         wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
         absent = "absent"
         detail = "; ".join(
             f"{name} is {found.get(name, absent)}, must be {expected.get(name, absent)}" for name in wrong[:3]
         )
-        raise InputError(f"{path}: the weights do not fit the network {about['network']!r}: {detail}")
-    model.load_state_dict(tensors)
-    return Checkpoint(model.eval(), about["network"], about["arguments"], about["notes"])
+        raise InputError(f"{path}: the weights do not fit the network {network!r}: {detail}")
 
 
 def _kind(tensor: torch.Tensor) -> str:

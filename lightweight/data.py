@@ -11,6 +11,8 @@ from torch import Tensor
 from lightweight.errors import InputError
 from lightweight.tensors import read_tensors, write_tensors
 
+LARGEST = 1024  # pixels of a side
+
 
 @dataclass(frozen=True)
 class Split:
@@ -101,6 +103,30 @@ def load_dataset(path: Path) -> Dataset:
             name: Split(tensors[f"{name}.images"], tensors[f"{name}.labels"]) for name in ("train", "val", "test")
         }
         moments = {name: tensors[name] for name in ("mean", "std")}
-        return Dataset(**splits, **moments, classes=tuple(header["classes"]), input_size=header["input_size"])
+        classes, input_size = header["classes"], header["input_size"]
     except KeyError as error:
         raise InputError(f"{path}: not a prepared data set: {error.args[0]} is missing") from None
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise InputError(f"{path}: not a prepared data set: classes must be a list of names")
+    shape = splits["train"].images.shape[1:]
+    if type(input_size) is not int or len(shape) != 3 or not 1 <= shape[1] == shape[2] <= input_size <= LARGEST:
+        rule = f"input_size must be an integer from that of the images, {tuple(shape)}, to {LARGEST}"
+        raise InputError(f"{path}: not a prepared data set: {rule}")
+    for name, split in splits.items():
+        images, labels = split.images, split.labels
+        if images.dtype != torch.uint8 or images.shape[1:] != shape or not len(images):
+            raise InputError(
+                f"{path}: not a prepared data set: {name}.images must be uint8 (N, {', '.join(map(str, shape))})"
+            )
+        if (
+            labels.dtype != torch.int64
+            or labels.shape != images.shape[:1]
+            or not 0 <= labels.min() <= labels.max() < len(classes)
+        ):
+            raise InputError(
+                f"{path}: not a prepared data set: {name}.labels must be int64 ({len(images)},) below {len(classes)}"
+            )
+    for name, values in moments.items():
+        if values.dtype != torch.float32 or values.shape != shape[:1]:
+            raise InputError(f"{path}: not a prepared data set: {name} must be float32 ({shape[0]},)")
+    return Dataset(**splits, **moments, classes=tuple(classes), input_size=input_size)

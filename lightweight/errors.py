@@ -2,9 +2,18 @@
 
 from typing import Any
 
+LONGEST = 1000  # characters
+
 
 class InputError(ValueError):
-    """What was given cannot be used; the text is one line with the file, the key, the value and the rule."""
+    """What was given cannot be used; the text is one line with the file, the key, the value and the rule.
+
+    What it repeats of a file may be anything: control characters are escaped, the middle of a long text is left out.
+    """
+
+    def __init__(self, text: str) -> None:
+        line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+        super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST - 305]} ... {line[-300:]}")
 
 
 def bad_param(key: str, value: Any, rule: str) -> InputError:

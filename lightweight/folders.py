@@ -20,7 +20,8 @@ class Findings:
         self.found: dict[str, list[str]] = {}
 
     def add(self, what: str, image: str) -> None:
-        self.found.setdefault(what, []).append(image)
+        shown = image if image.isprintable() else repr(image)[1:-1]  # a file name is any bytes
+        self.found.setdefault(what, []).append(shown)
 
     def rows(self) -> list[dict[str, Any]]:
         """A row per finding, in alphabetical order: what, the number of images, and their paths in the folder.
@@ -50,6 +51,9 @@ def read(path: Path, size: int, channels: int) -> tuple[dict[str, tuple[np.ndarr
     classes = [folder.name for folder in _folders(roots["train"])]
     if len(classes) < 2:
         raise InputError(f"{roots['train']}: must hold at least two class folders, found {len(classes)}")
+    odd = [name for name in classes if not name.isprintable()]
+    if odd:
+        raise InputError(f"{roots['train']}: the name of a class must be printable text: {odd[0]!r}")
     findings = Findings()
     parts = {name: _read_split(root, path, classes, size, channels, findings) for name, root in roots.items()}
     return parts, classes, findings

@@ -2,7 +2,12 @@
 
 import importlib
 import inspect
+import os
+import sys
+import sysconfig
 from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +18,14 @@ from lightweight.architectures import NETWORKS
 from lightweight.errors import InputError, bad_param
 
 PUBLISHED = ("torchvision/", "timm/")
+INSTALLED = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+LARGEST = {"channels": 16, "image_size": 1024, "num_classes": 100_000}  # which a model file cannot exceed, either
 
 
 def find(name: str) -> Callable[..., nn.Module]:
     """The function behind the name of a built-in or published network, or of the user's own. Raises InputError."""
+    if not isinstance(name, str):
+        raise InputError(f"network {name!r} must be a name")
     if name in NETWORKS:
         return NETWORKS[name]
     if name.startswith(PUBLISHED):
@@ -26,10 +35,25 @@ def find(name: str) -> Callable[..., nn.Module]:
         built_in = ", ".join(NETWORKS)
         own = "torchvision/NAME, timm/NAME, or package.module:function of your own"
         raise InputError(f"unknown network {name!r}; known are {built_in}, {own}")
+    if not _is_own(module.partition(".")[0]):
+        raise InputError(f"network {name!r} must be a module in the project's folder: {Path.cwd()}")
     try:
         return getattr(importlib.import_module(module), function)
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise InputError(f"network {name!r} cannot be imported: {_first_line(error)}") from None
+
+
+def _is_own(package: str) -> bool:
+    """Whether it lies in the working folder: a model file names its network, and must not choose other code to run."""
+    try:
+        spec = find_spec(package)  # which imports nothing
+    except ValueError:
+        return package not in sys.modules
+    if spec is None:
+        return True  # the import says so
+    places = [Path(os.path.normpath(place)) for place in spec.submodule_search_locations or [spec.origin or ""]]
+    installed = any(place.is_relative_to(folder) for place in places for folder in INSTALLED)
+    return not installed and all(place.is_relative_to(Path.cwd()) for place in places)
 
 
 def known(name: str) -> str:
@@ -40,22 +64,7 @@ def known(name: str) -> str:
 
 def build(name: str, channels: int, image_size: int, num_classes: int, small_stem: bool) -> nn.Module:
     """A new network in channels_last whose output fits: one logit per class. Raises InputError."""
-    function = find(name)
-    arguments: dict[str, Any] = {"channels": channels, "image_size": image_size, "num_classes": num_classes}
-    if name.startswith(PUBLISHED):
-        arguments["small_stem"] = small_stem
-    elif small_stem:
-        raise bad_param("train.small_stem", small_stem, f"only for torchvision/ and timm/ networks, not {name!r}")
-    try:
-        inspect.signature(function).bind(**arguments)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"network {name!r} must be a function of {', '.join(arguments)}: {error}") from None
-    try:
-        network = function(**arguments)
-    except Exception as error:
-        raise InputError(f"network {name!r} cannot be built: {_first_line(error)}") from None
-    if not isinstance(network, nn.Module):
-        raise InputError(f"network {name!r} returned {type(network).__name__}, not a torch.nn.Module")
+    network = _make(name, channels, image_size, num_classes, small_stem)
     shape = (channels, image_size, image_size)
     try:
         with torch.no_grad():
@@ -68,5 +77,37 @@ def build(name: str, channels: int, image_size: int, num_classes: int, small_ste
     return network.train().to(memory_format=torch.channels_last)
 
 
-def _first_line(error: Exception) -> str:
+def plan(name: str, **arguments: Any) -> dict[str, torch.Tensor] | None:
+    """The state of what `build` would make, without memory for it; None where the network cannot do without."""
+    try:
+        with torch.device("meta"):
+            return _make(name, **arguments).state_dict()
+    except InputError:
+        return None
+
+
+def _make(name: str, channels: int, image_size: int, num_classes: int, small_stem: bool) -> nn.Module:
+    function = find(name)
+    arguments: dict[str, Any] = {"channels": channels, "image_size": image_size, "num_classes": num_classes}
+    for key, value in arguments.items():
+        if type(value) is not int or not 1 <= value <= LARGEST[key]:
+            raise InputError(f"network {name!r}: {key} = {value!r}: must be an integer from 1 to {LARGEST[key]:,}")
+    if name.startswith(PUBLISHED):
+        arguments["small_stem"] = small_stem
+    elif small_stem:
+        raise bad_param("train.small_stem", small_stem, f"only for torchvision/ and timm/ networks, not {name!r}")
+    try:
+        inspect.signature(function).bind(**arguments)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"network {name!r} must be a function of {', '.join(arguments)}: {error}") from None
+    try:
+        network = function(**arguments)
+    except (Exception, SystemExit) as error:
+        raise InputError(f"network {name!r} cannot be built: {_first_line(error)}") from None
+    if not isinstance(network, nn.Module):
+        raise InputError(f"network {name!r} returned {type(network).__name__}, not a torch.nn.Module")
+    return network
+
+
+def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)

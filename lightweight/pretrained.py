@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ from lightweight.vision import torchvision
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # what training scripts call the weights among other things
 COUNTER = "num_batches_tracked"  # files from before PyTorch 0.4.1 lack it, and it is not used
 SHOWN = 5
+NUMBERS = {
+    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2,
+    torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
+}  # fmt: skip
 
 
 def load_weights(model: nn.Module, network: str, source: str, root: Path, *, new_classifier: bool) -> list[str]:
@@ -77,8 +82,7 @@ def _read(path: Path, source: str) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch about unusual pickle protocols, which it then reads or refuses
-            safe = path.suffix == ".safetensors"
-            content: Any = load_file(path) if safe else torch.load(path, "cpu", weights_only=True)
+            content: Any = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
     except pickle.UnpicklingError:  # whose text advises to execute the file
         raise InputError(f"{path}: not loaded as weights: damaged, or more than tensors: save a state_dict()") from None
     except Exception as error:  # a damaged file raises whatever its bytes lead to
@@ -91,8 +95,36 @@ def _read(path: Path, source: str) -> dict[str, Tensor]:
         isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
     ):
         raise InputError(f"{path}: holds no state dict: it must map names to tensors")
+    odd = [name for name, tensor in content.items() if not _is_array(tensor)]
+    if odd:
+        raise InputError(f"{path}: must hold arrays of real numbers, these are none: {_some(odd)}")
     parallel = all(name.startswith("module.") for name in content)  # saved from inside DataParallel
     return {name.removeprefix("module.") if parallel else name: tensor for name, tensor in content.items()}
+
+
+def _unpickle(path: Path) -> Any:
+    """What `torch.save` wrote, as far as it is tensors in containers. Raises whatever a damaged file leads to.
+
+    It never packs what it writes, and a packed file of some kilobytes could hold gigabytes.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+        plain = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+        unique = len({entry.filename for entry in entries}) == len(entries)
+        if not (plain and unique and sum(entry.file_size for entry in entries) <= path.stat().st_size):
+            raise ValueError("its entries are packed, repeated, or larger than the file")
+    return torch.load(path, "cpu", weights_only=True)
+
+
+def _is_array(tensor: Tensor) -> bool:
+    """Neither sparse, nested, quantized nor without data, and of a type that can become float32."""
+    return (
+        tensor.layout == torch.strided
+        and not tensor.is_nested
+        and tensor.device.type == "cpu"
+        and tensor.dtype in NUMBERS
+    )
 
 
 def _some(names: list[str]) -> str:

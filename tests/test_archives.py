@@ -1,4 +1,5 @@
 import hashlib
+import os
 import pickle
 import struct
 from pathlib import Path
@@ -155,14 +156,48 @@ def test_one_flipped_bit_of_a_published_file_is_found(mnist_raw, tmp_path):
             "holds 0 bytes of (2147483648, 2147483648, 4)",
         ),
         ("labels-idx1", idx(LABELS)[:-1], "holds 29 bytes of (30,)"),
+        ("images-idx3", idx(IMAGES[:0]), "holds 0 bytes of (0, 28, 28)"),
+        ("images-idx3", idx(IMAGES[:, :0]), "holds 0 bytes of (30, 0, 28)"),
+        ("labels-idx1", idx(LABELS[:0]), "holds 0 bytes of (0,)"),
+        ("labels-idx1", idx(LABELS + 1), "holds the label 10, must be less than 10"),
     ],
-    ids=["empty", "header", "packed", "floats", "short", "long", "huge", "labels"],
+    ids=["empty", "header", "packed", "floats", "short", "long", "huge", "labels", "none", "flat", "no label", "label"],
 )
 def test_a_damaged_idx_file_is_named(tmp_path, data, part, content, fault):
     path = tmp_path / archives.CLASSES[data] / "raw" / f"t10k-{part}-ubyte"
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
     assert refusal(data, tmp_path) == f"{path}: damaged: {fault}; delete it to download it again"
+
+
+def test_a_file_larger_than_any_published_one_is_refused_unread(fashion, tmp_path):
+    path = fashion / "t10k-images-idx3-ubyte"
+    with path.open("wb") as file:  # 2**40 bytes that take no space on the disk, as the header says
+        file.write(struct.pack(">HBB3I", 0, 8, 3, 2**20, 2**10, 2**10))
+        file.truncate(16 + 2**40)
+    fault = "has 1,099,511,627,792 bytes, no published file more than 47,040,016; delete it to download it again"
+    assert refusal("fashion_mnist", tmp_path) == f"{path}: damaged: {fault}"
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_refused_unread(fashion, tmp_path, make):
+    path = fashion / "t10k-images-idx3-ubyte"
+    path.unlink()
+    make(path)
+    assert refusal("fashion_mnist", tmp_path).startswith(f"{path}: damaged: not a file")
+
+
+def test_a_file_of_cifar10_that_is_not_the_published_one_is_not_unpickled(tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    folder = tmp_path / torchvision("datasets").CIFAR10.base_folder
+    folder.mkdir()
+    for name in ("batches.meta", "test_batch", *(f"data_batch_{number}" for number in range(1, 6))):
+        (folder / name).write_bytes(pickle.dumps(Attack()))
+    assert "not found and not downloaded" in refusal("cifar10", tmp_path)
+    assert not (tmp_path / "executed").exists()
 
 
 @pytest.mark.parametrize("content", [idx(LABELS[:20]), idx(IMAGES[:19])], ids=["labels", "one image too few"])

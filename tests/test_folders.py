@@ -1,8 +1,14 @@
+import os
+import struct
+import sys
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from lightweight import folders
 from lightweight.errors import InputError
+from lightweight.images import MAX_BYTES
 
 
 def refusal(path) -> str:
@@ -129,3 +135,58 @@ def test_classes_that_differ_from_those_of_train_are_named(write_image, tmp_path
         write_image(f"{name.replace('b', 'c') if name == f'{split}/b' else name}/1.png")
     rule = "its class folders must be the same as in train, these are not in both: b, c"
     assert refusal(tmp_path) == f"{tmp_path / split}: {rule}"
+
+
+HOSTILE = """
+import os, resource, sys
+from pathlib import Path
+from lightweight import folders
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**27, used + 2**27))
+for row in folders.read(Path(sys.argv[1]), 8, 1)[2].rows():
+    print(row["finding"])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="bounds memory by /proc and RLIMIT_AS")
+def test_hostile_files_are_skipped_and_listed_in_bounded_memory(write_image, tmp_path, start_python):
+    for name in ("a/1.png", "b/1.png"):
+        write_image(name)
+    os.mkfifo(tmp_path / "a/pipe.png")
+    (tmp_path / "a/device.png").symlink_to("/dev/zero")
+    (tmp_path / "a/nowhere.png").symlink_to("nowhere")
+    (tmp_path / "a/folder.png").mkdir()
+    write_image("a/long.png")
+    os.truncate(tmp_path / "a/long.png", MAX_BYTES + 1)
+    Image.new("1", (9_600, 9_600)).save(tmp_path / "a/bomb.tif", compression="group4")
+    Image.new("1", (100, 100)).save(tmp_path / "a/claim.bmp")
+    with (tmp_path / "a/claim.bmp").open("r+b") as file:
+        file.seek(18)
+        file.write(struct.pack("<ii", 2**30, 2**30))
+    process = start_python(HOSTILE, tmp_path)
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert output.splitlines() == [
+        "skipped: Image size (1152921504606846976 pixels) exceeds limit of 178956970 pixels, could be decompression "
+        "bomb DOS attack.",
+        "skipped: has 715,827,881 bytes, must have at most 715,827,880",
+        "skipped: has 9600 x 9600 pixels, must have at most 89,478,485",
+        "skipped: is no regular file",
+    ]
+
+
+def test_a_file_name_of_any_bytes_is_listed_as_text(write_image, tmp_path):
+    for name in ("a/1.png", "b/1.png"):
+        write_image(name)
+    (tmp_path / "a/line\nbreak.txt").touch()
+    (tmp_path / os.fsdecode(b"a/byte\xff.txt")).touch()
+    (row,) = folders.read(tmp_path, 8, 1)[2].rows()
+    assert row["paths"] == "a/byte\\udcff.txt; a/line\\nbreak.txt"
+
+
+@pytest.mark.parametrize("name", [b"line\nbreak", b"byte\xff"])
+def test_a_class_whose_name_is_no_text_is_refused(write_image, tmp_path, name):
+    write_image("a/1.png")
+    (tmp_path / os.fsdecode(name)).mkdir()
+    line = f"{tmp_path}: the name of a class must be printable text: {os.fsdecode(name)!r}"
+    assert refusal(tmp_path) == line

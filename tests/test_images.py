@@ -1,9 +1,14 @@
+import os
+import struct
+import zlib
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
+from lightweight import images
 from lightweight.errors import InputError
-from lightweight.images import fit, fit_all, read_image
+from lightweight.images import MAX_BYTES, MAX_PIXELS, fit, fit_all, read_image
 
 NOISE = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 3), dtype=np.uint8)
 
@@ -133,7 +138,7 @@ def test_a_truncated_image_is_named(write_image, name):
 
 @pytest.mark.parametrize("error", [NotImplementedError("odd format"), MemoryError()])
 def test_whatever_a_damaged_file_raises_is_a_reason(write_image, monkeypatch, error):
-    def fail(path):
+    def fail(path, **options):
         raise error
 
     path = write_image("odd.png")
@@ -147,16 +152,123 @@ def test_warnings_about_metadata_are_not_shown(write_image, recwarn):
     assert not recwarn.list
 
 
-def test_a_folder_with_the_name_of_an_image_is_named(tmp_path):
-    path = tmp_path / "folder.png"
-    path.mkdir()
-    assert refusal(path)
+@pytest.mark.parametrize("target", ["folder", "pipe", "nowhere", "itself", "/dev/zero"])
+def test_only_a_regular_file_is_opened(tmp_path, target):
+    path = tmp_path / "odd.png"
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    path.symlink_to(path if target == "itself" else tmp_path / target)
+    assert refusal(path) == "is no regular file"
 
 
-def test_an_image_of_absurd_size_is_named(write_image, monkeypatch):
-    path = write_image("huge.png", (64, 64))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    assert refusal(path).startswith("Image size (4096 pixels) exceeds limit")
+def test_a_link_to_an_image_is_read(write_image, tmp_path):
+    (tmp_path / "link.png").symlink_to(write_image("whole.png", value=7))
+    assert (read_image(tmp_path / "link.png", 8, 1)[0] == 7).all()
+
+
+def test_a_file_of_absurd_size_is_refused_unread(write_image):
+    path = write_image("huge.png")
+    os.truncate(path, MAX_BYTES + 1)  # which takes no space on the disk
+    assert refusal(path) == "has 715,827,881 bytes, must have at most 715,827,880"
+
+
+def test_an_image_of_too_many_pixels_is_refused_by_its_header(write_image, monkeypatch):
+    path = write_image("large.png", (64, 64))
+    monkeypatch.setattr(images, "MAX_PIXELS", 4095)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", None)  # nothing is decoded
+    assert refusal(path) == "has 64 x 64 pixels, must have at most 4,095"
+    monkeypatch.undo()
+    monkeypatch.setattr(images, "MAX_PIXELS", 4096)
+    assert read_image(path, 8, 1)
+
+
+def png(width: int, height: int, *extra: tuple[bytes, bytes]) -> bytes:
+    """A grey picture of one bit per pixel, all zero, behind the extra chunks."""
+    row = bytes(1 + (width + 7) // 8)
+    packer = zlib.compressobj(9)
+    pixels = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)),
+        *extra,
+        (b"IDAT", pixels),
+        (b"IEND", b""),
+    )
+    sums = (struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks)
+    packed = (
+        struct.pack(">I", len(body)) + name + body + check for (name, body), check in zip(chunks, sums, strict=True)
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+def test_a_small_file_that_holds_a_huge_picture_is_refused(tmp_path):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png(10_000, 9_000))
+    assert path.stat().st_size < 20_000
+    assert MAX_PIXELS < 10_000 * 9_000
+    assert refusal(path) == "has 10000 x 9000 pixels, must have at most 89,478,485"
+
+
+@pytest.mark.parametrize(("width", "height"), [(2**31 - 1, 2**31 - 1), (2**31 - 1, 1), (1, 2**31 - 1)])
+def test_a_picture_that_claims_to_be_huge_is_refused(tmp_path, width, height):
+    path = tmp_path / "claim.png"
+    path.write_bytes(png(8, 8).replace(struct.pack(">II", 8, 8), struct.pack(">II", width, height)))
+    content = bytearray(path.read_bytes())
+    struct.pack_into(">I", content, 29, zlib.crc32(content[12:29]))
+    path.write_bytes(content)
+    assert refusal(path).startswith(f"Image size ({width * height} pixels) exceeds limit")
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "fault"),
+    [
+        (b"zTXt", b"Comment\0\0", "Decompressed data too large for PngImagePlugin.MAX_TEXT_CHUNK"),
+        (b"iTXt", b"Comment\0\1\0\0\0", "Decompressed data too large for PngImagePlugin.MAX_TEXT_CHUNK"),
+    ],
+)
+def test_a_text_that_unpacks_to_megabytes_is_refused(tmp_path, name, head, fault):
+    text = zlib.compress(bytes(2_000_000))
+    (tmp_path / "text.png").write_bytes(png(8, 8, (name, head + text)))
+    assert refusal(tmp_path / "text.png") == fault
+
+
+def test_many_texts_are_refused_together(tmp_path):
+    text = (b"zTXt", b"Comment\0\0" + zlib.compress(bytes(1_000_000)))
+    (tmp_path / "texts.png").write_bytes(png(8, 8, *[text] * 68))
+    assert refusal(tmp_path / "texts.png").startswith("Too much memory used in text chunks")
+
+
+def test_a_jpeg_of_very_many_scans_is_refused(write_image):
+    path = write_image("scans.jpg", (64, 64), progressive=True)
+    content = path.read_bytes()
+    first, second = (content.index(b"\xff\xda", place) for place in (0, content.index(b"\xff\xda") + 1))
+    assert read_image(path, 8, 1)
+    path.write_bytes(content[:second] + content[first:second] * 495 + content[second:])
+    assert refusal(path) == "has 501 scans, must have at most 500"
+    path.write_bytes(content[:second] + content[first:second] * 494 + content[second:])
+    assert read_image(path, 8, 1)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "TIFF", "WEBP"])
+def test_only_the_first_frame_is_read(tmp_path, kind):
+    frames = [Image.new("L", (8, 8), value) for value in range(0, 250, 2)]
+    frames[0].save(tmp_path / "frames.png", kind, save_all=True, append_images=frames[1:])
+    with Image.open(tmp_path / "frames.png") as image:
+        assert image.n_frames > 40
+    assert (read_image(tmp_path / "frames.png", 8, 1)[0] == 0).all()
+
+
+def test_a_format_that_other_programs_decode_is_not_opened(tmp_path):
+    path = tmp_path / "script.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
+    with Image.open(path) as image:
+        assert image.format == "EPS"
+    assert refusal(path) == "cannot identify image file"
+
+
+@pytest.mark.parametrize("kind", ["BMP", "GIF", "JPEG", "MPO", "PNG", "TIFF", "WEBP"])
+def test_the_content_and_not_the_suffix_names_the_format(tmp_path, kind):
+    Image.new("L", (8, 8), 255).save(tmp_path / "image.png", kind)
+    assert (read_image(tmp_path / "image.png", 8, 1)[0] == 255).all()
 
 
 def test_an_image_with_damaged_exif_data_is_named(write_image):

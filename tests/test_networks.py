@@ -8,12 +8,14 @@ import torch
 from pydantic import AfterValidator
 from torch import nn
 
+from lightweight import networks
 from lightweight.architectures import NETWORKS, _Residual
 from lightweight.errors import InputError
-from lightweight.networks import build, known
+from lightweight.networks import build, known, plan
 from lightweight.params import load_params
 
 OWN = """
+import torch
 from torch import nn
 
 class Own(nn.Module):
@@ -35,6 +37,7 @@ def own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
 
     def write(source: str) -> str:
         (tmp_path / "own_network.py").write_text(source)
+        monkeypatch.chdir(tmp_path)
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.delitem(sys.modules, "own_network", raising=False)
         return "own_network:build"
@@ -160,7 +163,7 @@ def test_an_unknown_network_in_a_section_is_one_line_with_file_key_value_and_rul
     [
         ("no_such_module:build", "No module named 'no_such_module'"),
         (":build", "Empty module name"),
-        ("torch.nn:no_such_function", "module 'torch.nn' has no attribute 'no_such_function'"),
+        ("tests.examples:no_such_function", "module 'tests.examples' has no attribute 'no_such_function'"),
     ],
 )
 def test_a_network_that_does_not_exist_is_named_with_the_reason(name, reason):
@@ -177,6 +180,95 @@ def test_a_module_that_fails_to_import_is_named_with_the_reason(own_network, sou
     found = refusal(name)
     assert found.startswith(f"network {name!r} cannot be imported: ")
     assert reason in found
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "antigravity:fly",
+        "subprocess:Popen",
+        "os.path:join",
+        "builtins:exec",
+        "sys:exit",
+        "torch.hub:load",
+        "pytest:main",
+    ],
+)
+def test_a_module_outside_the_folder_is_refused_and_not_imported(name):
+    assert refusal(name) == f"network {name!r} must be a module in the project's folder: {Path.cwd()}"
+    assert "antigravity" not in sys.modules
+
+
+def test_a_module_beside_the_folder_is_refused(own_network, tmp_path, monkeypatch):
+    name = own_network("raise AssertionError('executed')")
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    assert "must be a module in the project's folder" in refusal(name)
+    monkeypatch.syspath_prepend("..")
+    assert "must be a module in the project's folder" in refusal(name)
+
+
+def test_an_installed_module_is_refused_although_its_environment_lies_in_the_folder(own_network, tmp_path, monkeypatch):
+    name = own_network("raise AssertionError('executed')")
+    monkeypatch.setattr(networks, "INSTALLED", {str(tmp_path)})
+    assert "must be a module in the project's folder" in refusal(name)
+
+
+def test_a_module_in_a_folder_without_init_is_found(tmp_path, monkeypatch):
+    (tmp_path / "own_networks").mkdir()
+    (tmp_path / "own_networks" / "small.py").write_text(OWN.format(forward="return logits", build="Own"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert build("own_networks.small:build", 1, 8, 10, small_stem=False).linear.weight.shape == (10, 64)
+
+
+def test_a_module_that_ends_the_process_is_named(own_network):
+    name = own_network("import sys; sys.exit('bye')")
+    assert refusal(name) == f"network {name!r} cannot be imported: bye"
+
+
+@pytest.mark.parametrize("name", [None, 7, ["cnn"], {"cnn": 1}])
+def test_what_is_no_name_is_refused(name):
+    assert refusal(name) == f"network {name!r} must be a name"
+
+
+@pytest.mark.parametrize("name", ["tiny", "torchvision/resnet18"])
+@pytest.mark.parametrize(
+    ("key", "value", "most"),
+    [
+        ("channels", 0, "16"),
+        ("image_size", 100_000, "1,024"),
+        ("image_size", 28.0, "1,024"),
+        ("num_classes", 2**62, "100,000"),
+        ("num_classes", True, "100,000"),
+        ("channels", None, "16"),
+    ],
+)
+def test_absurd_arguments_are_refused_before_memory_is_taken(name, key, value, most):
+    arguments = {"channels": 1, "image_size": 28, "num_classes": 10, "small_stem": False} | {key: value}
+    with pytest.raises(InputError) as error:
+        build(name, **arguments)
+    assert str(error.value) == f"network {name!r}: {key} = {value!r}: must be an integer from 1 to {most}"
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "torchvision/resnet18"])
+def test_a_plan_has_the_names_shapes_and_types_of_the_network_but_no_memory(name):
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    planned = plan(name, channels=1, image_size=32, num_classes=10, small_stem=False)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    state = build(name, channels=1, image_size=32, num_classes=10, small_stem=False).state_dict()
+    assert {key: (value.shape, value.dtype) for key, value in planned.items()} == {
+        key: (value.shape, value.dtype) for key, value in state.items()
+    }
+    assert all(value.is_meta for value in planned.values())
+
+
+def test_a_network_that_needs_its_values_while_it_is_built_has_no_plan(own_network):
+    name = own_network(OWN.format(forward="return logits", build="lambda **k: Own(**k) if torch.ones(1).item() else 0"))
+    arguments = {"channels": 1, "image_size": 8, "num_classes": 10, "small_stem": False}
+    assert plan(name, **arguments) is None
+    assert build(name, **arguments).linear.weight.shape == (10, 64)
 
 
 @pytest.mark.parametrize(

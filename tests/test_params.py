@@ -199,3 +199,90 @@ def test_known_sections_pass(path):
     path.write_text("prune: 1\nother: 1\n")
     with pytest.raises(InputError):
         load_all_params(path, prune=int)
+
+
+ALIASES = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ALIASES,
+        ALIASES.replace("[", "{<<: [").replace("]", "], k: v}").replace("{<<: [x, x, x, x, x, x, x, x, x]", "{x: y"),
+        ALIASES + "i: 1\n",
+        "seed: &a [*a]\n",
+        "seed: &a {<<: *a}\n",
+        f"seed: [{'0, ' * 10_000}]\n",
+    ],
+    ids=["lists", "merge keys", "repeated key", "cycle", "merged cycle", "many"],
+)
+def test_values_that_aliases_multiply_are_refused_before_they_are_made(path, text):
+    assert message(path, text) == ": holds more than 10,000 values, each alias counted as all that it stands for"
+
+
+def test_aliases_and_merge_keys_are_values_like_others(path):
+    text = VALID.replace("section: {", "section: {<<: &more {amount: 0.5}, ").replace("amount: 0.5, epochs", "epochs")
+    assert "amount: 0.5" in text
+    assert load(path, text).section.amount == 0.5
+
+
+def test_a_huge_file_is_refused_unread(path):
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(InputError) as error:
+        load_params(path, seed=Seed)
+    assert str(error.value) == f"{path}: has 1,099,511,627,776 bytes: must be at most 100,000"
+
+
+def test_a_folder_is_no_file(path):
+    path.mkdir()
+    with pytest.raises(InputError, match="no such file"):
+        load_params(path, seed=Seed)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("x" * 5000, f"'{'x' * 37}...{'x' * 38}'"),
+        ("[" + "x, " * 100 + "x]", "['x', 'x', 'x', 'x', 'x', 'x', ...]"),
+        ("[[[[[1]]]]]", "[[[...]]]"),
+        ("0x" + "f" * 5000, "a huge number"),
+        ("[0x" + "f" * 5000 + "]", "a huge number"),
+        ('"a\\nb\\e"', "'a\\nb\\x1b'"),
+        ("{a: {b: 1}}", "{'a': {'b': 1}}"),
+    ],
+)
+def test_a_value_of_any_size_is_shown_in_one_short_line(path, value, shown):
+    assert message(path, VALID.replace("conv", value)).startswith(f": section.kind = {shown}: must be 'conv' or")
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        ('"a\\nb"', "a\\nb"),
+        ("x" * 5000, "x" * 37 + "..." + "x" * 38),
+        ("0x" + "f" * 5000, "a huge number"),
+        ("2024-01-31", "datetime.date(2024, 1, 31)"),
+        ("null", "None"),
+    ],
+)
+def test_a_key_of_any_kind_is_shown_in_one_short_line(path, key, shown):
+    path.write_text(f"? {key}\n: 1\n")
+    with pytest.raises(InputError) as error:
+        load_all_params(path, prune=int)
+    assert str(error.value) == f"{path}: {shown}: unknown section; known are prune"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("seed: !!int ''\n", "string index out of range"),
+        ("seed: !!bool 7\n", "'7'"),
+        ("seed: 2001-12-14t21:59:43-99:99\n", "offset must be a timedelta strictly between"),
+        (f"seed: {'[' * 5000}\n", "maximum recursion depth exceeded"),
+    ],
+)
+def test_whatever_the_parser_raises_is_one_line(path, text, problem):
+    assert message(path, text).startswith(f": not valid YAML: {problem}")

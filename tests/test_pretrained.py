@@ -1,6 +1,8 @@
 """Weights from elsewhere fit exactly or are refused by name, and nothing in their file is executed."""
 
 import pickle
+import struct
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lightweight.errors import InputError
+from lightweight.errors import LONGEST, InputError
 from lightweight.networks import build
 from lightweight.pretrained import load_weights
 from lightweight.vision import torchvision
@@ -128,6 +130,68 @@ def test_a_pickle_that_would_execute_something_is_not_loaded(tmp_path):
     for name in ("w.pth", "zip.pth"):
         assert refusal(new(BNNET), name, tmp_path).startswith(f"{tmp_path / name}: not loaded as weights: ")
     assert not (tmp_path / "executed").exists()
+
+
+def rezip(path: Path, packing: int, **changes: bytes) -> None:
+    """Write the archive again, with other entries and packed otherwise."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {item.filename: archive.read(item) for item in archive.infolist()}
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, changes.get(name.rpartition("/")[2].replace(".", "_"), content))
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_packed_archive_is_refused_before_it_is_unpacked(given, tmp_path, packing, monkeypatch):
+    torch.save(given, tmp_path / "w.pth")
+    rezip(tmp_path / "w.pth", packing)
+    monkeypatch.setattr(torch, "load", None)
+    line = refusal(new(BNNET), "w.pth", tmp_path)
+    assert (
+        line
+        == f"{tmp_path / 'w.pth'}: not loaded as weights: its entries are packed, repeated, or larger than the file"
+    )
+
+
+def test_an_archive_whose_entries_claim_more_than_the_file_holds_is_refused(given, tmp_path):
+    torch.save(given, tmp_path / "w.pth")
+    content = bytearray((tmp_path / "w.pth").read_bytes())
+    entry = content.rindex(b"PK\x01\x02")  # the last one in the directory
+    struct.pack_into("<II", content, entry + 20, 2**31, 2**31)
+    (tmp_path / "w.pth").write_bytes(content)
+    assert refusal(new(BNNET), "w.pth", tmp_path).endswith("its entries are packed, repeated, or larger than the file")
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch about its own prototypes
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda weight: weight.to_sparse(),
+        lambda weight: weight.to(torch.complex64),
+        lambda weight: weight.to("meta"),
+        lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8),
+        lambda weight: torch.nested.nested_tensor([weight[0], weight[1]]),
+        lambda weight: weight.to(torch.uint8).view(torch.float4_e2m1fn_x2),
+    ],
+    ids=["sparse", "complex", "meta", "quantized", "nested", "float4"],
+)
+def test_tensors_that_are_no_arrays_of_numbers_are_refused_by_name(given, tmp_path, make):
+    torch.save(given | {"0.weight": make(given["0.weight"])}, tmp_path / "w.pth")
+    line = refusal(new(BNNET), "w.pth", tmp_path)
+    assert line.startswith(f"{tmp_path / 'w.pth'}: ")
+    assert line.endswith("must hold arrays of real numbers, these are none: 0.weight")
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_names_of_any_kind_and_length_are_one_line(given, tmp_path, name):
+    content = given | {"a\nb\x1b": torch.ones(1), "x" * 5000: torch.ones(1)}
+    if name == "w.pth":
+        torch.save(content, tmp_path / name)
+    else:
+        save_file(content, tmp_path / name)
+    line = refusal(new(BNNET), name, tmp_path)
+    assert line.isprintable()
+    assert len(line) <= LONGEST
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])

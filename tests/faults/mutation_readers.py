@@ -1,0 +1,123 @@
+"""What reads each kind of file in the pipeline, and the first use of what it read."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from lightweight import archives, folders, inference
+from lightweight.checkpoint import load_checkpoint
+from lightweight.data import Dataset, Split, load_dataset
+from lightweight.errors import InputError
+from lightweight.evaluation import examine
+from lightweight.networks import build
+from lightweight.pretrained import load_weights
+from lightweight.vision import torchvision
+from stages import check
+from tests.faults.mutation_corpus import ARGUMENTS, IDX_FILES
+
+torch.set_num_threads(1)  # a forked process has none of the threads of its parent
+torchvision("datasets")  # imported once for all of them
+inference.MEMORY = 2**30  # below the bound of the process, so that it is this one that is met
+
+
+def read_checkpoint(content: bytes) -> None:
+    load_checkpoint(_write("model.safetensors", content))
+
+
+def read_dataset(content: bytes) -> None:
+    dataset = load_dataset(_write("data.safetensors", content))
+    for split in (dataset.train, dataset.val, dataset.test):
+        for images, labels in dataset.batches(split, 64):
+            logits = images.flatten(1)[:, : dataset.num_classes]
+            F.cross_entropy(logits, labels)
+
+
+def read_weights(content: bytes) -> None:
+    _load_weights("weights.safetensors", content)
+
+
+def read_pth(content: bytes) -> None:
+    _load_weights("weights.pth", content)
+
+
+def read_onnx(content: bytes) -> None:
+    examine(_write("model.onnx", content), _blank_dataset(), batch_size=16, threads=1)
+
+
+def read_idx_images(content: bytes) -> None:
+    _read_idx("t10k-images-idx3-ubyte", content)
+
+
+def read_idx_labels(content: bytes) -> None:
+    _read_idx("t10k-labels-idx1-ubyte", content)
+
+
+def read_image(content: bytes) -> None:
+    for name in ("a", "b"):
+        Path(name).mkdir(exist_ok=True)
+        Image.new("L", (8, 8)).save(f"{name}/whole.png")
+    _write("a/mutant.png", content)
+    for row in folders.read(Path(), 8, 3)[2].rows():
+        if row["finding"].startswith(folders.SKIPPED):
+            raise InputError(row["finding"])
+
+
+def read_params(content: bytes) -> None:
+    """`check` writes its file or raises what begins with the name of this one, never both."""
+    _write("params.yaml", content)
+    Path("data/checked").unlink(missing_ok=True)
+    line = ""
+    try:
+        check.main()
+    except InputError as error:
+        line = str(error)
+    assert Path("data/checked").exists() == (line == "")
+    if line:
+        assert line.startswith("params.yaml")
+        raise InputError(line)
+
+
+READERS: dict[str, Callable[[bytes], None]] = {
+    "checkpoint": read_checkpoint,
+    "dataset": read_dataset,
+    "weights": read_weights,
+    "pth": read_pth,
+    "pickle": read_pth,
+    "onnx": read_onnx,
+    "idx images": read_idx_images,
+    "idx labels": read_idx_labels,
+    **dict.fromkeys(("png", "jpeg", "tiff", "webp", "bmp", "gif"), read_image),
+    "params": read_params,
+}
+
+
+def _write(name: str, content: bytes) -> Path:
+    Path(name).write_bytes(content)
+    return Path(name)
+
+
+def _load_weights(name: str, content: bytes) -> None:
+    _write(name, content)
+    model = build("convnet", **ARGUMENTS)
+    load_weights(model, "convnet", name, Path(), new_classifier=True)
+
+
+def _read_idx(name: str, content: bytes) -> None:
+    folder = Path("FashionMNIST/raw")
+    folder.mkdir(parents=True, exist_ok=True)
+    for other, whole in (IDX_FILES | {name: content}).items():
+        _write(f"{folder}/{other}", whole)
+    parts, classes = archives.read("fashion_mnist", Path())
+    for images, labels in parts.values():
+        assert len(images) == len(labels) > 0
+        assert labels.max() < len(classes)
+
+
+@cache
+def _blank_dataset() -> Dataset:
+    split = Split(torch.zeros(20, 1, 28, 28, dtype=torch.uint8), torch.arange(20) % 10)
+    return Dataset(split, split, split, torch.zeros(1), torch.ones(1), tuple("0123456789"), input_size=28)
