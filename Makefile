@@ -25,7 +25,7 @@ repro: setup ## run the pipeline on params.yaml and print the comparison
 
 mend: ## after `dvc` itself was killed while it wrote one of its own files: bring dvc.lock back, drop a broken rwlock
 	@python -c 'import json; json.load(open(".dvc/tmp/rwlock"))' 2>/dev/null || rm -f .dvc/tmp/rwlock
-	@dvc repro --dry >/dev/null 2>&1 || [ ! -e work/dvc.lock ] || { cp work/dvc.lock dvc.lock; echo "dvc.lock is now the copy that the last stage made before it began"; }
+	@! dvc repro --dry 2>&1 | grep -qF dvc.lock || [ ! -e work/dvc.lock ] || { cp work/dvc.lock dvc.lock; echo "dvc.lock is now the copy that the last stage made before it began"; }
 
 verify: setup ## run the pipeline in a fresh clone: identical to dvc.lock? make's Error 3: other bytes on another CPU, metrics agree
 	@python -m bench.verify

@@ -45,7 +45,8 @@ def main() -> None:
 
 def pair(network: str, dataset: Dataset, epochs: int) -> tuple[float, float, int, float]:
     """Seconds without checkpoints, the ratio of those with, bytes of a checkpoint, seconds to write one."""
-    with tempfile.TemporaryDirectory(dir=".") as folder:  # on the disk where the project is
+    Path("work").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir="work") as folder:  # on the disk where the project is
         with resumable(Path(folder), "train", {"epochs": epochs}, [], Path(__file__), print) as saved:
             seconds = once(network, dataset, epochs, saved)
         size, cost = (saved.folder / STATE).stat().st_size, saved.cost

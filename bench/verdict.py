@@ -43,6 +43,7 @@ def judge(committed: Run, ours: Run, record: Content, here: Content, faults: lis
     differ = [row for row in rows if row.state != "identical"]
     if stale := outdated(committed.lock, ours.lock):
         faults = [*faults, f"dvc.lock is of another command, code or parameters in {', '.join(stale)}: commit it anew"]
+    faults = faults + [f"{row.path}: {row.state}" for row in differ if row.state != "differs"]
     if differ:
         faults = faults + unexplained(rows, committed.lock, record, here)
     for path, before in committed.metrics.items():

@@ -36,7 +36,8 @@ LOCAL = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set in a hook, where t
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the folder is removed then, too
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # the folder is removed then, too
+        signal.signal(ending, signal.default_int_handler)
     try:
         with tempfile.TemporaryDirectory(prefix="lightweight-verify-") as scratch:
             code, words = verify(Path.cwd(), Path(scratch), Path.cwd() / LOG)
@@ -79,6 +80,9 @@ def reproduce(root: Path, commit: str, scratch: Path, log: Path) -> tuple[int, s
     clone = scratch / "clone"
     git(scratch, "clone", "--quiet", str(root), str(clone))
     git(clone, "checkout", "--quiet", "--detach", commit)
+    if (root / "data/raw").exists():  # what params.yaml names by a path: pictures, weights, a teacher
+        (clone / "data").mkdir(exist_ok=True)
+        (clone / "data/raw").symlink_to((root / "data/raw").resolve())
     (clone / ".dvc/config.local").write_text("[cache]\n    dir = cache\n")  # whatever a committed config says
     record = read_json(clone / RECORD) if (clone / RECORD).exists() else {}
     here = origin(YAML(typ="safe").load(clone / "params.yaml")["threads"])

@@ -5,6 +5,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Mapping
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,35 @@ from lightweight.errors import InputError
 def write_bytes(path: Path, content: bytes) -> None:
     """Write beside `path` and rename; a failed write leaves the old file and no temporary one. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # another process may write the same file
     try:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        _remove_stale(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise OSError(error.errno, f"not written: {error.strerror}", str(path)) from error
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove what processes that were killed have left of the file."""
+    for file in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+        process = file.name.rsplit(".", 2)[1]
+        if process.isdecimal() and not _lives(int(process)):
+            file.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
 
 
 def write_text(path: Path, content: str) -> None:

@@ -53,7 +53,8 @@ class History:
 
     def obsolete(self, snapshots: int, patience: int = 0) -> list[int]:
         """The epochs whose weights need not be kept: not the best nor among the newest `snapshots`; 0 keeps all."""
-        return [row.epoch for row in self.rows[: -snapshots or None] if snapshots and row != self.kept(patience)]
+        best = self.kept(patience).epoch
+        return [row.epoch for row in self.rows[:-snapshots] if row.epoch != best] if snapshots else []
 
     def line(self, last: int) -> str:
         """The newest row as one line of a log, with the time that the epochs up to `last` will take."""

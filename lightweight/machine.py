@@ -1,10 +1,13 @@
 """What decides about bits beside code and parameters: processor, system and versions, found without importing torch."""
 
+import os
 import platform
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("torch", "numpy", "onnxruntime", "onnx", "onnxscript", "pillow", "safetensors", "scikit-learn")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "onnxruntime", "onnx", "onnxscript", "pillow", "safetensors")
+PACKAGES += ("scikit-learn",)
+SWITCHES = ("ATEN_", "CUBLAS_", "DNNL_", "MKL_", "NVIDIA_TF32", "ONEDNN_", "TORCH_ALLOW_TF32")  # of the arithmetic
 
 
 EXTENSIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "avx_vnni", "asimddp", "i8mm")
@@ -34,6 +37,11 @@ def _cpu() -> dict[str, str]:
 def system() -> str:
     """The operating system and the instruction set, such as `Linux x86_64`: no name of this very machine."""
     return f"{platform.system()} {platform.machine()}"
+
+
+def switches() -> dict[str, str]:
+    """The environment variables by which the libraries choose other arithmetic."""
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(SWITCHES)}
 
 
 def versions() -> dict[str, str | None]:

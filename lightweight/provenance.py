@@ -1,6 +1,7 @@
-"""Who made the bytes of an artifact stands beside it, never in it: commit, changed files, processor, threads, versions.
+"""Where an artifact was new stands beside it, never in it: commit, changed files, processor, threads, versions.
 
-An entry is about bytes: it stays while they do, whoever makes them again, and is written anew when they change.
+An entry is about bytes: it stays while they do, whoever makes them again, and is written anew when they change. What
+`dvc pull` brings comes with the entry of those who made it, if metrics/provenance.json comes by git.
 """
 
 import hashlib

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+import sysconfig
 import time
 from collections.abc import Iterable
 from itertools import count
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from pydantic_core import to_jsonable_python
 
-from lightweight.machine import cpu_type, system, versions
+from lightweight.machine import cpu_type, switches, system, versions
 
 NAME = re.compile(r"[0-9a-f]{16}-\d+")
 FINISHED = "finished"  # an empty file in the folder of work whose outputs are written
@@ -27,7 +28,7 @@ WAIT = 2.0  # seconds in which a process that was just killed lets go of its fol
 def fingerprint(params: dict[str, Any], files: Iterable[Path]) -> str:
     """A digest of parameters, the contents of `files`, every module of the project that is loaded, and the machine."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    machine = [sys.version, system(), versions(), cpu_type(), torch.backends.cpu.get_cpu_capability(), gpu]
+    machine = [sys.version, system(), versions(), switches(), cpu_type(), torch.backends.cpu.get_cpu_capability(), gpu]
     digest = hashlib.sha256(json.dumps([to_jsonable_python(params), machine], sort_keys=True).encode())
     for path in (*files, *_code()):
         digest.update(checksum(path).encode())
@@ -36,7 +37,10 @@ def fingerprint(params: dict[str, Any], files: Iterable[Path]) -> str:
 
 def _code() -> list[Path]:
     """The loaded modules that lie in the current folder, those of an environment inside it left out."""
-    here, packages = f"{Path.cwd()}/", f"{sys.prefix}/"
+    here, packages = (
+        f"{Path.cwd()}/",
+        tuple(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "purelib", "platlib")),
+    )
     names = {getattr(module, "__file__", None) or "" for module in list(sys.modules.values())}
     return sorted(Path(name) for name in names if name.startswith(here) and not name.startswith(packages))
 
@@ -67,8 +71,11 @@ def claim(stage: Path, digest: str) -> tuple[Path, int]:
 
 def _lock(folder: Path) -> int | None:
     """Hold the folder, or None if another process does, or has just removed it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except (FileExistsError, FileNotFoundError):  # another process removes it at this moment
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(descriptor), folder.stat()):
@@ -80,13 +87,24 @@ def _lock(folder: Path) -> int | None:
 
 
 def tidy(work: Path, mine: Path) -> None:
-    """Remove the folders of finished work, and of each stage all but the newest of interrupted work; not held ones."""
+    """Remove the folders of finished work, and of each stage all but the newest of interrupted work; not held ones.
+
+    Another process may do the same at the same time.
+    """
     for stage in (path for path in work.iterdir() if path.is_dir()):
         runs = [path for path in stage.iterdir() if NAME.fullmatch(path.name) and path != mine]
         interrupted = [path for path in runs if not (path / FINISHED).exists()]
-        newest = sorted(interrupted, key=lambda path: path.stat().st_mtime, reverse=True)[:KEPT]
+        newest = sorted(interrupted, key=_changed, reverse=True)[:KEPT]
         for folder in set(runs) - set(newest):
             descriptor = _lock(folder)
             if descriptor is not None:
                 shutil.rmtree(folder, ignore_errors=True)
                 os.close(descriptor)
+
+
+def _changed(folder: Path) -> float:
+    """When, in seconds; 0 if it is gone."""
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

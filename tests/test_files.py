@@ -1,4 +1,6 @@
 import json
+import os
+import subprocess
 import sys
 
 import pytest
@@ -50,6 +52,26 @@ def test_a_write_that_fails_midway_is_one_line_and_leaves_the_old_file_and_no_ot
     assert errors == f"error: {path}: not written: File too large\n"
     assert path.read_bytes() == b"old"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_killed_processes_left_of_a_file_is_removed_with_the_next_write_and_what_living_ones_write_is_not(path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    path.parent.mkdir(parents=True)
+    stale, alive, other = (
+        path.with_name(name)
+        for name in (
+            f".{path.name}.{gone.pid}.tmp",
+            f".{path.name}.{os.getppid()}.tmp",
+            f".other.txt.{gone.pid}.tmp",
+        )
+    )
+    for file in (stale, alive, other):
+        file.touch()
+    files.write_bytes(path, b"new")
+    assert not stale.exists()
+    assert alive.exists()
+    assert other.exists()
 
 
 def test_a_name_that_is_taken_by_a_folder_is_an_error_that_names_it_and_leaves_no_file(path):

@@ -58,7 +58,12 @@ def test_the_digest_depends_on_parameters_and_contents_and_not_on_paths_or_order
 
 @pytest.mark.parametrize(
     ("attribute", "value"),
-    [("cpu_type", lambda: "Another CPU"), ("versions", lambda: {"torch": "9.9"}), ("sys.version", "9.9")],
+    [
+        ("cpu_type", lambda: "Another CPU"),
+        ("versions", lambda: {"torch": "9.9"}),
+        ("switches", lambda: {"MKL_CBWR": "AVX2"}),
+        ("sys.version", "9.9"),
+    ],
 )
 def test_the_digest_depends_on_the_machine(monkeypatch, attribute, value):
     first = fingerprint({}, [])

@@ -141,6 +141,15 @@ def test_a_lock_of_other_code_parameters_or_stages_is_a_fault_on_every_machine()
             assert any("dvc.lock is of another command, code or parameters in train" in line for line in found.lines)
 
 
+def test_an_output_that_is_not_made_is_a_fault_on_any_processor():
+    ours = run_of()
+    name, stage = next((name, stage) for name, stage in ours.lock.items() if len(stage["outs"]) == 1)
+    lock = ours.lock | {name: stage | {"outs": []}}
+    found = judged(ours._replace(lock=lock), record(THERE))
+    assert found.code == FAILED
+    assert any(line.endswith(": not made") for line in found.lines)
+
+
 def test_a_metric_that_is_not_made_is_a_fault():
     found = judged(run_of()._replace(metrics={}), record(THERE))
     assert (found.code, found.lines[-1]) == (FAILED, f"  fault: {METRICS}: not made")

@@ -32,6 +32,7 @@ FORBIDDEN = {
     "pty.spawn", "socket.bind", "socket.connect", "socket.getaddrinfo", "socket.sendto", "subprocess.Popen",
 }  # fmt: skip
 CODE = (sys.prefix, sys.base_prefix, str(ROOT / "lightweight"), str(ROOT / "stages"), "<")
+TEMPORARY = tempfile.gettempdir()
 executed: list[str] = []
 
 
@@ -100,7 +101,7 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         executed.append(f"exec {arguments}")
     elif event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
         path = Path(os.fsdecode(arguments[0])).absolute() if isinstance(arguments[0], str | bytes) else Path.cwd()
-        if not any(path.is_relative_to(folder) for folder in (Path.cwd(), tempfile.gettempdir(), os.devnull)):
+        if not any(path.is_relative_to(folder) for folder in (Path.cwd(), TEMPORARY, os.devnull)):
             executed.append(f"open {path}")
 
 
