@@ -104,6 +104,7 @@ class Repro:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where this runs by `&`
             )
 
     def stages(self) -> Iterator[psutil.Process]:
