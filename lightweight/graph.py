@@ -74,8 +74,8 @@ def parameters(content: bytes) -> tuple[int, int]:
 
 
 def int8_share(found: list[Layer]) -> float:
-    """The share of all MACs that run on 8-bit integers."""
-    return sum(layer.macs for layer in found if layer.int8) / sum(layer.macs for layer in found)
+    """The share of all MACs that run on 8-bit integers; 0 of none."""
+    return sum(layer.macs for layer in found if layer.int8) / max(1, sum(layer.macs for layer in found))
 
 
 def _initializers(model: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -96,6 +96,8 @@ def _layer(name: str) -> str:
 
 def _shapes_for_one_image(model: onnx.ModelProto, names: list[str]) -> dict[str, tuple[int, ...]]:
     """The shapes of tensors inside the graph, from running it: symbolic inference gives up at some reshapes."""
+    if not names:  # for which the session would give all outputs
+        return {}
     image = model.graph.input[0]
     pixels = np.zeros([1, *(size.dim_value for size in image.type.tensor_type.shape.dim[1:])], dtype=np.float32)
     names = list(dict.fromkeys(names))

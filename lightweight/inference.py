@@ -93,7 +93,10 @@ def _try(session: onnxruntime.InferenceSession, images: int) -> None:
 
 
 def onnx_logits(session: onnxruntime.InferenceSession, split: Split, batch_size: int) -> np.ndarray:
-    """float32 (N, classes) from raw pixels."""
+    """float32 (N, classes) from raw pixels. Raises InputError when the file takes other images."""
+    taken, given = tuple(session.get_inputs()[0].shape[1:]), tuple(split.images.shape[1:])
+    if taken != given:
+        raise InputError(f"the ONNX file takes images of shape {taken}, those of the data set have {given}")
     return np.concatenate([session.run(None, {"input": pixels(part)})[0] for part in split.images.split(batch_size)])
 
 

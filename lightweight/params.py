@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
-from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from lightweight.errors import InputError
 
@@ -21,6 +21,7 @@ Threads = Annotated[int, Field(ge=1, le=1024, strict=True)]
 
 LARGEST = 100_000  # bytes of the file, which has 5,000 in the project; the parser takes a second for them
 MOST = 10_000  # values in it, each alias counted as all that it stands for: nine lines of aliases can stand for 9^9
+LONGEST = 100  # characters of an integer, and of a value in a message
 SHOWN = Repr()  # of values, which may be of any size
 SHOWN.maxlevel, SHOWN.maxstring, SHOWN.maxother = 2, 80, 80
 
@@ -77,6 +78,8 @@ def _size(node: Node | None, known: dict[int, float]) -> float:
     """The number of values in `node`, an alias counted as all that it stands for: infinite if that is itself."""
     if id(node) not in known:
         known[id(node)] = math.inf
+        if isinstance(node, ScalarNode) and str(node.tag).endswith(":int") and len(node.value) > LONGEST:
+            raise ValueError(f"an integer of more than {LONGEST} digits")  # of which Python prints only some thousands
         parts = node.value if isinstance(node, SequenceNode | MappingNode) else []
         parts = chain.from_iterable(parts) if isinstance(node, MappingNode) else parts
         known[id(node)] = 1 + sum(_size(part, known) for part in parts)
@@ -127,11 +130,8 @@ def _plain(name: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    try:
-        text = SHOWN.repr(value)
-    except ValueError:  # of an integer that Python does not print
-        text = "a huge number"
-    return text if len(text) <= 100 else f"{text[:97]}..."
+    text = SHOWN.repr(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def _line(text: Any) -> str:

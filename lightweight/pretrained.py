@@ -1,5 +1,6 @@
 """Weights made elsewhere: published ones of torchvision by name, or a file, read without executing anything in it."""
 
+import io
 import pickle
 import warnings
 import zipfile
@@ -107,13 +108,16 @@ def _unpickle(path: Path) -> Any:
 
     It never packs what it writes, and a packed file of some kilobytes could hold gigabytes.
     """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-        plain = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
-        unique = len({entry.filename for entry in entries}) == len(entries)
-        if not (plain and unique and sum(entry.file_size for entry in entries) <= path.stat().st_size):
-            raise ValueError("its entries are packed, repeated, or larger than the file")
+    with path.open("rb") as file:
+        zipped = file.read(4) == b"PK\x03\x04"
+    if not zipped:  # from before PyTorch 1.6; a file, unlike this, would reserve memory for all that it is told to read
+        return torch.load(io.BytesIO(path.read_bytes()), "cpu", weights_only=True)
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    plain = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+    unique = len({entry.filename for entry in entries}) == len(entries)
+    if not (plain and unique and sum(entry.file_size for entry in entries) <= path.stat().st_size):
+        raise ValueError("its entries are packed, repeated, or larger than the file")
     return torch.load(path, "cpu", weights_only=True)
 
 

@@ -228,6 +228,12 @@ def test_aliases_and_merge_keys_are_values_like_others(path):
     assert load(path, text).section.amount == 0.5
 
 
+@pytest.mark.parametrize("number", ["1" * 101, "-" + "1" * 100, "0x" + "f" * 5000, "1" * 5000])
+@pytest.mark.parametrize("text", ["seed: {}\n", "seed: [[{}]]\n", "? {}\n: 1\n", "seed: !!int '{}'\n"])
+def test_integers_that_python_does_not_print_are_refused(path, text, number):
+    assert message(path, text.format(number)) == ": not valid YAML: an integer of more than 100 digits"
+
+
 def test_a_huge_file_is_refused_unread(path):
     with path.open("wb") as file:
         file.truncate(2**40)
@@ -248,8 +254,7 @@ def test_a_folder_is_no_file(path):
         ("x" * 5000, f"'{'x' * 37}...{'x' * 38}'"),
         ("[" + "x, " * 100 + "x]", "['x', 'x', 'x', 'x', 'x', 'x', ...]"),
         ("[[[[[1]]]]]", "[[[...]]]"),
-        ("0x" + "f" * 5000, "a huge number"),
-        ("[0x" + "f" * 5000 + "]", "a huge number"),
+        ("1" * 100, "1" * 18 + "..." + "1" * 19),
         ('"a\\nb\\e"', "'a\\nb\\x1b'"),
         ("{a: {b: 1}}", "{'a': {'b': 1}}"),
     ],
@@ -263,7 +268,6 @@ def test_a_value_of_any_size_is_shown_in_one_short_line(path, value, shown):
     [
         ('"a\\nb"', "a\\nb"),
         ("x" * 5000, "x" * 37 + "..." + "x" * 38),
-        ("0x" + "f" * 5000, "a huge number"),
         ("2024-01-31", "datetime.date(2024, 1, 31)"),
         ("null", "None"),
     ],
@@ -281,7 +285,7 @@ def test_a_key_of_any_kind_is_shown_in_one_short_line(path, key, shown):
         ("seed: !!int ''\n", "string index out of range"),
         ("seed: !!bool 7\n", "'7'"),
         ("seed: 2001-12-14t21:59:43-99:99\n", "offset must be a timedelta strictly between"),
-        (f"seed: {'[' * 5000}\n", "maximum recursion depth exceeded"),
+        (f"seed: {'[' * 500}\n", "maximum recursion depth exceeded"),
     ],
 )
 def test_whatever_the_parser_raises_is_one_line(path, text, problem):

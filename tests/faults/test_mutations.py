@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -25,7 +26,7 @@ from lightweight.images import read_image
 from lightweight.inference import load_session
 from lightweight.networks import build
 from lightweight.pretrained import load_weights
-from lightweight.tensors import read_tensors
+from lightweight.tensors import read_tensors, write_tensors
 from tests.contract import ROOT
 from tests.examples import METHODS, convnet_file
 from tests.faults.mutate import mutant
@@ -35,6 +36,7 @@ from tests.faults.mutation_trial import OUTCOMES
 
 LOG = ROOT / "tests/faults/mutations.csv"
 SHORT, LONG = 70, 1400  # mutants of each kind
+HUGE = ARGUMENTS | {"image_size": 1024, "num_classes": 100_000}  # of which `cnn` takes 33 GB
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="bounds memory by /proc and RLIMIT_AS")
 
@@ -137,12 +139,82 @@ def test_every_valid_file_is_accepted(corpus, kind, tmp_path, monkeypatch):
         READERS[kind](path.read_bytes())
 
 
+def test_an_onnx_file_without_a_product_is_accepted(corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = onnx.load(corpus / "onnx" / "none")
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.initializer.append(onnx.helper.make_tensor("axis", onnx.TensorProto.INT64, [1], [3]))
+    model.graph.initializer.append(onnx.helper.make_tensor("start", onnx.TensorProto.INT64, [2], [0, 0]))
+    model.graph.initializer.append(onnx.helper.make_tensor("end", onnx.TensorProto.INT64, [2], [1, 10]))
+    model.graph.initializer.append(onnx.helper.make_tensor("axes", onnx.TensorProto.INT64, [2], [1, 2]))
+    model.graph.initializer.append(onnx.helper.make_tensor("channel", onnx.TensorProto.INT64, [1], [1]))
+    model.graph.node.append(onnx.helper.make_node("ReduceMean", ["input", "axis"], ["rows"], keepdims=0))
+    model.graph.node.append(onnx.helper.make_node("Slice", ["rows", "start", "end", "axes"], ["ten"]))
+    model.graph.node.append(onnx.helper.make_node("Squeeze", ["ten", "channel"], ["logits"]))
+    READERS["onnx"](model.SerializeToString())
+
+
 def test_a_mutant_is_named_by_its_kind_and_number(corpus):
     files = {kind: [path.read_bytes() for path in sorted((corpus / kind).iterdir())] for kind in READERS}
     for kind in READERS:
         once, again = ([mutant(kind, number, files) for number in range(20)] for _ in range(2))
         assert once == again
         assert len({content for _, content in once}) > 15
+
+
+def signed(path: Path, change: Callable[[dict[str, torch.Tensor], dict], object]) -> Path:
+    """The file after a change, with a checksum that is right."""
+    tensors, about = read_tensors(path)
+    change(tensors, about)
+    write_tensors(path.with_name("changed"), tensors, about)
+    return path.with_name("changed")
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (lambda tensors, about: about.update(classes="0123456789"), "classes must be a list of names"),
+        (lambda tensors, about: about.update(classes=[0, 1]), "classes must be a list of names"),
+        (lambda tensors, about: about.update(input_size=8), "input_size must be an integer"),
+        (lambda tensors, about: about.update(input_size=2**40), "input_size must be an integer"),
+        (lambda tensors, about: about.update(input_size=12.0), "input_size must be an integer"),
+        (lambda tensors, about: tensors.update({"val.images": torch.zeros(10, 1, 12, 12)}), "val.images must be uint8"),
+        (lambda tensors, about: tensors.update({"val.images": tensors["val.images"][:0]}), "val.images must be uint8"),
+        (lambda tensors, about: tensors.update({"val.labels": tensors["val.labels"][1:]}), "val.labels must be int64"),
+        (lambda tensors, about: tensors["val.labels"].fill_(10), "val.labels must be int64"),
+        (lambda tensors, about: tensors["val.labels"].fill_(-1), "val.labels must be int64"),
+        (lambda tensors, about: tensors.update(mean=torch.zeros(3)), "mean must be float32 (1,)"),
+        (lambda tensors, about: tensors.pop("std"), "std is missing"),
+    ],
+)
+def test_a_signed_data_set_that_no_stage_can_use_is_refused(tmp_path, corpus, change, rule):
+    path = tmp_path / "data"
+    path.write_bytes((corpus / "dataset" / "noise").read_bytes())
+    changed = signed(path, change)
+    with pytest.raises(InputError) as error:
+        load_dataset(changed)
+    assert str(error.value).startswith(f"{changed}: not a prepared data set: {rule}")
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (lambda tensors, about: about.update(network="antigravity:fly"), "must be a module in the project's folder"),
+        (lambda tensors, about: about.update(network=7), "must be a name"),
+        (lambda tensors, about: about.update(arguments=[]), "its arguments and notes must be mappings"),
+        (lambda tensors, about: about.update(notes=None), "its arguments and notes must be mappings"),
+        (lambda tensors, about: about["arguments"].update(image_size=100_000), "must be an integer from 1 to 1,024"),
+        (lambda tensors, about: about["arguments"].update(num_classes=100_000), "the weights do not fit the network"),
+        (lambda tensors, about: about.update(network="cnn", arguments=HUGE), "the weights do not fit the network"),
+        (lambda tensors, about: about["arguments"].update(odd=1), "a model file of another version"),
+    ],
+)
+def test_a_signed_model_file_cannot_choose_code_or_memory(tmp_path, corpus, change, rule):
+    path = tmp_path / "model"
+    path.write_bytes((corpus / "checkpoint" / "tiny").read_bytes())
+    with pytest.raises(InputError, match=rule):
+        load_checkpoint(signed(path, change))
+    assert "antigravity" not in sys.modules
 
 
 class Payload:
