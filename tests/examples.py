@@ -98,7 +98,7 @@ def prune_params(**changes: Any) -> PruneParams:
 
 
 def quantize_params(method: str, **changes: Any) -> QuantizeParams:
-    given = {"method": method, "calibration_images": 300, "max_logit_error": 0.1, "max_accuracy_drop": 0.05}
+    given = {"method": method, "calibration_images": 300, "max_logit_error": 0.15, "max_accuracy_drop": 0.05}
     return QuantizeParams(**given | changes)
 
 
