@@ -25,7 +25,7 @@ from lightweight.resuming import STATE, Checkpointer, resumable
 from lightweight.sources import read_dataset
 from lightweight.training import train
 
-CASES = (("convnet", 8), ("cnn", 4))  # network, epochs
+CASES = (("convnet", 8), ("cnn", 20))  # network, epochs
 
 
 def main() -> None:

@@ -43,10 +43,11 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     write_tensors(path, tensors, about)
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """The network with its weights, on the CPU, in evaluation mode.
+def load_checkpoint(path: Path, data: Dataset | None = None) -> Checkpoint:
+    """The network with its weights, in evaluation mode, on the device of `data` or the CPU.
 
-    Raises InputError when the file is missing, damaged, or holds the weights of another network.
+    Raises InputError when the file is missing, damaged, holds the weights of another network, or was made for other
+    images or classes than those of `data`.
     """
     tensors, about = read_tensors(path)
     if not {"network", "arguments", "notes"} <= about.keys():
@@ -64,7 +65,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
     torch.random.set_rng_state(state)
     _must_fit(path, about["network"], model.state_dict(), tensors)
     model.load_state_dict(tensors)
+    if data:
+        _must_take(path, about["arguments"], data)
+        model.to(data.mean.device)
     return Checkpoint(model.eval(), about["network"], about["arguments"], about["notes"])
+
+
+def _must_take(path: Path, arguments: dict[str, Any], data: Dataset) -> None:
+    needed = {"channels": data.channels, "image_size": data.input_size, "num_classes": data.num_classes}
+    for name, value in needed.items():
+        if arguments[name] != value:
+            raise InputError(f"{path}: has {name} {arguments[name]}, the data set {value}; `dvc repro` makes it anew")
 
 
 def _must_fit(path: Path, network: str, own: dict[str, torch.Tensor], given: dict[str, torch.Tensor]) -> None:

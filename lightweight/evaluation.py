@@ -46,11 +46,11 @@ def examine(path: Path, dataset: Dataset, batch_size: int, threads: int) -> Vari
         learned, nonzero = graph.parameters(content)
         macs, int8 = sum(layer.macs for layer in layers), graph.int8_share(layers)
     else:
-        model = load_checkpoint(path).model
+        model = load_checkpoint(path, dataset).model
         learned = sum(tensor.numel() for tensor in model.parameters())
         nonzero = sum(int(tensor.count_nonzero()) for tensor in model.parameters())
         macs, int8 = count_macs(model, dataset), 0.0
-        logits = torch_logits(model.to(dataset.mean.device), dataset, dataset.test, batch_size)
+        logits = torch_logits(model, dataset, dataset.test, batch_size)
     costs = {
         "size_bytes": len(content),
         "compressed_bytes": len(zlib.compress(content, 9)),
@@ -64,7 +64,8 @@ def examine(path: Path, dataset: Dataset, batch_size: int, threads: int) -> Vari
 
 def count_macs(model: nn.Module, dataset: Dataset) -> int:
     """Multiply-accumulate operations of convolutions and matrix products for one image."""
-    image = torch.zeros(1, dataset.channels, dataset.input_size, dataset.input_size)
+    size = dataset.input_size
+    image = torch.zeros(1, dataset.channels, size, size, device=dataset.mean.device)
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # fused attention is not counted
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

@@ -70,6 +70,8 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; `dvc repro` makes it") from None
+    except MemoryError:
+        raise InputError(f"{path}: larger than the memory that is left: {path.stat().st_size:,} bytes") from None
 
 
 def read_json(path: Path) -> Any:

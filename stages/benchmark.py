@@ -33,7 +33,7 @@ def main() -> None:
     params = load_params(PARAMS, threads=Threads, benchmark=BenchmarkParams)
     start(params.threads, seed=0)
     data = load_dataset(PREPARED)
-    original = load_checkpoint(ORIGINAL).model.to(memory_format=torch.channels_last)
+    original = load_checkpoint(ORIGINAL, data).model.to(memory_format=torch.channels_last)
     exported = open_session(export_onnx(original, data).SerializeToString(), params.threads)
     optimized = load_session(OPTIMIZED, params.threads)
     results = {name: {"cpu": cpu_name(), "threads": params.threads} for name in ("original", "exported", "optimized")}

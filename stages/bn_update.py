@@ -24,10 +24,9 @@ ACCURACY = Path("plots/bn_update.csv")
 
 def main() -> None:
     params = load_params(PARAMS, seed=Seed, threads=Threads, bn_update=BnUpdateParams)
-    device = start(params.threads, params.seed)
-    data = load_dataset(PREPARED).to(device)
-    pruned = load_checkpoint(PRUNED)
-    model = pruned.model.to(device)
+    data = load_dataset(PREPARED).to(start(params.threads, params.seed))
+    pruned = load_checkpoint(PRUNED, data)
+    model = pruned.model
     _, before = validate(model, data, data.val)
     update_batchnorm(model, data, params.bn_update.num_images, params.bn_update.batch_size, params.seed)
     _, after = validate(model, data, data.val)

@@ -35,9 +35,8 @@ WORK = ROOT / "work"
 
 def main() -> None:
     params = load_params(PARAMS, seed=Seed, threads=Threads, train=TrainParams, prune=PruneParams)
-    device = start(params.threads, params.seed)
-    data = load_dataset(PREPARED).to(device)
-    averaged = load_checkpoint(AVERAGED)
+    data = load_dataset(PREPARED).to(start(params.threads, params.seed))
+    averaged = load_checkpoint(AVERAGED, data)
     epochs = range(1, params.prune.epochs + 1)
     schedule = partial(make_schedule, "cosine", params.train, len(epochs))
     how = {"lr": params.prune.lr, "schedule": schedule, "teacher": load_teacher(params.train, ROOT, data)}
@@ -49,7 +48,7 @@ def main() -> None:
             for _ in history.record(train(model, data, params.train, epochs, params.seed, **how, saved=saved)):
                 print(history.line(epochs[-1]), flush=True)
 
-        prune(averaged.model.to(device), params.prune, recover)
+        prune(averaged.model, params.prune, recover)
         rows = sparsity(averaged.model)
         save_checkpoint(PRUNED, averaged)
         write_csv(SPARSITY, rows[0], rows)

@@ -30,7 +30,7 @@ def main() -> None:
     params = load_params(PARAMS, seed=Seed, threads=Threads, quantize=QuantizeParams)
     start(params.threads, params.seed)
     data = load_dataset(PREPARED)
-    model = load_checkpoint(RECALIBRATED).model
+    model = load_checkpoint(RECALIBRATED, data).model
     content = quantize(export_onnx(model, data), params.quantize, data, params.seed)
     expected = torch_logits(model, data, data.val, BATCH_SIZE)
     found = onnx_logits(open_session(content, params.threads), data.val, BATCH_SIZE)

@@ -36,14 +36,13 @@ WORK = ROOT / "work"
 
 def main() -> None:
     params = load_params(PARAMS, seed=Seed, threads=Threads, train=TrainParams, swa=SwaParams)
-    device = start(params.threads, params.seed)
-    data = load_dataset(PREPARED).to(device)
+    data = load_dataset(PREPARED).to(start(params.threads, params.seed))
     epochs = remaining_epochs(params.swa, params.train.epochs, params.train.snapshots)
     path = snapshot(SNAPSHOTS, params.swa.start) if epochs else ORIGINAL
     if epochs and not path.exists():
         raise bad_param("swa.start", params.swa.start, "training stopped before that epoch, see train.patience")
-    source = load_checkpoint(path)
-    model = source.model.to(device)
+    source = load_checkpoint(path, data)
+    model = source.model
     how = {"lr": source.notes.get("lr", params.swa.lr), "schedule": partial(make_swa_schedule, params.swa)}
     teacher = load_teacher(params.train, ROOT, data)
     files = [PREPARED, path, *params.train.files(ROOT)]

@@ -1,6 +1,6 @@
 """Run a stage and note the project files that it opens: `python -m tests.audit stages.train LOG`.
 
-A file counts as read when Python opens it, and as written when its temporary twin is renamed to it.
+A file counts as read when Python opens it, and as written when its temporary twin is renamed or linked to it.
 """
 
 import json
@@ -23,7 +23,7 @@ def inside(name: object) -> str | None:
 def hook(event: str, arguments: tuple) -> None:
     if event == "open" and isinstance(arguments[0], str | Path):
         read.add(inside(arguments[0]))
-    elif event == "os.rename":
+    elif event in ("os.rename", "os.link"):
         written.add(inside(arguments[1]))
 
 

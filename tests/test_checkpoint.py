@@ -99,6 +99,13 @@ def test_other_notes_or_weights_give_other_bytes(path, trained):
     assert len(files) == 3
 
 
+def test_a_model_of_another_data_set_is_refused(path, trained, tiny_dataset, colour_dataset):
+    save_checkpoint(path, trained)
+    assert load_checkpoint(path, colour_dataset).arguments == trained.arguments
+    with pytest.raises(InputError, match=r"has channels 3, the data set 1; `dvc repro` makes it anew"):
+        load_checkpoint(path, tiny_dataset)
+
+
 def test_loading_uses_up_no_random_numbers_though_building_does(path, trained):
     save_checkpoint(path, trained)
     before = torch.random.get_rng_state()

@@ -41,7 +41,8 @@ STALE = {
 # The page is assembled from whatever was measured and drawn, by both stages that draw: no order, so no dependency.
 PAGE = {"metrics/latency", "plots/comparison.png", "plots/latency.png", "plots/training.png", "plots/sparsity.png"}
 PAGE |= {"plots/confusion.png", "plots/report.html"} | {f"metrics/{name}.json" for name in VARIANTS}
-BESIDE = {"train": {"work/cost"}, "benchmark": PAGE | {"plots/images.csv"}, "plot": PAGE}
+BESIDE = {name: {"work"} for name in ("train", "swa", "prune")}  # checkpoints and costs
+BESIDE |= {"benchmark": PAGE | {"plots/images.csv"}, "plot": PAGE}
 BESIDE["provenance"] = {"metrics/provenance.json"}
 UNREAD = {
     "prepare": {"data/checked"},  # an order, not an input: a bad value ends the run before any work

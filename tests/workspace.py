@@ -25,7 +25,8 @@ class Workspace:
     @property
     def environment(self) -> dict[str, str]:
         bins = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        own = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "GIT_"))}
+        foreign = ("DVC_", "GIT_", "MAKE", "MFLAGS")  # as `make test` and hooks of git set them
+        own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         return own | {"PATH": bins, "DVC_SITE_CACHE_DIR": str(self.path.parent / "site"), "DVC_NO_ANALYTICS": "1"}
 
     def run(self, *command: str, code: int = 0, **environment: str) -> str:
