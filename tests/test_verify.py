@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -338,7 +339,9 @@ def test_an_interrupted_run_leaves_no_folder_and_no_process(toy, number):
     temporary.mkdir()
     own = toy.environment | {"PYTHONPATH": str(ROOT), "TMPDIR": str(temporary), "TOY_SLEEP": "300"}
     command = [sys.executable, "-m", "bench.verify"]
-    with subprocess.Popen(command, cwd=toy.path, env=own, stdout=subprocess.PIPE, text=True) as process:
+    given = {"cwd": toy.path, "env": own, "stdout": subprocess.PIPE, "text": True}
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which is ignored below `make test &`
+    with subprocess.Popen(command, **given, preexec_fn=heed) as process:
         deadline = time.monotonic() + 60
         while not (log(toy).exists() and "making" in log(toy).read_text()):
             assert process.poll() is None

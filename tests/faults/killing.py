@@ -100,7 +100,7 @@ class Repro:
             self.process = subprocess.Popen(
                 ["dvc", "repro"],
                 cwd=project.path,
-                env=project.environment,
+                env=project.environment | {"SHELL": "/bin/sh"},  # as where no user has logged in
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -153,7 +153,7 @@ def survive(project: Workspace, kills: int, draw: random.Random, pipeline: int, 
             kind = draw.choice(KINDS if list(repro.stages()) else KINDS[1:])
             seconds = time.monotonic() - repro.start
             stage = repro.kill(kind)
-            time.sleep(0.1)
+            time.sleep(1)  # its memory is given back before its child is told
             said = repro.said()
             if kind in ("stage", "ctrl-c") and repro.wait(10) is None:  # it hit the last moment of a stage: DVC goes on
                 kind, stage = f"{kind}, then both", repro.kill("both")
