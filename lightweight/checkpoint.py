@@ -9,18 +9,23 @@ from torch import nn
 
 from lightweight.data import Dataset
 from lightweight.errors import InputError
-from lightweight.networks import build, plan
+from lightweight.narrowing import Shapes, narrow
+from lightweight.networks import accept, build, plan
 from lightweight.tensors import read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model, the name and arguments that `networks.build` made it from, and notes that are not weights."""
+    """A model, the name and arguments that `networks.build` made it from, and notes that are not weights.
+
+    `shapes` are those of the tensors that structured pruning has made narrower since.
+    """
 
     model: nn.Module
     network: str
     arguments: dict[str, Any]
     notes: dict[str, Any] = field(default_factory=dict)
+    shapes: Shapes = field(default_factory=dict)
 
 
 def new(network: str, small_stem: bool, data: Dataset) -> Checkpoint:
@@ -40,6 +45,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in checkpoint.model.state_dict().items()
     }
     about = {"network": checkpoint.network, "arguments": checkpoint.arguments, "notes": checkpoint.notes}
+    if checkpoint.shapes:
+        about["shapes"] = checkpoint.shapes
     write_tensors(path, tensors, about)
 
 
@@ -52,23 +59,29 @@ def load_checkpoint(path: Path, data: Dataset | None = None) -> Checkpoint:
     tensors, about = read_tensors(path)
     if not {"network", "arguments", "notes"} <= about.keys():
         raise InputError(f"{path}: not a model file: names no network")
-    if not isinstance(about["arguments"], dict) or not isinstance(about["notes"], dict):
-        raise InputError(f"{path}: not a model file: its arguments and notes must be mappings")
+    shapes = about.get("shapes", {})
+    if not all(isinstance(part, dict) for part in (about["arguments"], about["notes"], shapes)):
+        raise InputError(f"{path}: not a model file: its arguments, notes and shapes must be mappings")
     state = torch.random.get_rng_state()  # building initialises weights; loading must not use up random numbers
     try:
         planned = plan(about["network"], **about["arguments"])
         if planned is not None:  # before memory is taken for as much as the file asks
-            _must_fit(path, about["network"], planned, tensors)
+            narrow(planned, shapes)
+            _must_fit(path, about["network"], planned.state_dict(), tensors)
         model = build(about["network"], **about["arguments"])
+        narrow(model, shapes)
     except TypeError:
         raise InputError(f"{path}: a model file of another version: built from {about['arguments']}") from None
     torch.random.set_rng_state(state)
     _must_fit(path, about["network"], model.state_dict(), tensors)
     model.load_state_dict(tensors)
+    if shapes:
+        taken = {name: about["arguments"][name] for name in ("channels", "image_size", "num_classes")}
+        accept(model, about["network"], **taken)
     if data:
         _must_take(path, about["arguments"], data)
         model.to(data.mean.device)
-    return Checkpoint(model.eval(), about["network"], about["arguments"], about["notes"])
+    return Checkpoint(model.eval(), about["network"], about["arguments"], about["notes"], shapes)
 
 
 def _must_take(path: Path, arguments: dict[str, Any], data: Dataset) -> None:

@@ -65,6 +65,10 @@ class Dataset:
         pixels = resize(images.float(), self.input_size)
         return pixels.div_(255).sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
 
+    def blank(self, number: int) -> Tensor:
+        """As many images of the network's size, all zero: (number, C, H, W)."""
+        return torch.zeros(number, self.channels, self.input_size, self.input_size, device=self.mean.device)
+
     def batches(self, split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Normalised images (n, C, H, W) and labels (n,), `size` at a time, as stored."""
         for start in range(0, len(split), size):

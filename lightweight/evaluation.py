@@ -1,7 +1,7 @@
 """Every variant is scored by the same keys, on the very file that ships, by the runtime that will run it.
 
 Accuracy with a 95 % Wilson interval (Wilson 1927) and an exact paired McNemar test against the original
-(McNemar 1947). MACs by torch.utils.flop_counter, which counts two operations per MAC.
+(McNemar 1947).
 """
 
 import zlib
@@ -10,18 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from pydantic import Field
 from scipy.stats import binomtest
-from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from lightweight import graph
 from lightweight.checkpoint import load_checkpoint
 from lightweight.data import Dataset
 from lightweight.files import read_bytes
 from lightweight.inference import load_session, onnx_logits, torch_logits
+from lightweight.macs import count_macs
 from lightweight.params import Params
 
 
@@ -49,7 +46,7 @@ def examine(path: Path, dataset: Dataset, batch_size: int, threads: int) -> Vari
         model = load_checkpoint(path, dataset).model
         learned = sum(tensor.numel() for tensor in model.parameters())
         nonzero = sum(int(tensor.count_nonzero()) for tensor in model.parameters())
-        macs, int8 = count_macs(model, dataset), 0.0
+        macs, int8 = count_macs(model, dataset.blank(1)), 0.0
         logits = torch_logits(model, dataset, dataset.test, batch_size)
     costs = {
         "size_bytes": len(content),
@@ -60,18 +57,6 @@ def examine(path: Path, dataset: Dataset, batch_size: int, threads: int) -> Vari
         "int8_mac_share": int8,
     }
     return Variant(logits.argmax(1), costs)
-
-
-def count_macs(model: nn.Module, dataset: Dataset) -> int:
-    """Multiply-accumulate operations of convolutions and matrix products for one image."""
-    size = dataset.input_size
-    image = torch.zeros(1, dataset.channels, size, size, device=dataset.mean.device)
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # fused attention is not counted
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model.eval()(image)
-    torch.backends.mha.set_fastpath_enabled(fast)
-    return counter.get_total_flops() // 2
 
 
 def score(variant: Variant, original: Variant, labels: np.ndarray) -> dict[str, Any]:

@@ -65,6 +65,12 @@ def known(name: str) -> str:
 def build(name: str, channels: int, image_size: int, num_classes: int, small_stem: bool) -> nn.Module:
     """A new network in channels_last whose output fits: one logit per class. Raises InputError."""
     network = _make(name, channels, image_size, num_classes, small_stem)
+    accept(network, name, channels, image_size, num_classes)
+    return network.train().to(memory_format=torch.channels_last)
+
+
+def accept(network: nn.Module, name: str, channels: int, image_size: int, num_classes: int) -> None:
+    """Raises InputError unless the network turns images into one logit per class; leaves it in evaluation mode."""
     shape = (channels, image_size, image_size)
     try:
         with torch.no_grad():
@@ -74,14 +80,13 @@ def build(name: str, channels: int, image_size: int, num_classes: int, small_ste
     if not isinstance(output, torch.Tensor) or output.shape != (2, num_classes):
         found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise InputError(f"network {name!r} gives {found} for 2 images; {num_classes} classes need (2, {num_classes})")
-    return network.train().to(memory_format=torch.channels_last)
 
 
-def plan(name: str, **arguments: Any) -> dict[str, torch.Tensor] | None:
-    """The state of what `build` would make, without memory for it; None where the network cannot do without."""
+def plan(name: str, **arguments: Any) -> nn.Module | None:
+    """What `build` would make, without memory for its weights; None where the network cannot do without."""
     try:
         with torch.device("meta"):
-            return _make(name, **arguments).state_dict()
+            return _make(name, **arguments)
     except InputError:
         return None
 

@@ -4,6 +4,7 @@ import base64
 import html
 from pathlib import Path
 
+from lightweight.explanation import explain
 from lightweight.files import read_csv, read_json, write_text
 from lightweight.report import VARIANTS, Metrics, comparison, verdict
 
@@ -11,7 +12,8 @@ TITLES = {
     "comparison": "Original and optimized",
     "latency": "Latency, measured in turns in one run",
     "training": "Training",
-    "sparsity": "Zeros by layer",
+    "sparsity": "Weights that are removed or zero, by layer",
+    "sensitivity": "Accuracy lost where a layer alone is pruned",
     "confusion": "Confusion matrix",
 }
 STYLE = """
@@ -28,7 +30,7 @@ h2 { font-size: 1rem; margin: 2rem 0 .3rem }
 def read_metrics(folder: Path) -> tuple[Metrics, Metrics]:
     """Scores by variant, and latency by measured model: empty until `benchmark` ran."""
     latency = {path.stem: read_json(path) for path in sorted((folder / "latency").glob("*.json"))}
-    order = [name for name in ("original", "exported", "optimized") if name in latency]
+    order = [name for name in ("original", "exported", "recalibrated", "optimized") if name in latency]
     return {name: read_json(folder / f"{name}.json") for name in VARIANTS}, {name: latency[name] for name in order}
 
 
@@ -40,6 +42,7 @@ def write_page(path: Path, metrics: Metrics, latency: Metrics, pictures: Path) -
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>Lightweight</title>",
         f"<style>{STYLE}</style><h1>Lightweight: original against optimized</h1>",
         *(f"<p>{html.escape(line)}</p>" for line in verdict(metrics, latency).splitlines()),
+        *(f"<p>{html.escape(line)}</p>" for line in explain(metrics, latency)),
         f"<table>{_row('th', head)}{''.join(_row('td', row) for row in rows)}</table>",
         f"<p>Latency on {html.escape(cpu)}.</p>" if cpu else "",
     ]

@@ -123,13 +123,28 @@ def _numbers_first(name: str) -> tuple[int, str]:
 
 
 def draw_sparsity(rows: Rows) -> bytes:
-    """The share of zeros in every layer after pruning, and the layer's share of all weights, as a PNG."""
+    """The share of every layer's weights that pruning removed or zeroed, and its share of all weights, as a PNG."""
     names = [row["layer"] for row in rows]
     figure, axes = _axes(1, 2, (9, max(1.6, 0.3 * len(rows) + 0.9)))
     weights = np.array([int(row["weights"]) for row in rows])
-    _bars(axes[0], "zeros (% of the layer's weights)", [100 * float(row["sparsity"]) for row in rows], AFTER)
+    _bars(axes[0], "pruned (% of the layer's weights)", [100 * float(row["sparsity"]) for row in rows], AFTER)
     _bars(axes[1], "weights (% of the network's)", list(100 * weights / weights.sum()), BEFORE)
     axes[0].set_xlim(0, 100)
+    axes[0].set_yticks(range(len(names)), names)
+    axes[1].set_yticks(range(len(names)), [])
+    for axis in axes:
+        axis.invert_yaxis()
+    return _png(figure)
+
+
+def draw_sensitivity(rows: Rows) -> bytes:
+    """What accuracy each layer costs that is pruned alone, the worst first, beside its parameters, as a PNG."""
+    rows = sorted(rows, key=lambda row: -float(row["drop"]))
+    names = [name if len(name) <= 40 else f"{name[:37]}..." for name in (row["layer"] for row in rows)]
+    figure, axes = _axes(1, 2, (9, max(1.6, 0.3 * len(rows) + 0.9)))
+    share = float(rows[0]["amount"])
+    _bars(axes[0], f"points lost without {share:.0%} of the layer", [100 * float(row["drop"]) for row in rows], AFTER)
+    _bars(axes[1], "parameters of the layer", [int(row["parameters"]) for row in rows], BEFORE)
     axes[0].set_yticks(range(len(names)), names)
     axes[1].set_yticks(range(len(names)), [])
     for axis in axes:

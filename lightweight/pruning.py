@@ -1,73 +1,151 @@
-"""The smallest weights become exactly zero, and stay zero while the others recover.
+"""Pruning removes the least important weights or channels at once, in rounds, or while the others are trained.
 
-Magnitude pruning (Han et al. 2015) with the masks of torch.nn.utils.prune.L1Unstructured, but not its hooks: they
-only work on modules that are called, which the layers inside an attention block are not.
+One-shot and iterative after Han et al. 2015, polynomial after Zhu and Gupta 2017.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
-import torch
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 from torch import nn
-from torch.nn.utils.prune import L1Unstructured
-from torch.utils.hooks import RemovableHandle
 
-from lightweight.errors import bad_param
+from lightweight.importance import Importance, Kind
 from lightweight.params import Params
+from lightweight.resuming import Checkpointer
+from lightweight.units import Amounts, Layers, Method, Units, counts
 
-KINDS = {"conv": (nn.Conv2d,), "linear": (nn.Linear,), "both": (nn.Conv2d, nn.Linear)}
+RAMP = 0.6  # share of the fine-tuning in which the polynomial schedule prunes; the rest recovers
+UPDATES = 50  # of the zeros on the way, at most one per step
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Recover = Callable[[int, Callable[[float], None]], None]  # of the number of the round, and what `train` calls
+
+
+def _kind(value: Any) -> str:
+    return "(auto)" if isinstance(value, str) else "(by layer)" if isinstance(value, dict) else "(share)"
 
 
 class PruneParams(Params):
-    amount: float = Field(ge=0, lt=1)
-    layers: Literal["conv", "linear", "both"]
+    method: Method
+    importance: Kind
+    images: int = Field(ge=2)
+    amount: Annotated[
+        Annotated[Share, Tag("(share)")]
+        | Annotated[Literal["auto"], Tag("(auto)")]
+        | Annotated[dict[str, Share], Tag("(by layer)")],
+        Discriminator(_kind),
+    ]
+    max_drop: Share | None
+    target_parameters: Annotated[float, Field(gt=0, lt=1)] | None
+    target_macs: Annotated[float, Field(gt=0, lt=1)] | None
+    trials: int = Field(ge=1, le=100)
+    layers: Layers
+    exclude: list[str]
     scope: Literal["layer", "global"]
+    round_to: int = Field(ge=1, le=1024)
     epochs: int = Field(ge=0, le=10_000)
+    schedule: Literal["one_shot", "iterative", "polynomial"]
+    rounds: int = Field(ge=1, le=1000)
+    initial_sparsity: Share
     lr: float = Field(gt=0, le=10)
+    distill: bool
+
+    @field_validator("target_macs")
+    @classmethod
+    def _one_target(cls, value: float | None, info: ValidationInfo) -> float | None:
+        given = [*(info.data.get(name) for name in ("max_drop", "target_parameters")), value]
+        number = sum(target is not None for target in given)
+        if info.data.get("amount") == "auto" and number != 1:
+            raise ValueError("amount: auto needs exactly one of max_drop, target_parameters and target_macs")
+        if value is not None and info.data.get("amount") == "auto" and info.data.get("method") == "unstructured":
+            raise ValueError("needs method: structured; zeros are multiplied like other weights")
+        return value
+
+    @field_validator("schedule")
+    @classmethod
+    def _has_steps(cls, value: str, info: ValidationInfo) -> str:
+        if value == "polynomial" and info.data.get("epochs") == 0:
+            raise ValueError("prunes while it trains: epochs must be at least 1")
+        return value
 
 
-def prune(model: nn.Module, params: PruneParams, recover: Callable[[nn.Module], None]) -> None:
-    """Zero the share `amount` of the chosen weights in place, smallest magnitude first; biases stay.
+class Pruning:
+    """How far it is: the round, updates of the polynomial schedule within it, and what is pruned."""
 
-    The share holds in each layer or over all of them together. `recover` fine-tunes the pruned model with a new
-    optimizer: a pruned weight gets no gradient, so it stays zero. An amount of 0 changes nothing and recovers
-    nothing. Raises InputError when no layer is of the kind.
+    def __init__(self, model: nn.Module, units: Units, params: PruneParams, importance: Importance) -> None:
+        self.model, self.units, self.params, self.importance = model, units, params, importance
+        self.round, self.updates = 0, 0
+
+    def cut(self, amounts: Amounts) -> None:
+        """Zero what the amounts ask for. The model stays in its mode of training."""
+        training = [module for module in self.model.modules() if module.training]
+        self.importance.prepare(self.model)
+        scores = self.units.scores(self.importance)
+        self.model.zero_grad()
+        self.units.zero(counts(self.units, amounts, self.params.scope, scores), scores)
+        for module in training:
+            module.training = True
+
+    def ramp(self, amounts: Amounts, done: float) -> None:
+        """The polynomial schedule when a share of the fine-tuning is done."""
+        due = min(UPDATES, int(done / RAMP * UPDATES))
+        if due > self.updates:
+            self.updates = due
+            self.cut(self.step(amounts, due))
+        else:
+            self.units.hold()
+
+    def step(self, amounts: Amounts, update: int) -> Amounts:
+        """The amounts of the polynomial schedule at one of its updates."""
+        left, start = (1 - update / UPDATES) ** 3, self.params.initial_sparsity
+        return _each(amounts, lambda amount: amount + (min(start, amount) - amount) * left)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": [self.round, self.updates], "units": self.units.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.round, self.updates = state["position"]
+        self.units.load_state_dict(state["units"])
+
+
+def prune(
+    model: nn.Module,
+    units: Units,
+    amounts: Amounts,
+    params: PruneParams,
+    importance: Importance,
+    recover: Recover,
+    saved: Checkpointer | None = None,
+) -> None:
+    """Prune shares of the units in place and let the rest recover; nothing else changes.
+
+    One shot prunes, then recovers once. `rounds` of both leave the same share of what was left each time, so that they
+    compose to the amount. The polynomial schedule prunes within a single recovery: sparsity goes from
+    `initial_sparsity` to the amount as a cubic that flattens out. A run that `saved` resumes goes on where it was.
     """
-    if params.amount == 0:
-        return
-    weights = [module.weight for _, module in layers(model, params.layers)]
-    if not weights:
-        raise bad_param("prune.layers", params.layers, "the network has no such layer")
-    groups = [weights] if params.scope == "global" else [[weight] for weight in weights]
-    handles = [handle for group in groups for handle in _zero_smallest(group, params.amount)]
-    recover(model)
-    for handle in handles:
-        handle.remove()
+    pruning = (saved or Checkpointer()).track("pruning", Pruning(model, units, params, importance))
+    rounds = params.rounds if params.schedule == "iterative" else 1
+    gradual = params.schedule == "polynomial"
+    for number in range(max(1, pruning.round), rounds + 1):
+        if pruning.round < number:
+            if gradual:
+                pruning.cut(pruning.step(amounts, 0))
+            else:
+                pruning.cut(
+                    _each(
+                        amounts,
+                        lambda amount, left=rounds / number: amount if left == 1 else 1 - (1 - amount) ** (1 / left),
+                    )
+                )
+                units.finish()
+            pruning.round = number
+        recover(number, (lambda done: pruning.ramp(amounts, done)) if gradual else lambda done: None)
+        if gradual:
+            pruning.ramp(amounts, 1.0)
+            units.finish()
+    units.hold()
+    units.release()
 
 
-def _zero_smallest(weights: list[nn.Parameter], amount: float) -> list[RemovableHandle]:
-    """Zero the share of all `weights` together, and hold them there until the returned hooks are removed."""
-    flat = torch.cat([weight.detach().flatten() for weight in weights])
-    kept = L1Unstructured(amount).compute_mask(flat, torch.ones_like(flat)).bool()
-    handles = []
-    for weight, part in zip(weights, kept.split([weight.numel() for weight in weights]), strict=True):
-        pruned = ~part.view(weight.shape)
-        weight.data.masked_fill_(pruned, 0)
-        handles.append(weight.register_hook(lambda gradient, pruned=pruned: gradient.masked_fill(pruned, 0)))
-    return handles
-
-
-def layers(model: nn.Module, kind: str) -> Iterator[tuple[str, nn.Module]]:
-    """Name and module of every layer of the kind, in the network's order."""
-    return ((name, module) for name, module in model.named_modules() if isinstance(module, KINDS[kind]))
-
-
-def sparsity(model: nn.Module) -> list[dict[str, Any]]:
-    """One row per conv and linear layer: name, number of weights, of zeros among them, and their share."""
-    rows = []
-    for name, module in layers(model, "both"):
-        zeros = int((module.weight == 0).sum())
-        number = module.weight.numel()
-        rows.append({"layer": name, "weights": number, "zeros": zeros, "sparsity": zeros / number})
-    return rows
+def _each(amounts: Amounts, change: Callable[[float], float]) -> Amounts:
+    return {name: change(amount) for name, amount in amounts.items()} if isinstance(amounts, dict) else change(amounts)

@@ -114,6 +114,11 @@ class Checkpointer:
             thing.load_state_dict(self.state.pop(name))
         return thing
 
+    def drop(self, *names: str) -> None:
+        """Forget what has come to its end, before another of the name begins."""
+        for name in names:
+            self.tracked.pop(name, None)
+
     def keep(self, path: Path) -> None:
         """Count a complete file below the folder as part of every later checkpoint."""
         if self.folder:

@@ -62,13 +62,15 @@ def train(
     schedule: Schedule,
     teacher: nn.Module | None = None,
     saved: Checkpointer | None = None,
+    each_step: Callable[[float], None] = lambda done: None,
 ) -> Iterator[Epoch]:
     """Train `model` in place with a new optimizer, one yielded row per epoch; the schedule moves with every step.
 
     An epoch's order and augmentation depend on the seed and its number alone, so that a run which starts at
     epoch 6 sees what an uninterrupted one sees there. With `ema`, rows are of the exponential moving average of the
     weights over all steps (Polyak and Juditsky 1992), which the model holds at every yield and at the end.
-    A run that `saved` resumes yields what is left. Raises InputError when the loss is no longer a number.
+    A run that `saved` resumes yields what is left. `each_step` is called behind every step with the share of all that
+    are done. Raises InputError when the loss is no longer a number.
     """
     if not epochs:
         return
@@ -76,7 +78,7 @@ def train(
     run = saved.track("training", _Run(model, dataset, params, lr, schedule, teacher, epochs))
     while run.number in epochs:
         epoch = run.number
-        train_loss = run.epoch(seed * 1_000_003 + epoch, saved)
+        train_loss = run.epoch(seed * 1_000_003 + epoch, saved, each_step)
         weights = run.show_average()
         val_loss, val_accuracy = validate(model, dataset, dataset.val)
         _must_be_finite(val_loss, "validation loss", epoch, run.lr)
@@ -102,7 +104,8 @@ class _Run:
         epochs: range,
     ) -> None:
         self.model, self.dataset, self.params, self.teacher = model, dataset, params, teacher
-        self.number, self.last, self.step, self.lr = epochs.start, epochs[-1], 0, lr
+        self.first, self.last = epochs.start, epochs[-1]
+        self.number, self.step, self.lr = epochs.start, 0, lr
         self.loss = torch.zeros((), device=dataset.mean.device)
         self.generator = torch.Generator()
         self.frozen = freeze(model, params.freeze)
@@ -111,7 +114,7 @@ class _Run:
         self.schedule = schedule(self.stepper.optimizer, self.steps)
         self.average = make_average(model, params.ema) if params.ema else None
 
-    def epoch(self, seed: int, saved: Checkpointer) -> float:
+    def epoch(self, seed: int, saved: Checkpointer, each_step: Callable[[float], None]) -> float:
         """Its mean loss, after the steps that a resumed run has not done."""
         order = self._shuffle(seed)
         self.model.train()
@@ -126,6 +129,7 @@ class _Run:
             self.stepper.step(loss)
             self.lr = self.stepper.optimizer.param_groups[0]["lr"]
             self.schedule.step()
+            each_step((self.number - self.first + (step + 1) / self.steps) / (self.last + 1 - self.first))
             if self.average:
                 self.average.update_parameters(self.model)
             self.loss += loss.detach()

@@ -23,7 +23,7 @@ from lightweight.report import VARIANTS
 
 FOLDER = Path("recipes")
 COSTS = Path("work/cost")  # where the train stage notes what it took
-MEASURED = ("original", "exported", "optimized")
+MEASURED = ("original", "exported", "recalibrated", "optimized")
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightweight.command import run
+from lightweight.explanation import explain
 from lightweight.files import read_json, write_text
 from lightweight.page import read_metrics
 from lightweight.report import Metrics, accuracy, comparison, markdown, verdict
@@ -28,6 +29,7 @@ def main() -> None:
     else:
         metrics, latency = read_metrics(Path("metrics"))
         print(tables(metrics, latency))
+        print("\n".join(explain(metrics, latency)))
         print(f"Latency on {where(latency)}; `dvc repro -fs benchmark` measures it here and now.")
 
 

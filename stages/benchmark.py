@@ -1,6 +1,6 @@
-"""Benchmark: latency of the original and the optimized file, in turns. No outs: timings never enter dvc.lock.
+"""Benchmark: latency of the original, the pruned and the optimized model, in turns. Timings never enter dvc.lock.
 
-Reads   params.yaml, data/prepared.safetensors, models/original.safetensors, models/optimized.onnx
+Reads   params.yaml, data/prepared.safetensors, models/{original,recalibrated}.safetensors, models/optimized.onnx
 Writes  metrics/latency/MODEL.json, plots/latency.png, plots/report.html
 """
 
@@ -24,6 +24,7 @@ from lightweight.runtime import start
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")
 ORIGINAL = Path("models/original.safetensors")
+RECALIBRATED = Path("models/recalibrated.safetensors")
 OPTIMIZED = Path("models/optimized.onnx")
 METRICS = Path("metrics")
 PLOTS = Path("plots")
@@ -33,21 +34,26 @@ def main() -> None:
     params = load_params(PARAMS, threads=Threads, benchmark=BenchmarkParams)
     start(params.threads, seed=0)
     data = load_dataset(PREPARED)
-    original = load_checkpoint(ORIGINAL, data).model.to(memory_format=torch.channels_last)
-    exported = open_session(export_onnx(original, data).SerializeToString(), params.threads)
-    optimized = load_session(OPTIMIZED, params.threads)
-    results = {name: {"cpu": cpu_name(), "threads": params.threads} for name in ("original", "exported", "optimized")}
+    original, recalibrated = (load_checkpoint(path, data).model for path in (ORIGINAL, RECALIBRATED))
+    sessions = {
+        "exported": open_session(export_onnx(original, data).SerializeToString(), params.threads),
+        "recalibrated": open_session(export_onnx(recalibrated, data).SerializeToString(), params.threads),
+        "optimized": load_session(OPTIMIZED, params.threads),
+    }
+    original.to(memory_format=torch.channels_last)
+    results = {name: {"cpu": cpu_name(), "threads": params.threads} for name in ("original", *sessions)}
     for size in params.benchmark.batch_sizes:
         images = data.test.images[torch.arange(size) % len(data.test)]
         normalized, raw = data.normalize(images), {"input": pixels(images)}
         calls = {
             "original": torch.inference_mode()(lambda images=normalized: original(images)),
-            "exported": lambda raw=raw: exported.run(None, raw),
-            "optimized": lambda raw=raw: optimized.run(None, raw),
+            **{name: lambda session=session, raw=raw: session.run(None, raw) for name, session in sessions.items()},
         }
         samples = interleave(calls, params.benchmark.rounds)
         for name, result in results.items():
             result[f"batch_{size}"] = summarize(samples[name], samples["original"])
+            if name in ("recalibrated", "optimized"):  # in the same runtime: what compression itself does
+                result[f"batch_{size}"]["against_exported"] = summarize(samples[name], samples["exported"])
     for name, result in results.items():
         write_json(METRICS / "latency" / f"{name}.json", result)
     write_bytes(PLOTS / "latency.png", draw_latency(results))

@@ -16,6 +16,7 @@ from lightweight.params import Seed, Threads, load_all_params
 from lightweight.pruning import PruneParams
 from lightweight.quantization import QuantizeParams
 from lightweight.report import ReportParams
+from lightweight.sensitivity import SensitivityParams
 from lightweight.sources import PrepareParams
 from lightweight.training import TrainParams
 
@@ -32,6 +33,7 @@ def main() -> None:
         train=TrainParams,
         swa=SwaParams,
         prune=PruneParams,
+        sensitivity=SensitivityParams,
         bn_update=BnUpdateParams,
         quantize=QuantizeParams,
         evaluate=EvaluateParams,

@@ -14,12 +14,14 @@ from lightweight.augmentation import AugmentParams
 from lightweight.data import Dataset, Split
 from lightweight.export import export_onnx
 from lightweight.history import Epoch
+from lightweight.importance import Importance
 from lightweight.networks import build
 from lightweight.optimization import make_schedule
 from lightweight.pruning import PruneParams, prune
 from lightweight.quantization import QuantizeParams, quantize
 from lightweight.report import VARIANTS, Metrics
 from lightweight.training import TrainParams
+from lightweight.units import Units, find_units
 
 torch.set_num_threads(1)  # threads that wait for each other on tensors as small as these cost more than they save
 
@@ -94,7 +96,53 @@ def train_params(**changes: Any) -> TrainParams:
 
 
 def prune_params(**changes: Any) -> PruneParams:
-    return PruneParams(**{"amount": 0.5, "layers": "both", "scope": "layer", "epochs": 0, "lr": 0.001} | changes)
+    given = {
+        "method": "unstructured",
+        "importance": "l1",
+        "images": 100,
+        "amount": 0.5,
+        "max_drop": None,
+        "target_parameters": None,
+        "target_macs": None,
+        "trials": 3,
+        "layers": "both",
+        "exclude": [],
+        "scope": "layer",
+        "round_to": 1,
+        "epochs": 1,
+        "schedule": "one_shot",
+        "rounds": 2,
+        "initial_sparsity": 0.0,
+        "lr": 0.001,
+        "distill": False,
+    }
+    return PruneParams(**given | changes)
+
+
+@cache
+def noise(channels: int = 1, size: int = 28, number: int = 32) -> Dataset:
+    """Random images of two classes in each split."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (number, channels, size, size), dtype=torch.uint8, generator=generator)
+    split = Split(images, torch.arange(number) % 2)
+    half = torch.full((channels,), 0.5)
+    return Dataset(split, split, split, half, half, ("even", "odd"), input_size=size)
+
+
+def units_of(model: nn.Module, params: PruneParams, dataset: Dataset) -> Units:
+    chosen = (params.method, params.layers, params.exclude)
+    return find_units(model, dataset.blank(1), *chosen, "prune", params.round_to)
+
+
+def prune_in_place(
+    model: nn.Module, dataset: Dataset | None = None, recover: Any = lambda number, each_step: None, **changes: Any
+) -> Units:
+    """`prune` by the changed parameters, by default without recovery; the units that it chose."""
+    params, dataset = prune_params(**changes), dataset or noise()
+    units = units_of(model, params, dataset)
+    importance = Importance(params.importance, dataset, params.images, seed=0)
+    prune(model, units, params.amount, params, importance, recover)
+    return units
 
 
 def quantize_params(method: str, **changes: Any) -> QuantizeParams:
@@ -108,13 +156,14 @@ def train(
     epochs: range = range(1, 4),
     seed: int = 0,
     teacher: nn.Module | None = None,
+    each_step: Any = lambda done: None,
     **changes: Any,
 ) -> list[Epoch]:
     """The rows of a whole run over `epochs`."""
     params = train_params(**changes)
     schedule = partial(make_schedule, params.schedule, params, len(epochs))
-    rows = training.train(model, dataset, params, epochs, seed, lr=params.lr, schedule=schedule, teacher=teacher)
-    return list(rows)
+    how = {"lr": params.lr, "schedule": schedule, "teacher": teacher, "each_step": each_step}
+    return list(training.train(model, dataset, params, epochs, seed, **how))
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
@@ -140,7 +189,7 @@ def trained(name: str, dataset: Dataset) -> nn.Module:
 def pruned_convnet(dataset: Dataset) -> nn.Module:
     """Half of the weights of each layer are zero, and no other is small enough to be rounded to zero in 8 bits."""
     model, reloaded = deepcopy(trained("convnet", dataset)), new("convnet")
-    prune(model, prune_params(), recover=lambda model: None)
+    prune_in_place(model)
     reloaded.load_state_dict(model.state_dict())
     return reloaded.eval()
 

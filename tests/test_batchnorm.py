@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from lightweight.batchnorm import update_batchnorm
-from lightweight.pruning import prune
 from lightweight.validation import validate
-from tests.examples import BNNET, different, new, prune_params, state, trained
+from tests.examples import BNNET, different, new, prune_in_place, state, trained
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -78,7 +77,7 @@ def test_without_a_batch_or_without_batchnorm_nothing_changes(tiny_dataset, netw
 @pytest.mark.parametrize("amount", [0.7, 0.9])
 def test_re_estimation_raises_the_accuracy_after_one_shot_pruning(tiny_dataset, amount):
     model = deepcopy(trained(BNNET, tiny_dataset))
-    prune(model, prune_params(amount=amount, scope="global"), recover=lambda model: None)
+    prune_in_place(model, amount=amount, scope="global")
     _, before = validate(model, tiny_dataset, tiny_dataset.val)
     update_batchnorm(model, tiny_dataset, num_images=300, batch_size=100, seed=0)
     _, after = validate(model, tiny_dataset, tiny_dataset.val)

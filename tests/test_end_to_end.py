@@ -25,12 +25,14 @@ STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 # Every key of params.yaml, and the stages whose declared dependencies change with it. What these stages write decides
 # about the ones behind them.
 STALE = {
-    "seed": {"check", "prepare", "train", "swa", "prune", "bn_update", "quantize"},
-    "threads": {"check", "train", "swa", "prune", "bn_update", "quantize", "evaluate", "benchmark", "provenance"},
+    "seed": {"check", "prepare", "train", "swa", "prune", "sensitivity", "bn_update", "quantize"},
+    "threads": {"check", "train", "swa", "prune", "sensitivity", "bn_update", "quantize", "evaluate", "benchmark"}
+    | {"provenance"},
     "prepare": {"check", "prepare"},
     "train": {"check", "train", "swa", "prune"},
     "swa": {"check", "swa"},
     "prune": {"check", "prune"},
+    "sensitivity": {"check", "sensitivity"},
     "bn_update": {"check", "bn_update"},
     "quantize": {"check", "quantize"},
     "evaluate": {"check", "evaluate"},
@@ -40,13 +42,16 @@ STALE = {
 
 # The page is assembled from whatever was measured and drawn, by both stages that draw: no order, so no dependency.
 PAGE = {"metrics/latency", "plots/comparison.png", "plots/latency.png", "plots/training.png", "plots/sparsity.png"}
-PAGE |= {"plots/confusion.png", "plots/report.html"} | {f"metrics/{name}.json" for name in VARIANTS}
-BESIDE = {name: {"work"} for name in ("train", "swa", "prune")}  # checkpoints and costs
+PAGE |= {"plots/sensitivity.png", "plots/confusion.png", "plots/report.html"} | {
+    f"metrics/{name}.json" for name in VARIANTS
+}
+BESIDE = {name: {"work"} for name in ("train", "swa", "prune", "sensitivity")}  # checkpoints and costs
 BESIDE |= {"benchmark": PAGE | {"plots/images.csv"}, "plot": PAGE}
 BESIDE["provenance"] = {"metrics/provenance.json"}
 UNREAD = {
     "prepare": {"data/checked"},  # an order, not an input: a bad value ends the run before any work
     "swa": {"models/original.safetensors"},  # read where swa.start is null
+    "prune": {"models/original.safetensors"},  # read where prune.distill is true
     "report": {f"metrics/{name}.json" for name in VARIANTS if name != "optimized"},  # read where report.model names it
 }
 

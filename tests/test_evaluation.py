@@ -11,7 +11,8 @@ from torch import nn
 
 from lightweight.checkpoint import Checkpoint, save_checkpoint
 from lightweight.errors import InputError
-from lightweight.evaluation import Variant, count_macs, examine, score
+from lightweight.evaluation import Variant, examine, score
+from lightweight.macs import count_macs
 from tests.examples import BNNET, METHODS, convnet_file, pruned_convnet, trained
 
 ARGUMENTS = {"channels": 1, "image_size": 28, "num_classes": 10, "small_stem": False}
@@ -78,7 +79,7 @@ def test_the_p_value_is_that_of_the_exact_mcnemar_test(gained, lost, p):
 def test_macs_are_counted_for_one_image_in_evaluation_mode(tiny_dataset):
     model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(784), nn.Linear(784, 10))
     before = model[1].running_mean.clone()
-    assert count_macs(model, tiny_dataset) == 7840
+    assert count_macs(model, tiny_dataset.blank(1)) == 7840
     assert (model[1].running_mean == before).all()
 
 

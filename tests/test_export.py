@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from lightweight import graph
-from lightweight.evaluation import count_macs
 from lightweight.export import CLASSES, FromPixels, export_onnx, finish
 from lightweight.inference import onnx_logits, open_session, torch_logits
+from lightweight.macs import count_macs
 from lightweight.quantization import logit_error, quantize
 from tests.examples import (
     BNNET,
@@ -79,7 +79,7 @@ def test_the_file_takes_stored_images_and_enlarges_them_itself(tiny_dataset, met
     expected = torch_logits(model, dataset, dataset.test, 60)
     found = onnx_logits(session, dataset.test, 60)
     assert logit_error(expected, found) < (1e-4 if method == "none" else 0.25)  # without VNNI, products saturate
-    assert sum(layer.macs for layer in graph.layers(content)) == count_macs(model, dataset)
+    assert sum(layer.macs for layer in graph.layers(content)) == count_macs(model, dataset.blank(1))
 
 
 @pytest.mark.parametrize("method", METHODS)

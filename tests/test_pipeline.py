@@ -27,7 +27,7 @@ def test_every_stage_script_is_a_stage_and_every_stage_a_script():
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_runs_as_a_module_from_the_root(name):
-    assert STAGES[name]["cmd"] == f"python -m stages.{name}"
+    assert STAGES[name]["cmd"] == f"exec python -m stages.{name}"
 
 
 @pytest.mark.parametrize("name", STAGES)

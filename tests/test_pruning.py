@@ -1,25 +1,28 @@
 """The smallest weights, and exactly as many as asked, become zero and stay zero; every other bit stays."""
 
 from copy import deepcopy
+from itertools import pairwise
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightweight.errors import InputError
-from lightweight.pruning import layers, prune, sparsity
-from tests.examples import BNNET, different, new, prune_params, state, train
+from lightweight.importance import Importance
+from lightweight.pruning import RAMP, UPDATES, prune
+from lightweight.units import amounts_by_unit, layers, sparsity
+from tests.examples import BNNET, different, new, noise, prune_in_place, prune_params, state, train, units_of
 
 AMOUNTS = [0.1, 0.5, 0.93]
 SCOPES = ["layer", "global"]
 
 
-def one_shot(model: nn.Module, **changes) -> None:
-    prune(model, prune_params(**changes), recover=lambda model: None)
+one_shot = prune_in_place
 
 
 def chosen(model: nn.Module, kind: str = "both") -> dict[str, Tensor]:
-    return {f"{name}.weight": module.weight.detach() for name, module in layers(model, kind)}
+    return {f"{name}.weight": module.weight.detach() for name, module in layers(model, kind).items()}
 
 
 def flat(model: nn.Module) -> Tensor:
@@ -54,7 +57,7 @@ def test_the_global_share_of_zeros_is_exact_and_differs_between_layers(amount):
     one_shot(model, amount=amount, scope="global")
     weights = flat(model)
     assert (weights == 0).sum() == round(amount * len(weights))
-    assert len({round(row["sparsity"], 2) for row in sparsity(model)}) > 1
+    assert len({round(row["sparsity"], 2) for row in sparsity(new(BNNET), model)}) > 1
 
 
 @pytest.mark.parametrize("amount", AMOUNTS)
@@ -104,7 +107,7 @@ def test_zeros_survive_recovery_with_weight_decay_and_every_other_weight_moves(t
     one_shot(deepcopy(model))
     reference, how = deepcopy(model), {"weight_decay": 0.1} | changes
     one_shot(reference)
-    prune(model, prune_params(), recover=lambda model: train(model, tiny_dataset, range(1, 3), **how))
+    prune_in_place(model, recover=lambda number, each_step: train(model, tiny_dataset, range(1, 3), **how))
     for name, weight in chosen(model).items():
         pruned = chosen(reference)[name] == 0
         assert torch.equal(weight == 0, pruned)
@@ -115,8 +118,10 @@ def test_zeros_survive_recovery_with_weight_decay_and_every_other_weight_moves(t
 def test_recovery_gets_the_pruned_model_once_in_its_memory_format(scope):
     model, seen = new(BNNET), []
     strides = [weight.stride() for weight in chosen(model).values()]
-    prune(model, prune_params(scope=scope), recover=lambda model: seen.append((model, sparsity(model))))
-    assert seen == [(model, sparsity(model))]
+    recover = lambda number, each_step: seen.append((number, state(model)))  # noqa: E731
+    prune_in_place(model, recover=recover, scope=scope)
+    assert [number for number, _ in seen] == [1]
+    assert not different(seen[0][1], model.state_dict())
     assert [weight.stride() for weight in chosen(model).values()] == strides
 
 
@@ -126,23 +131,14 @@ def test_nothing_that_held_the_zeros_is_left_behind():
     one_shot(model)
     assert [name for name, _ in model.named_parameters()] == names
     model(torch.rand(8, 1, 28, 28)).square().sum().backward()
-    for _, module in layers(model, "both"):
+    for _, module in layers(model, "both").items():
         assert module.weight.grad[module.weight == 0].any()
-
-
-@pytest.mark.parametrize("scope", SCOPES)
-def test_an_amount_of_zero_changes_nothing_and_recovers_nothing(scope):
-    model = new(BNNET)
-    before = state(model)
-    prune(model, prune_params(amount=0.0, scope=scope), recover=lambda model: pytest.fail("recovered"))
-    assert not different(before, model.state_dict())
 
 
 @pytest.mark.parametrize(("kind", "other"), [("conv", nn.Linear(784, 10)), ("linear", nn.Conv2d(1, 10, 28))])
 def test_a_network_without_a_layer_of_the_kind_is_refused(kind, other):
-    with pytest.raises(InputError, match=f"prune.layers = '{kind}'"):
+    with pytest.raises(InputError, match=f"prune.layers = '{kind}': the network has no such layer"):
         one_shot(nn.Sequential(other, nn.Flatten()), layers=kind)
-    one_shot(nn.Sequential(other, nn.Flatten()), layers=kind, amount=0.0)  # nothing is asked of any layer
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -170,18 +166,135 @@ def test_pruning_more_of_a_pruned_network_keeps_its_zeros(scope):
 
 def test_layers_of_attention_can_be_pruned_and_recover(tiny_dataset):
     model = attention(1, 28, 10)
-    prune(model, prune_params(layers="linear"), recover=lambda model: train(model, tiny_dataset, range(1, 2)))
-    zeros = {row["layer"]: row["zeros"] for row in sparsity(model)}
-    assert zeros == {"embed": 28 * 16 / 2, "head": 16 * 10 / 2, "attention.out_proj": 16 * 16 / 2}
+    before = deepcopy(model)
+    prune_in_place(model, recover=lambda number, each_step: train(model, tiny_dataset, range(1, 2)), layers="linear")
+    pruned = {row["layer"]: row["pruned"] for row in sparsity(before, model)}
+    assert pruned == {"embed": 28 * 16 / 2, "head": 16 * 10 / 2, "attention.out_proj": 16 * 16 / 2}
 
 
-def test_sparsity_counts_the_zeros_of_every_layer():
-    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(4, 5))
-    for module, zeros in ((model[0], 3), (model[3], 15)):
+def test_sparsity_counts_what_is_zero_or_gone_in_every_layer():
+    before = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(4, 5))
+    after = nn.Sequential(nn.Conv2d(1, 1, 3), nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(4, 5))
+    for module, zeros in ((after[0], 3), (after[3], 15)):
         nn.init.ones_(module.weight)
-        nn.init.zeros_(module.bias)
         module.weight.data.view(-1)[:zeros] = 0
-    assert sparsity(model) == [
-        {"layer": "0", "weights": 18, "zeros": 3, "sparsity": 3 / 18},
-        {"layer": "3", "weights": 20, "zeros": 15, "sparsity": 0.75},
+    assert sparsity(before, after) == [
+        {"layer": "0", "weights": 18, "pruned": 9 + 3, "sparsity": 12 / 18},
+        {"layer": "3", "weights": 20, "pruned": 15, "sparsity": 0.75},
     ]
+
+
+def test_rounds_of_equal_shares_of_the_rest_compose_to_the_amount():
+    model, seen = new(BNNET), []
+    one_shot(model, recover=lambda number, each_step: seen.append(flat(model) == 0), schedule="iterative", rounds=3)
+    total = len(flat(model))
+    shares = [int(zeros.sum()) / total for zeros in seen]
+    assert shares == pytest.approx([1 - 0.5 ** (number / 3) for number in (1, 2, 3)], abs=0.002)
+    assert shares[2] == sum(round(0.5 * weight.numel()) for weight in chosen(model).values()) / total
+    for earlier, later in pairwise(seen):
+        assert later[earlier].all()
+    reference = new(BNNET)
+    one_shot(reference)  # nothing was trained between the rounds: they choose what one shot chooses
+    assert not different(reference.state_dict(), model.state_dict())
+
+
+def test_the_polynomial_schedule_follows_its_cubic_and_then_stays():
+    model, steps, seen = new(BNNET), 100, []
+    total = len(flat(model))
+
+    def recover(number: int, each_step) -> None:
+        for step in range(1, steps + 1):
+            each_step(step / steps)
+            seen.append(float((flat(model) == 0).sum()) / total)
+
+    one_shot(model, recover=recover, schedule="polynomial", initial_sparsity=0.2, amount=0.9)
+    expected = [0.9 - 0.7 * (1 - min(1, step / steps / RAMP)) ** 3 for step in range(1, steps + 1)]
+    assert seen == pytest.approx(expected, abs=0.7 * 3 / UPDATES)
+    assert seen[60:] == [seen[-1]] * 40
+    assert seen[-1] == sum(round(0.9 * weight.numel()) for weight in chosen(model).values()) / total
+
+
+def test_zeros_of_the_polynomial_schedule_survive_momentum_and_the_average(tiny_dataset):
+    model = new(BNNET)
+
+    def recover(number: int, each_step) -> None:
+        train(model, tiny_dataset, range(1, 3), ema=0.9, optimizer="sgd", lr=0.01, each_step=each_step)
+
+    one_shot(model, recover=recover, schedule="polynomial", amount=0.8)
+    for weight in chosen(model).values():
+        assert (weight == 0).sum() == round(0.8 * weight.numel())
+
+
+def test_amounts_by_layer_hold_where_a_pattern_names_the_layer():
+    model = new(BNNET)
+    units = units_of(model, prune_params(), noise())
+    amounts = amounts_by_unit({"0": 0.25, "[49]": 0.75}, units)
+    assert amounts == {"0": 0.25, "4": 0.75, "9": 0.75, "12": 0.0}
+    prune(model, units, amounts, prune_params(), Importance("l1", noise(), 8, 0), lambda number, each_step: None)
+    assert {row["layer"]: row["sparsity"] for row in sparsity(new(BNNET), model)} == amounts
+
+
+@pytest.mark.parametrize("kind", ["taylor", "random", "l2"])
+def test_what_goes_is_what_the_importance_says(kind):
+    model = new(BNNET)
+    importance = Importance(kind, noise(), 32, seed=3)
+    importance.prepare(model)
+    scores = {name: importance.of_weights(module.weight) for name, module in layers(model, "both").items()}
+    one_shot(model, importance=kind, images=32, amount=0.3)
+    if kind == "random":  # of another seed
+        scores = None
+    for name, weight in chosen(model).items():
+        assert (weight == 0).sum() == round(0.3 * weight.numel())
+        if scores:
+            score = scores[name.removesuffix(".weight")]
+            assert score[weight == 0].max() <= score[weight != 0].min()
+
+
+def test_taylor_is_the_weight_times_the_gradient_of_the_mean_loss_over_all_images():
+    model, data = new(BNNET).eval(), noise()
+    importance = Importance("taylor", data, num_images=1000, seed=0)
+    importance.prepare(model)
+    found = importance.of_weights(model[0].weight)
+    model.zero_grad()
+    loss = F.cross_entropy(model(data.normalize(data.train.images)), data.train.labels)
+    loss.backward()
+    assert torch.allclose(found, (model[0].weight * model[0].weight.grad).abs(), rtol=1e-4, atol=1e-8)
+
+
+def test_random_importance_depends_on_the_seed_alone():
+    def zeros(seed: int) -> Tensor:
+        torch.rand(7)
+        importance = Importance("random", noise(), 8, seed)
+        importance.prepare(new(BNNET))
+        return importance.of_weights(new(BNNET)[4].weight)
+
+    assert torch.equal(zeros(1), zeros(1))
+    assert not torch.equal(zeros(1), zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"exclude": ["conv9"]}, "params.yaml: prune.exclude = 'conv9': names no layer; layers are 0, 4, 9, 12"),
+        ({"exclude": ["*"]}, "params.yaml: prune.layers = 'both': nothing can be pruned: prune.exclude names them all"),
+    ],
+)
+def test_patterns_must_name_layers_and_leave_some(changes, message):
+    with pytest.raises(InputError) as error:
+        one_shot(new(BNNET), **changes)
+    assert str(error.value) == message
+
+
+def test_an_unknown_layer_in_the_amounts_is_named_with_those_that_there_are():
+    units = units_of(new(BNNET), prune_params(exclude=["4"]), noise())
+    with pytest.raises(InputError) as error:
+        amounts_by_unit({"0": 0.5, "conv7": 0.25}, units)
+    rule = "names no layer that can be pruned; these are 0, 9, 12"
+    assert str(error.value) == f"params.yaml: prune.amount.conv7 = 0.25: {rule}"
+
+
+def test_excluded_layers_stay_as_they_are():
+    model = new(BNNET)
+    before = state(model)
+    one_shot(model, exclude=["9", "1*"], scope="global")
+    assert different(before, model.state_dict()) == {"0.weight", "4.weight"}

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from lightweight import resuming, training
 from lightweight.averaging import SwaParams, average, make_swa_schedule
+from lightweight.budget import Compression
+from lightweight.checkpoint import Checkpoint
 from lightweight.data import Dataset
 from lightweight.history import Epoch, History
 from lightweight.optimization import make_schedule
-from lightweight.pruning import prune
 from lightweight.resuming import STATE, Checkpointer, resumable
 from lightweight.scratch import FINISHED
 from tests.examples import augment_params, different, new, prune_params, state, train_params
@@ -196,33 +197,52 @@ def test_weight_averaging_goes_on_with_what_it_has_summed_up(tmp_path, data):
         assert not different(averaged(scratch(folder), None), expected), stop
 
 
-def test_pruned_weights_stay_zero_when_their_recovery_is_resumed(tmp_path, data):
-    def recovered(saved: Checkpointer, stop: int | None) -> nn.Module:
-        network, steps = model(), count(1)
+PRUNINGS = [
+    {"amount": 0.75, "layers": "conv"},
+    {"schedule": "polynomial", "importance": "taylor", "scope": "global", "initial_sparsity": 0.2},
+    {"schedule": "iterative", "method": "structured", "importance": "taylor"},
+    {"schedule": "polynomial", "method": "structured", "importance": "random", "scope": "global"},
+    {"amount": "auto", "max_drop": 0.5, "method": "structured", "trials": 2},
+    {"amount": "auto", "target_parameters": 0.3, "images": 30},
+]
+
+
+@pytest.mark.parametrize("changes", PRUNINGS, ids=lambda changes: " ".join(map(str, changes.values())))
+def test_pruning_that_is_interrupted_anywhere_ends_in_the_same_bits(tmp_path, data, changes):
+    source, pruning = Checkpoint(model(), "dropping", {}), prune_params(**changes)
+    params = train_params(batch_size=BATCH, ema=0.5)
+
+    def compressed(saved: Checkpointer, stop: int | None) -> tuple[int, Compression, Checkpoint]:
+        instants = count(1)
         torch.manual_seed(99)
 
-        def before() -> None:
-            if next(steps) == stop:
+        def instant(*_) -> None:
+            if next(instants) == stop:
                 raise Interruption
 
-        def recover(pruned: nn.Module) -> None:
-            pruned.before = before
-            params = train_params(batch_size=BATCH)
-            schedule = partial(make_schedule, "cosine", params, EPOCHS)
-            how = {"lr": 0.01, "schedule": schedule, "saved": saved}
-            list(training.train(pruned, data, params, range(1, EPOCHS + 1), 0, **how))
+        def fine_tune(network: nn.Module, history: History, number: int, each_step) -> None:
+            network.before = instant
+            epochs = range(number, number + 1)
+            how = {"lr": 0.01, "schedule": partial(make_schedule, "cosine", params, 1), "saved": saved}
+            list(history.record(training.train(network, data, params, epochs, 0, **how, each_step=each_step)))
 
-        prune(network, prune_params(amount=0.75), recover)
-        return network
+        compression = Compression(source, data, pruning, 0, fine_tune, saved)
+        saved.tick, tick = lambda where: (tick(where), instant()), saved.tick
+        pruned = compression.run()
+        return next(instants), compression, pruned
 
-    expected = recovered(Checkpointer(), None)
-    for stop in range(2, STEPS + 1):
+    instants, undisturbed, expected = compressed(Checkpointer(), None)
+    assert instants > STEPS / 2
+    for stop in range(1, instants, 1 + instants // 12):
         folder = tmp_path / str(stop)
+        folder.mkdir()
         with pytest.raises(Interruption):
-            recovered(scratch(folder), stop)
-        network = recovered(scratch(folder), None)
-        assert (network.conv.weight == 0).sum() == 27
-        assert not different(state(network), state(expected)), stop
+            compressed(scratch(folder), stop)
+        _, compression, pruned = compressed(scratch(folder), None)
+        assert not different(state(pruned.model), state(expected.model)), stop
+        assert pruned.shapes == expected.shapes
+        assert compression.probes == undisturbed.probes
+        assert compression.history.rows == undisturbed.history.rows
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,135 @@
+"""A model is pruned by a given amount, or by the amounts that a budget of size, MACs or accuracy leaves to find.
+
+A budget of accuracy is searched by whole trials, each pruned and fine-tuned. Their number is the limit, because a limit
+of time would make the result depend on the machine.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from lightweight.allocation import Curve, allocate, measure, meet
+from lightweight.checkpoint import Checkpoint
+from lightweight.data import Dataset
+from lightweight.history import History
+from lightweight.importance import Importance
+from lightweight.narrowing import narrow, narrowed
+from lightweight.pruning import PruneParams, prune
+from lightweight.resuming import Checkpointer
+from lightweight.sensitivity import Prober
+from lightweight.units import Amounts, Units, amounts_by_unit, counts, find_units
+from lightweight.validation import validate
+
+PROBES = ["probe", "kind", "layer", "amount", "val_accuracy"]
+FineTune = Callable[[nn.Module, History, int, Callable[[float], None]], None]
+
+
+class Compression:
+    """Prunes copies of one model; `fine_tune` trains a copy for one round, and records that.
+
+    `probes` are the rows of what was tried on the way, `history` that of the fine-tuning of the result.
+    """
+
+    def __init__(
+        self,
+        source: Checkpoint,
+        dataset: Dataset,
+        params: PruneParams,
+        seed: int,
+        fine_tune: FineTune,
+        saved: Checkpointer | None = None,
+    ) -> None:
+        self.source, self.dataset, self.params, self.seed = source, dataset, params, seed
+        self.fine_tune, self.saved = fine_tune, saved or Checkpointer()
+        self.importance = Importance(params.importance, dataset, params.images, seed)
+        self.probes: list[dict[str, Any]] = []
+        self.history = History()
+
+    def run(self) -> Checkpoint:
+        """The pruned model. An amount of 0 changes nothing. Raises InputError when a target cannot be met."""
+        amount = self.params.amount
+        if amount == "auto":
+            return self._spend()
+        if isinstance(amount, dict):
+            amount = amounts_by_unit(amount, self._units(deepcopy(self.source.model)))
+        return self._prune(amount) if (any(amount.values()) if isinstance(amount, dict) else amount) else self.source
+
+    def _spend(self) -> Checkpoint:
+        params = self.params
+        model = deepcopy(self.source.model)
+        units = self._units(model)
+        prober = Prober(model, units, self.dataset, self.importance, params.images, self.seed, self.saved)
+        curves = measure(prober)
+        self.probes = [row | {"kind": "layer"} for row in prober.rows]
+        units.release()
+        if params.max_drop is not None:
+            return self._search(params.max_drop, curves, units)
+        kind = "macs" if params.target_macs else "parameters"
+        return self._prune(meet(curves, units, kind, params.target_macs or params.target_parameters))
+
+    def _search(self, max_drop: float, curves: dict[str, Curve], units: Units) -> Checkpoint:
+        """The most that a binary search removes without losing more than `max_drop`; the source if that is nothing."""
+        _, before = validate(self.source.model, self.dataset, self.dataset.val)
+        kind = "macs" if self.params.method == "structured" else "parameters"
+
+        def cost(amounts: dict[str, float]) -> float:
+            return units.cost(counts(units, amounts, "layer", {}), kind)
+
+        trials = self.saved.track("trials", Trials())
+        while len(trials.rows) < self.params.trials:
+            level = (trials.low + trials.high) / 2
+            amounts = allocate(curves, cost, 1 - level)
+            pruned = self._prune(amounts)
+            _, accuracy = validate(pruned.model, self.dataset, self.dataset.val)
+            trials.rows.append({"kind": "trial", "layer": "", "amount": 1 - cost(amounts), "val_accuracy": accuracy})
+            if accuracy >= before - max_drop:
+                trials.low, trials.best = level, {"shapes": pruned.shapes, "state": pruned.model.state_dict()}
+                trials.history = self.history
+            else:
+                trials.high = level
+            self.saved.drop("history", "pruning", "training")
+            self.saved.save(f"trial {len(trials.rows) + 1} of {self.params.trials}")
+        self.probes += [row | {"probe": len(self.probes) + number} for number, row in enumerate(trials.rows, start=1)]
+        self.history = trials.history
+        if trials.best is None:
+            return self.source
+        model = deepcopy(self.source.model)
+        narrow(model, trials.best["shapes"])
+        model.load_state_dict(trials.best["state"])
+        return replace(self.source, model=model, shapes=trials.best["shapes"])
+
+    def _prune(self, amounts: Amounts) -> Checkpoint:
+        """One whole pruning with its fine-tuning."""
+        model = deepcopy(self.source.model)
+        self.history = history = self.saved.track("history", History())
+
+        def recover(number: int, each_step: Callable[[float], None]) -> None:
+            self.fine_tune(model, history, number, each_step)
+
+        prune(model, self._units(model), amounts, self.params, self.importance, recover, self.saved)
+        return replace(self.source, model=model, shapes=narrowed(self.source.model, model))
+
+    def _units(self, model: nn.Module) -> Units:
+        params = self.params
+        image = self.dataset.blank(1)
+        return find_units(model, image, params.method, params.layers, params.exclude, "prune", params.round_to)
+
+
+class Trials:
+    """The rows of the trials, the bounds between which the next one lies, and the best model so far."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.low, self.high = 0.0, 1.0
+        self.best: dict[str, Any] | None = None
+        self.history = History()
+
+    def state_dict(self) -> dict[str, Any]:
+        return vars(self) | {"history": self.history.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.history.load_state_dict(state["history"])
+        vars(self).update({name: value for name, value in state.items() if name != "history"})

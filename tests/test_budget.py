@@ -1,0 +1,101 @@
+"""An amount, amounts by layer, a size or a loss of accuracy: what the result must be is checked on the result."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+
+from lightweight.budget import Compression
+from lightweight.checkpoint import Checkpoint
+from lightweight.history import History
+from lightweight.macs import count_macs
+from lightweight.validation import validate
+from tests.examples import BNNET, different, prune_params, state, train, trained
+
+
+def nothing(model: nn.Module, history: History, number: int, each_step) -> None:
+    each_step(1.0)
+
+
+@pytest.fixture
+def source(tiny_dataset) -> Checkpoint:
+    return Checkpoint(deepcopy(trained(BNNET, tiny_dataset)), BNNET, {"image_size": 28})
+
+
+def compress(source, dataset, fine_tune=nothing, **changes) -> tuple[Compression, Checkpoint]:
+    compression = Compression(source, dataset, prune_params(**changes), 0, fine_tune)
+    return compression, compression.run()
+
+
+@pytest.mark.parametrize("method", ["unstructured", "structured"])
+@pytest.mark.parametrize("amount", [0.0, {"0": 0.0}, {}])
+def test_an_amount_of_zero_is_the_identity_and_trains_nothing(source, tiny_dataset, method, amount):
+    def fail(*_) -> None:
+        pytest.fail("trained")
+
+    before = state(source.model)
+    compression, pruned = compress(source, tiny_dataset, fail, amount=amount, method=method)
+    assert pruned is source
+    assert not different(before, pruned.model.state_dict())
+    assert compression.history.rows == []
+
+
+def test_the_source_stays_as_it_was(source, tiny_dataset):
+    before = state(source.model)
+    _, pruned = compress(source, tiny_dataset, method="structured")
+    assert pruned.shapes["0.weight"] == [4, 1, 3, 3]
+    assert not different(before, source.model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("unstructured", {"target_parameters": 0.25}),
+        ("structured", {"target_parameters": 0.25}),
+        ("structured", {"target_macs": 0.4}),
+    ],
+)
+def test_a_target_is_met_and_hardly_more(source, tiny_dataset, method, target):
+    def cost(model: nn.Module) -> int:
+        if "target_macs" in target:
+            return count_macs(model, tiny_dataset.blank(1))
+        parameters = (
+            tensor.count_nonzero() if method == "unstructured" else tensor.numel() for tensor in model.parameters()
+        )
+        return int(sum(parameters))
+
+    compression, pruned = compress(source, tiny_dataset, method=method, amount="auto", images=60, **target)
+    share = cost(pruned.model) / cost(source.model)
+    (wanted,) = target.values()
+    assert wanted - 0.15 < share <= wanted
+    assert {row["kind"] for row in compression.probes} == {"layer"}
+
+
+def test_the_most_is_removed_that_stays_inside_the_loss(source, tiny_dataset):
+    def fine_tune(model: nn.Module, history: History, number: int, each_step) -> None:
+        list(history.record(train(model, tiny_dataset, range(1, 2), lr=0.001, each_step=each_step)))
+
+    _, before = validate(source.model, tiny_dataset, tiny_dataset.val)
+    given = {"method": "structured", "amount": "auto", "max_drop": 0.05, "trials": 3, "images": 60}
+    compression, pruned = compress(source, tiny_dataset, fine_tune, **given)
+    _, after = validate(pruned.model, tiny_dataset, tiny_dataset.val)
+    trials = [row for row in compression.probes if row["kind"] == "trial"]
+    good = [row for row in trials if before - row["val_accuracy"] <= 0.05]
+    assert len(trials) == 3
+    assert good
+    assert max(row["amount"] for row in good) == pytest.approx(
+        1 - count_macs(pruned.model, tiny_dataset.blank(1)) / count_macs(source.model, tiny_dataset.blank(1))
+    )
+    assert after == max(good, key=lambda row: row["amount"])["val_accuracy"]
+    assert [row["probe"] for row in compression.probes] == list(range(1, len(compression.probes) + 1))
+    assert len(compression.history.rows) == 1
+
+
+def test_a_loss_that_nothing_keeps_leaves_the_source(source, tiny_dataset):
+    def spoil(model: nn.Module, history: History, number: int, each_step) -> None:
+        for parameter in model.parameters():
+            torch.nn.init.zeros_(parameter)
+
+    _, pruned = compress(source, tiny_dataset, spoil, amount="auto", max_drop=0.01, trials=2, images=60)
+    assert pruned is source

@@ -1,0 +1,204 @@
+"""Whole channels go, everywhere at once, the least important first; what stays computes what it did."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightweight.errors import InputError
+from lightweight.importance import Importance
+from lightweight.macs import count_macs
+from lightweight.networks import build
+from lightweight.structured import Channels
+from tests.examples import BNNET, new, noise, prune_in_place, prune_params, state, train, units_of
+
+IMAGE = torch.zeros(1, 1, 28, 28)
+
+
+def alive(model: nn.Module) -> nn.Module:
+    """With BatchNorm that shifts and scales, as after training."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                for tensor, low, high in ((module.weight, 0.5, 1.5), (module.bias, -0.5, 0.5)):
+                    nn.init.uniform_(tensor, low, high)
+                nn.init.uniform_(module.running_mean, -0.5, 0.5)
+    return model
+
+
+def outputs(model: nn.Module, size: int = 28, channels: int = 1) -> Tensor:
+    images = torch.rand(4, channels, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return model.eval()(images)
+
+
+@pytest.mark.parametrize("amount", [0.25, 0.5, 0.9])
+def test_every_unit_loses_its_exact_share_and_the_outputs_stay(amount):
+    model = new(BNNET)
+    prune_in_place(model, method="structured", amount=amount)
+    assert [layer.weight.shape[0] for layer in (model[0], model[4], model[9], model[12])] == [
+        max(1, 8 - round(8 * amount)),
+        max(1, 16 - round(16 * amount)),
+        32 - round(32 * amount),
+        10,
+    ]
+    assert outputs(model).shape == (4, 10)
+
+
+def test_the_global_share_is_exact_over_all_units_and_differs_between_them():
+    model = new(BNNET)
+    model[9].weight.data[:24] *= 0.01
+    units = prune_in_place(model, method="structured", scope="global")
+    left = {name: dict(model.named_modules())[name].weight.shape[0] for name in units.sizes}
+    assert sum(left.values()) == sum(units.sizes.values()) / 2
+    assert left["9"] == 8
+
+
+@pytest.mark.parametrize("round_to", [4, 8])
+def test_what_stays_is_a_multiple(round_to):
+    model = new(BNNET)
+    prune_in_place(model, method="structured", amount=0.6, round_to=round_to)
+    for layer in (model[0], model[4], model[9]):
+        assert layer.weight.shape[0] % round_to == 0
+        assert layer.weight.shape[0] >= round_to
+
+
+def test_the_channels_that_stay_are_the_most_important_with_their_own_weights_in_order():
+    model = nn.Sequential(nn.Conv2d(1, 6, 28, bias=False), nn.Flatten(), nn.Linear(6, 10))
+    size = torch.tensor([3.0, 1.0, 6.0, 2.0, 5.0, 4.0])
+    model[0].weight.data = size.view(6, 1, 1, 1) * torch.ones(6, 1, 28, 28)
+    model[2].weight.data = size * torch.ones(10, 6)
+    prune_in_place(model, method="structured", amount=0.5)
+    assert model[0].weight[:, 0, 0, 0].tolist() == [6.0, 5.0, 4.0]
+    assert model[2].weight[0].tolist() == [6.0, 5.0, 4.0]
+
+
+NETWORKS = ["cnn", "lenet5", "tiny", "resnet20", "torchvision/resnet18", "torchvision/mobilenet_v2"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_removing_channels_that_nothing_reads_changes_no_output(name):
+    size = 32 if "/" in name or name == "resnet20" else 28
+    torch.manual_seed(0)
+    model = alive(build(name, 1, size, 10, name.startswith("torchvision/resnet")))
+    image = torch.zeros(1, 1, size, size)
+    channels = Channels(model, image, 1)
+    assert channels.sizes
+    importance = Importance("l1", noise(1, size), 8, 0)
+    scores = channels.scores(importance)
+    channels.zero({unit: number // 2 for unit, number in channels.sizes.items()}, scores)
+    expected = outputs(model, size)
+    before = count_macs(model, image)
+    channels.finish()
+    found = outputs(model, size)
+    assert count_macs(model, image) < 0.6 * before
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.square().mean().sqrt()))
+
+
+def test_layers_of_a_residual_sum_lose_the_same_channels():
+    model = build("torchvision/resnet18", 1, 32, 10, True)
+    units = Channels(model, torch.zeros(1, 1, 32, 32), 1)
+    shared = units.members["conv1"]
+    assert shared == ["conv1", "layer1.0.conv2", "layer1.1.conv2"]
+    assert list(units.skipped) == ["fc"]
+
+
+def test_padded_shortcuts_keep_their_channels_because_they_would_shift():
+    channels = Channels(alive(build("resnet20", 3, 32, 10, False)), torch.zeros(1, 3, 32, 32), 1)
+    assert list(channels.sizes) == [f"blocks.{number}.conv1" for number in range(9)]
+    assert "no longer where" in channels.skipped["blocks.3.conv2"]
+
+
+def test_two_shares_for_layers_that_share_their_channels_are_refused():
+    model = build("torchvision/resnet18", 1, 32, 10, True)
+    params = prune_params(method="structured", amount={"conv1": 0.5, "layer1.1.conv2": 0.25})
+    units = units_of(model, params, noise(1, 32))
+    from lightweight.units import amounts_by_unit
+
+    with pytest.raises(InputError) as error:
+        amounts_by_unit(params.amount, units)
+    rule = "shares its channels with conv1, so conv1's 0.5 must be the same"
+    assert str(error.value) == f"params.yaml: prune.amount.layer1.1.conv2 = 0.25: {rule}"
+
+
+class Reshaping(nn.Module):
+    """Its second layer is written for 8 channels, and half of its images go another way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.cut = nn.Conv2d(1, 8, 28), nn.Linear(8, 10), nn.Linear(8, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        seen = self.first(images).view(-1, 8)
+        return self.second(seen) + self.cut(seen.detach()).detach()
+
+
+def test_a_network_of_fixed_shapes_is_refused_with_its_layers():
+    with pytest.raises(InputError) as error:
+        prune_in_place(Reshaping(), method="structured")
+    text = str(error.value)
+    assert text.startswith("params.yaml: prune.layers = 'both': nothing can be pruned: ")
+    assert "cut: no gradient comes from the outputs to it" in text
+    assert "second: it gives the network's outputs" in text
+    assert "first: without a channel" in text
+
+
+def test_a_network_that_cannot_be_traced_is_one_line_that_names_the_layer(monkeypatch):
+    from torch_pruning import DependencyGraph
+
+    model = new(BNNET)
+
+    def fail(graph: object, module: nn.Module, image: Tensor) -> None:
+        layer = module[4]
+        raise RuntimeError(f"odd {layer.kernel_size}\nand more")
+
+    monkeypatch.setattr(DependencyGraph, "build_dependency", fail)
+    with pytest.raises(InputError) as error:
+        Channels(model, IMAGE, 1)
+    assert str(error.value) == "prune.method = 'structured': the network cannot be traced at 4: odd (3, 3)"
+
+
+def test_zeros_of_the_polynomial_schedule_stay_zero_until_they_are_removed(tiny_dataset):
+    model, seen = new(BNNET), []
+
+    def recover(number: int, each_step) -> None:
+        train(model, tiny_dataset, range(1, 3), each_step=each_step)
+        seen.append(deepcopy(model))
+
+    prune_in_place(model, tiny_dataset, recover=recover, method="structured", schedule="polynomial", amount=0.5)
+    zeroed = seen[0]
+    for layer, norm, left in ((zeroed[0], zeroed[1], 4), (zeroed[4], zeroed[5], 8), (zeroed[9], zeroed[10], 16)):
+        zero = layer.weight.flatten(1).abs().sum(1) == 0
+        assert zero.sum() == len(zero) - left
+        assert not norm.weight[zero].any()
+        assert not norm.bias[zero].any()
+    torch.testing.assert_close(outputs(model), outputs(zeroed), rtol=1e-4, atol=1e-4)
+
+
+def test_rounds_compose_to_the_amount_and_train_the_smaller_network(tiny_dataset):
+    model, widths = new(BNNET), []
+
+    def recover(number: int, each_step) -> None:
+        widths.append(model[9].out_features)
+        train(model, tiny_dataset, range(number, number + 1))
+
+    prune_in_place(model, tiny_dataset, recover=recover, method="structured", schedule="iterative", amount=0.75)
+    assert widths == [16, 8]
+
+
+def test_equal_seeds_remove_equal_channels_and_other_seeds_others():
+    def pruned(seed: int) -> dict[str, Tensor]:
+        model = new(BNNET)
+        units = units_of(model, prune_params(method="structured"), noise())
+        importance = Importance("random", noise(), 8, seed)
+        importance.prepare(model)
+        scores = units.scores(importance)
+        units.zero({name: size // 2 for name, size in units.sizes.items()}, scores)
+        units.finish()
+        return state(model)
+
+    same, other = pruned(0), pruned(1)
+    assert all(torch.equal(tensor, same[name]) for name, tensor in pruned(0).items())
+    assert any(not torch.equal(tensor, same[name]) for name, tensor in other.items())
