@@ -8,7 +8,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from lightweight.errors import bad_param
-from lightweight.sensitivity import Prober
+from lightweight.probing import Prober
 from lightweight.units import Units, counts
 
 GRID = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)  # amounts at which the curves are measured

@@ -1,5 +1,7 @@
 """BatchNorm statistics fit the weights again after these were averaged or pruned; nothing else changes."""
 
+from collections.abc import Callable
+
 import torch
 from pydantic import Field
 from torch import nn
@@ -12,6 +14,11 @@ from lightweight.params import Params
 class BnUpdateParams(Params):
     num_images: int = Field(ge=0)
     batch_size: int = Field(ge=2, le=65_536)
+
+
+def settled_by(dataset: Dataset, num_images: int, seed: int) -> Callable[[nn.Module], None]:
+    """`update_batchnorm` of a model, in batches of 256, as a function of the model alone."""
+    return lambda model: update_batchnorm(model, dataset, num_images, batch_size=256, seed=seed)
 
 
 def update_batchnorm(model: nn.Module, dataset: Dataset, num_images: int, batch_size: int, seed: int) -> None:

@@ -1,31 +1,41 @@
-"""Pruning removes the least important weights or channels at once, in rounds, or while the others are trained.
+"""A model is pruned by a given amount, or by the amounts that a budget of size, MACs or accuracy leaves to find.
 
-One-shot and iterative after Han et al. 2015, polynomial after Zhu and Gupta 2017.
+A budget of accuracy is searched by whole trials, each pruned and fine-tuned. Their number is the limit, because a limit
+of time would make the result depend on the machine.
 """
 
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 from torch import nn
 
+from lightweight.allocation import Curve, allocate, measure, meet
+from lightweight.checkpoint import Checkpoint
+from lightweight.data import Dataset
+from lightweight.gradual import ScheduleParams, prune
+from lightweight.history import History
 from lightweight.importance import Importance, Kind
-from lightweight.params import Params
+from lightweight.narrowing import narrow, narrowed
+from lightweight.probing import Prober, Settle
 from lightweight.resuming import Checkpointer
-from lightweight.units import Amounts, Layers, Method, Units, counts
+from lightweight.units import Amounts, Layers, Method, Units, amounts_by_unit, counts, find_units
+from lightweight.validation import validate
 
-RAMP = 0.6  # share of the fine-tuning in which the polynomial schedule prunes; the rest recovers
-UPDATES = 50  # of the zeros on the way, at most one per step
+PROBES = ["probe", "kind", "layer", "amount", "val_accuracy"]
+FineTune = Callable[[nn.Module, History, int, Callable[[float], None]], None]
+
 
 Share = Annotated[float, Field(ge=0, lt=1)]
-Recover = Callable[[int, Callable[[float], None]], None]  # of the number of the round, and what `train` calls
 
 
 def _kind(value: Any) -> str:
     return "(auto)" if isinstance(value, str) else "(by layer)" if isinstance(value, dict) else "(share)"
 
 
-class PruneParams(Params):
+class PruneParams(ScheduleParams):
     method: Method
     importance: Kind
     images: int = Field(ge=2)
@@ -41,12 +51,7 @@ class PruneParams(Params):
     trials: int = Field(ge=1, le=100)
     layers: Layers
     exclude: list[str]
-    scope: Literal["layer", "global"]
     round_to: int = Field(ge=1, le=1024)
-    epochs: int = Field(ge=0, le=10_000)
-    schedule: Literal["one_shot", "iterative", "polynomial"]
-    rounds: int = Field(ge=1, le=1000)
-    initial_sparsity: Share
     lr: float = Field(gt=0, le=10)
     distill: bool
 
@@ -61,91 +66,111 @@ class PruneParams(Params):
             raise ValueError("needs method: structured; zeros are multiplied like other weights")
         return value
 
-    @field_validator("schedule")
-    @classmethod
-    def _has_steps(cls, value: str, info: ValidationInfo) -> str:
-        if value == "polynomial" and info.data.get("epochs") == 0:
-            raise ValueError("prunes while it trains: epochs must be at least 1")
-        return value
+
+class Pruner:
+    """Prunes copies of one model; `fine_tune` trains a copy for one round and records that, `settle` is for probes.
+
+    `probes` are the rows of what was tried on the way, `history` that of the fine-tuning of the result.
+    """
+
+    def __init__(
+        self,
+        source: Checkpoint,
+        dataset: Dataset,
+        params: PruneParams,
+        seed: int,
+        fine_tune: FineTune,
+        settle: Settle,
+        saved: Checkpointer | None = None,
+    ) -> None:
+        self.source, self.dataset, self.params, self.seed = source, dataset, params, seed
+        self.fine_tune, self.settle, self.saved = fine_tune, settle, saved or Checkpointer()
+        self.importance = Importance(params.importance, dataset, params.images, seed)
+        self.probes: list[dict[str, Any]] = []
+        self.history = History()
+
+    def run(self) -> Checkpoint:
+        """The pruned model. An amount of 0 changes nothing. Raises InputError when a target cannot be met."""
+        amount = self.params.amount
+        if amount == "auto":
+            return self._spend()
+        if isinstance(amount, dict):
+            amount = amounts_by_unit(amount, self._units(deepcopy(self.source.model)))
+        return self._prune(amount) if (any(amount.values()) if isinstance(amount, dict) else amount) else self.source
+
+    def _spend(self) -> Checkpoint:
+        params = self.params
+        model = deepcopy(self.source.model)
+        units = self._units(model)
+        prober = Prober(model, units, self.dataset, self.importance, params.images, self.seed, self.settle, self.saved)
+        curves = measure(prober)
+        self.probes = [row | {"kind": "layer"} for row in prober.rows]
+        units.release()
+        if params.max_drop is not None:
+            return self._search(params.max_drop, curves, units)
+        kind = "macs" if params.target_macs else "parameters"
+        return self._prune(meet(curves, units, kind, params.target_macs or params.target_parameters))
+
+    def _search(self, max_drop: float, curves: dict[str, Curve], units: Units) -> Checkpoint:
+        """The most that a binary search removes without losing more than `max_drop`; the source if that is nothing."""
+        _, before = validate(self.source.model, self.dataset, self.dataset.val)
+        kind = "macs" if self.params.method == "structured" else "parameters"
+
+        def cost(amounts: dict[str, float]) -> float:
+            return units.cost(counts(units, amounts, "layer", {}), kind)
+
+        trials = self.saved.track("trials", Trials())
+        while len(trials.rows) < self.params.trials:
+            level = (trials.low + trials.high) / 2
+            amounts = allocate(curves, cost, 1 - level)
+            pruned = self._prune(amounts)
+            _, accuracy = validate(pruned.model, self.dataset, self.dataset.val)
+            trials.rows.append({"kind": "trial", "layer": "", "amount": 1 - cost(amounts), "val_accuracy": accuracy})
+            if accuracy >= before - max_drop:
+                trials.low, trials.best = level, {"shapes": pruned.shapes, "state": pruned.model.state_dict()}
+                trials.history = self.history
+            else:
+                trials.high = level
+            self.saved.drop("history", "pruning", "training")
+            self.saved.save(f"trial {len(trials.rows) + 1} of {self.params.trials}")
+        self.probes += [row | {"probe": len(self.probes) + number} for number, row in enumerate(trials.rows, start=1)]
+        self.history = trials.history
+        if trials.best is None:
+            return self.source
+        model = deepcopy(self.source.model)
+        narrow(model, trials.best["shapes"])
+        model.load_state_dict(trials.best["state"])
+        return replace(self.source, model=model, shapes=trials.best["shapes"])
+
+    def _prune(self, amounts: Amounts) -> Checkpoint:
+        """One whole pruning with its fine-tuning."""
+        model = deepcopy(self.source.model)
+        self.history = history = self.saved.track("history", History())
+
+        def recover(number: int, each_step: Callable[[float], None]) -> None:
+            self.fine_tune(model, history, number, each_step)
+
+        prune(model, self._units(model), amounts, self.params, self.importance, recover, self.saved)
+        return replace(self.source, model=model, shapes=narrowed(self.source.model, model))
+
+    def _units(self, model: nn.Module) -> Units:
+        params = self.params
+        image = self.dataset.blank(1)
+        return find_units(model, image, params.method, params.layers, params.exclude, "prune", params.round_to)
 
 
-class Pruning:
-    """How far it is: the round, updates of the polynomial schedule within it, and what is pruned."""
+class Trials:
+    """The rows of the trials, the bounds between which the next one lies, and the best model so far."""
 
-    def __init__(self, model: nn.Module, units: Units, params: PruneParams, importance: Importance) -> None:
-        self.model, self.units, self.params, self.importance = model, units, params, importance
-        self.round, self.updates = 0, 0
-
-    def cut(self, amounts: Amounts) -> None:
-        """Zero what the amounts ask for. The model stays in its mode of training."""
-        training = [module for module in self.model.modules() if module.training]
-        self.importance.prepare(self.model)
-        scores = self.units.scores(self.importance)
-        self.model.zero_grad()
-        self.units.zero(counts(self.units, amounts, self.params.scope, scores), scores)
-        for module in training:
-            module.training = True
-
-    def ramp(self, amounts: Amounts, done: float) -> None:
-        """The polynomial schedule when a share of the fine-tuning is done."""
-        due = min(UPDATES, int(done / RAMP * UPDATES))
-        if due > self.updates:
-            self.updates = due
-            self.cut(self.step(amounts, due))
-        else:
-            self.units.hold()
-
-    def step(self, amounts: Amounts, update: int) -> Amounts:
-        """The amounts of the polynomial schedule at one of its updates."""
-        left, start = (1 - update / UPDATES) ** 3, self.params.initial_sparsity
-        return _each(amounts, lambda amount: amount + (min(start, amount) - amount) * left)
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.low, self.high = 0.0, 1.0
+        self.best: dict[str, Any] | None = None
+        self.history = History()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"position": [self.round, self.updates], "units": self.units.state_dict()}
+        return vars(self) | {"history": self.history.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.round, self.updates = state["position"]
-        self.units.load_state_dict(state["units"])
-
-
-def prune(
-    model: nn.Module,
-    units: Units,
-    amounts: Amounts,
-    params: PruneParams,
-    importance: Importance,
-    recover: Recover,
-    saved: Checkpointer | None = None,
-) -> None:
-    """Prune shares of the units in place and let the rest recover; nothing else changes.
-
-    One shot prunes, then recovers once. `rounds` of both leave the same share of what was left each time, so that they
-    compose to the amount. The polynomial schedule prunes within a single recovery: sparsity goes from
-    `initial_sparsity` to the amount as a cubic that flattens out. A run that `saved` resumes goes on where it was.
-    """
-    pruning = (saved or Checkpointer()).track("pruning", Pruning(model, units, params, importance))
-    rounds = params.rounds if params.schedule == "iterative" else 1
-    gradual = params.schedule == "polynomial"
-    for number in range(max(1, pruning.round), rounds + 1):
-        if pruning.round < number:
-            if gradual:
-                pruning.cut(pruning.step(amounts, 0))
-            else:
-                pruning.cut(
-                    _each(
-                        amounts,
-                        lambda amount, left=rounds / number: amount if left == 1 else 1 - (1 - amount) ** (1 / left),
-                    )
-                )
-                units.finish()
-            pruning.round = number
-        recover(number, (lambda done: pruning.ramp(amounts, done)) if gradual else lambda done: None)
-        if gradual:
-            pruning.ramp(amounts, 1.0)
-            units.finish()
-    units.hold()
-    units.release()
-
-
-def _each(amounts: Amounts, change: Callable[[float], float]) -> Amounts:
-    return {name: change(amount) for name, amount in amounts.items()} if isinstance(amounts, dict) else change(amounts)
+        self.history.load_state_dict(state["history"])
+        vars(self).update({name: value for name, value in state.items() if name != "history"})

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
-from lightweight.budget import PROBES, Compression
+from lightweight.batchnorm import settled_by
 from lightweight.checkpoint import load_checkpoint, save_checkpoint
 from lightweight.command import run
 from lightweight.data import load_dataset
@@ -20,7 +20,7 @@ from lightweight.files import write_csv
 from lightweight.history import COLUMNS, History
 from lightweight.optimization import make_schedule
 from lightweight.params import Seed, Threads, load_params
-from lightweight.pruning import PruneParams
+from lightweight.pruning import PROBES, PruneParams, Pruner
 from lightweight.resuming import resumable
 from lightweight.runtime import start, workspace
 from lightweight.training import TrainParams, train
@@ -54,13 +54,14 @@ def main() -> None:
             for _ in history.record(rows):
                 print(history.line(epochs[-1]), flush=True)
 
-        compression = Compression(averaged, data, params.prune, params.seed, fine_tune, saved)
-        pruned = compression.run()
+        settle = settled_by(data, params.prune.images, params.seed)
+        pruner = Pruner(averaged, data, params.prune, params.seed, fine_tune, settle, saved)
+        pruned = pruner.run()
         rows = sparsity(averaged.model, pruned.model)
         save_checkpoint(PRUNED, pruned)
         write_csv(PLOTS / "sparsity.csv", rows[0], rows)
-        write_csv(PLOTS / "prune.csv", COLUMNS, compression.history.table())
-        write_csv(PLOTS / "probes.csv", PROBES, compression.probes)
+        write_csv(PLOTS / "prune.csv", COLUMNS, pruner.history.table())
+        write_csv(PLOTS / "probes.csv", PROBES, pruner.probes)
     gone, weights = (sum(row[name] for row in rows) for name in ("pruned", "weights"))
     print(f"prune  {params.prune.method}  {gone:,} of {weights:,} weights are removed or zero  -> {PRUNED}")
 

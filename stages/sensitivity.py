@@ -8,15 +8,17 @@ Resumes from work/sensitivity
 from functools import partial
 from pathlib import Path
 
+from lightweight.batchnorm import settled_by
 from lightweight.checkpoint import load_checkpoint
 from lightweight.command import run
 from lightweight.data import load_dataset
 from lightweight.files import write_csv
 from lightweight.importance import Importance
 from lightweight.params import Seed, Threads, load_params
+from lightweight.probing import COLUMNS, Prober
 from lightweight.resuming import resumable
 from lightweight.runtime import start, workspace
-from lightweight.sensitivity import COLUMNS, Prober, SensitivityParams, largest, scan
+from lightweight.sensitivity import SensitivityParams, largest, scan
 from lightweight.units import find_units
 
 PARAMS = Path("params.yaml")
@@ -36,7 +38,8 @@ def main() -> None:
     importance = Importance(chosen.importance, data, chosen.images, params.seed)
     files = [PREPARED, AVERAGED]
     with resumable(WORK, "sensitivity", vars(params), files, SENSITIVITY, partial(print, flush=True)) as saved:
-        prober = Prober(model, units, data, importance, chosen.images, params.seed, saved)
+        settle = settled_by(data, chosen.images, params.seed)
+        prober = Prober(model, units, data, importance, chosen.images, params.seed, settle, saved)
         rows = scan(prober, chosen.amount)
         amount = largest(prober, chosen.max_drop, chosen.probes)
         write_csv(SENSITIVITY, rows[0], rows)

@@ -13,11 +13,12 @@ from lightweight import training
 from lightweight.augmentation import AugmentParams
 from lightweight.data import Dataset, Split
 from lightweight.export import export_onnx
+from lightweight.gradual import prune
 from lightweight.history import Epoch
 from lightweight.importance import Importance
 from lightweight.networks import build
 from lightweight.optimization import make_schedule
-from lightweight.pruning import PruneParams, prune
+from lightweight.pruning import PruneParams
 from lightweight.quantization import QuantizeParams, quantize
 from lightweight.report import VARIANTS, Metrics
 from lightweight.training import TrainParams

@@ -18,7 +18,8 @@ def module(name: str) -> str:
 
 
 LIBRARY = {path.stem for path in (ROOT / "lightweight").glob("*.py")} - {"__init__"}
-TECHNIQUES = {"averaging", "batchnorm", "evaluation", "latency", "pruning", "quantization", "sources", "training"}
+TECHNIQUES = {"averaging", "batchnorm", "evaluation", "latency", "pruning", "quantization", "sensitivity"}
+TECHNIQUES |= {"sources", "training"}
 
 
 def test_every_stage_script_is_a_stage_and_every_stage_a_script():

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from lightweight import resuming, training
 from lightweight.averaging import SwaParams, average, make_swa_schedule
-from lightweight.budget import Compression
+from lightweight.batchnorm import settled_by
 from lightweight.checkpoint import Checkpoint
 from lightweight.data import Dataset
 from lightweight.history import Epoch, History
 from lightweight.optimization import make_schedule
+from lightweight.pruning import Pruner
 from lightweight.resuming import STATE, Checkpointer, resumable
 from lightweight.scratch import FINISHED
 from tests.examples import augment_params, different, new, prune_params, state, train_params
@@ -212,7 +213,7 @@ def test_pruning_that_is_interrupted_anywhere_ends_in_the_same_bits(tmp_path, da
     source, pruning = Checkpoint(model(), "dropping", {}), prune_params(**changes)
     params = train_params(batch_size=BATCH, ema=0.5)
 
-    def compressed(saved: Checkpointer, stop: int | None) -> tuple[int, Compression, Checkpoint]:
+    def compressed(saved: Checkpointer, stop: int | None) -> tuple[int, Pruner, Checkpoint]:
         instants = count(1)
         torch.manual_seed(99)
 
@@ -226,10 +227,10 @@ def test_pruning_that_is_interrupted_anywhere_ends_in_the_same_bits(tmp_path, da
             how = {"lr": 0.01, "schedule": partial(make_schedule, "cosine", params, 1), "saved": saved}
             list(history.record(training.train(network, data, params, epochs, 0, **how, each_step=each_step)))
 
-        compression = Compression(source, data, pruning, 0, fine_tune, saved)
+        pruner = Pruner(source, data, pruning, 0, fine_tune, settled_by(data, 30, 0), saved)
         saved.tick, tick = lambda where: (tick(where), instant()), saved.tick
-        pruned = compression.run()
-        return next(instants), compression, pruned
+        pruned = pruner.run()
+        return next(instants), pruner, pruned
 
     instants, undisturbed, expected = compressed(Checkpointer(), None)
     assert instants > STEPS / 2
@@ -238,11 +239,11 @@ def test_pruning_that_is_interrupted_anywhere_ends_in_the_same_bits(tmp_path, da
         folder.mkdir()
         with pytest.raises(Interruption):
             compressed(scratch(folder), stop)
-        _, compression, pruned = compressed(scratch(folder), None)
+        _, pruner, pruned = compressed(scratch(folder), None)
         assert not different(state(pruned.model), state(expected.model)), stop
         assert pruned.shapes == expected.shapes
-        assert compression.probes == undisturbed.probes
-        assert compression.history.rows == undisturbed.history.rows
+        assert pruner.probes == undisturbed.probes
+        assert pruner.history.rows == undisturbed.history.rows
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,11 @@ from copy import deepcopy
 import pytest
 import torch
 
-from lightweight.batchnorm import update_batchnorm
+from lightweight.batchnorm import settled_by, update_batchnorm
 from lightweight.importance import Importance
+from lightweight.probing import Prober
 from lightweight.resuming import Checkpointer
-from lightweight.sensitivity import BATCH_SIZE, Prober, largest, scan
+from lightweight.sensitivity import largest, scan
 from lightweight.validation import validate
 from tests.examples import BNNET, different, prune_in_place, prune_params, state, trained, units_of
 
@@ -18,7 +19,16 @@ LAYERS = ["0", "4", "9", "12"]
 def prober(model, dataset, images: int = 1000, **changes) -> Prober:
     params = prune_params(**changes)
     importance = Importance(params.importance, dataset, images, seed=0)
-    return Prober(model, units_of(model, params, dataset), dataset, importance, images, 0, Checkpointer())
+    return Prober(
+        model,
+        units_of(model, params, dataset),
+        dataset,
+        importance,
+        images,
+        0,
+        settled_by(dataset, images, 0),
+        Checkpointer(),
+    )
 
 
 @pytest.mark.parametrize("method", ["unstructured", "structured"])
@@ -31,7 +41,7 @@ def test_a_probe_is_the_accuracy_of_the_pruned_model_with_new_statistics(tiny_da
         prune_in_place(
             alone, tiny_dataset, method=method, amount=0.75, exclude=[x for x in LAYERS if x != row["layer"]]
         )
-        update_batchnorm(alone, tiny_dataset, 1000, BATCH_SIZE, 0)
+        update_batchnorm(alone, tiny_dataset, 1000, 256, 0)
         assert row["val_accuracy"] == validate(alone, tiny_dataset, tiny_dataset.val)[1]
         layer = dict(model.named_modules())[row["layer"]]
         assert row["parameters"] == sum(tensor.numel() for tensor in layer.parameters())

@@ -157,7 +157,7 @@ def test_a_network_that_cannot_be_traced_is_one_line_that_names_the_layer(monkey
     monkeypatch.setattr(DependencyGraph, "build_dependency", fail)
     with pytest.raises(InputError) as error:
         Channels(model, IMAGE, 1)
-    assert str(error.value) == "prune.method = 'structured': the network cannot be traced at 4: odd (3, 3)"
+    assert str(error.value) == "channels of the network cannot be pruned: it cannot be traced at 4: odd (3, 3)"
 
 
 def test_zeros_of_the_polynomial_schedule_stay_zero_until_they_are_removed(tiny_dataset):
