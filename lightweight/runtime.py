@@ -11,7 +11,7 @@ def start(threads: int, seed: int) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32 on a GPU, too
     torch.set_num_threads(threads)
-    torch.set_deterministic_debug_mode("error")  # without the compiler, which use_deterministic_algorithms imports for 2 s
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms imports the compiler, for 2 s
     torch.manual_seed(seed)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -12,7 +12,14 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from lightweight import plotting
-from lightweight.plotting import draw_comparison, draw_confusion, draw_latency, draw_sparsity, draw_training
+from lightweight.plotting import (
+    draw_comparison,
+    draw_confusion,
+    draw_latency,
+    draw_sensitivity,
+    draw_sparsity,
+    draw_training,
+)
 from lightweight.report import VARIANTS
 from tests.examples import made_up_latency, made_up_metrics
 
@@ -27,6 +34,13 @@ def history(first: int, last: int) -> list[dict[str, str]]:
 def layers(number: int) -> list[dict[str, str]]:
     return [
         {"layer": f"block{index}.conv", "weights": str(100 * (index + 1)), "sparsity": str(index / number)}
+        for index in range(number)
+    ]
+
+
+def sensitive(number: int) -> list[dict[str, str]]:
+    return [
+        {"layer": f"block{index}.conv", "parameters": str(10 * index), "amount": "0.9", "drop": str(index / 100)}
         for index in range(number)
     ]
 
@@ -50,6 +64,8 @@ PICTURES: dict[str, Callable[[], bytes]] = {
     "training alone": lambda: draw_training(history(1, 1), [], []),
     "sparsity of 1 layer": lambda: draw_sparsity(layers(1)),
     "sparsity of 40 layers": lambda: draw_sparsity(layers(40)),
+    "sensitivity of 1 layer": lambda: draw_sensitivity(sensitive(1)),
+    "sensitivity of 40 layers": lambda: draw_sensitivity(sensitive(40)),
     "training of given weights": lambda: draw_training([], [], []),
     "confusion of 2 classes": lambda: draw_confusion(predictions(2)),
     "confusion of 10 classes": lambda: draw_confusion(predictions(10)),
@@ -172,3 +188,10 @@ def test_the_classes_of_the_confusion_matrix_are_in_numerical_then_alphabetical_
     names = ["10", "9", "b", "2", "a"]
     (axis,) = draw_confusion([{"actual": name, "predicted": name} for name in names]).axes
     assert [label.get_text() for label in axis.get_yticklabels()] == ["2", "9", "10", "a", "b"]
+
+
+def test_the_sensitivity_shows_the_worst_layer_first():
+    drops, parameters = draw_sensitivity(sensitive(3)).axes
+    assert [bar.get_width() for bar in drops.patches] == pytest.approx([2.0, 1.0, 0.0])
+    assert [bar.get_width() for bar in parameters.patches] == [20, 10, 0]
+    assert [label.get_text() for label in drops.get_yticklabels()] == [f"block{index}.conv" for index in (2, 1, 0)]

@@ -1,0 +1,59 @@
+"""One sentence per model says what pruning did, in the numbers of its metrics, and why."""
+
+import pytest
+
+from lightweight.explanation import explain
+from tests.examples import made_up_latency, made_up_metrics
+
+
+def scores(**changes) -> dict:
+    dense = {"size_bytes": 4000, "compressed_bytes": 3600, "parameters": 1000, "nonzero_parameters": 1000, "macs": 500}
+    return dense | {"int8_mac_share": 0.0} | changes
+
+
+def sentence(latency: dict | None = None, **changes) -> str:
+    metrics = {name: scores() for name in ("original", "pruned", "recalibrated", "optimized")}
+    metrics["recalibrated"] = scores(**changes)
+    return explain(metrics, {"recalibrated": latency} if latency else {})[1]
+
+
+def ratio(speedup: float, low: float, high: float, verdict: str) -> dict:
+    found = {"speedup": speedup, "speedup_low": low, "speedup_high": high, "verdict": verdict}
+    return {"latency_ms": 1.0, "against_exported": found}
+
+
+def test_zeros_buy_compression_and_nothing_else():
+    latency = {"cpu": "A", "threads": 1, "batch_1": ratio(1.1, 0.9, 1.2, "no difference")}
+    assert sentence(latency, nonzero_parameters=100, compressed_bytes=600) == (
+        "recalibrated: 90% of the parameters are zero. file as large as before, compressed 6.0 times smaller, MACs "
+        "unchanged, latency at batch 1 unchanged. Zeros are stored and multiplied like other weights, only compression "
+        "gains by them: choose prune.method: structured for speed."
+    )
+
+
+def test_removed_channels_buy_bytes_macs_and_speed():
+    latency = {"batch_64": ratio(3.5, 3.25, 3.75, "faster")}
+    small = {"parameters": 250, "nonzero_parameters": 250, "size_bytes": 1000, "compressed_bytes": 900, "macs": 125}
+    assert sentence(latency, **small) == (
+        "recalibrated: 75% of the parameters are removed. file 4.0 times smaller, compressed 4.0 times smaller, 75% of "
+        "the MACs gone, latency at batch 64 3.50 times [3.25, 3.75] as fast as the original exported to ONNX Runtime. "
+        "Removed channels are neither stored nor computed."
+    )
+
+
+def test_both_are_said():
+    text = sentence(parameters=500, nonzero_parameters=250, size_bytes=2000)
+    assert text.startswith("recalibrated: 50% of the parameters are removed and 50% of the rest are zero. ")
+
+
+@pytest.mark.parametrize(("int8", "why"), [(0.0, "There is nothing to gain from."), (0.5, "A byte instead of four")])
+def test_a_model_that_is_not_pruned_is_said_to_be_so(int8, why):
+    text = sentence(int8_mac_share=int8)
+    assert text.startswith("recalibrated: next to nothing is pruned")
+    assert why in text
+
+
+def test_every_pruned_model_has_its_sentence_with_and_without_latency():
+    for latency in ({}, made_up_latency()):
+        lines = explain(made_up_metrics(), latency)
+        assert [line.partition(":")[0] for line in lines] == ["pruned", "recalibrated", "optimized"]
