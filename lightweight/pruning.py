@@ -4,7 +4,7 @@ A budget of accuracy is searched by whole trials, each pruned and fine-tuned. Th
 of time would make the result depend on the machine.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -16,7 +16,7 @@ from lightweight.allocation import Curve, allocate, measure, meet
 from lightweight.checkpoint import Checkpoint
 from lightweight.data import Dataset
 from lightweight.gradual import ScheduleParams, prune
-from lightweight.history import History
+from lightweight.history import Epoch, History
 from lightweight.importance import Importance, Kind
 from lightweight.narrowing import narrow, narrowed
 from lightweight.probing import Prober, Settle
@@ -25,7 +25,6 @@ from lightweight.units import Amounts, Layers, Method, Units, amounts_by_unit, c
 from lightweight.validation import validate
 
 PROBES = ["probe", "kind", "layer", "amount", "val_accuracy"]
-FineTune = Callable[[nn.Module, History, int, Callable[[float], None]], None]
 
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -68,7 +67,7 @@ class PruneParams(ScheduleParams):
 
 
 class Pruner:
-    """Prunes copies of one model; `fine_tune` trains a copy for one round and records that, `settle` is for probes.
+    """Prunes copies of one model; `fine_tune` is `train` with its settings, `settle` is for probes.
 
     `probes` are the rows of what was tried on the way, `history` that of the fine-tuning of the result.
     """
@@ -79,12 +78,13 @@ class Pruner:
         dataset: Dataset,
         params: PruneParams,
         seed: int,
-        fine_tune: FineTune,
+        fine_tune: Callable[..., Iterable[Epoch]],
         settle: Settle,
-        saved: Checkpointer | None = None,
+        saved: Checkpointer,
+        say: Callable[[str], None],
     ) -> None:
         self.source, self.dataset, self.params, self.seed = source, dataset, params, seed
-        self.fine_tune, self.settle, self.saved = fine_tune, settle, saved or Checkpointer()
+        self.fine_tune, self.settle, self.saved, self.say = fine_tune, settle, saved, say
         self.importance = Importance(params.importance, dataset, params.images, seed)
         self.probes: list[dict[str, Any]] = []
         self.history = History()
@@ -148,7 +148,10 @@ class Pruner:
         self.history = history = self.saved.track("history", History())
 
         def recover(number: int, each_step: Callable[[float], None]) -> None:
-            self.fine_tune(model, history, number, each_step)
+            last = number * self.params.epochs
+            epochs = range(last - self.params.epochs + 1, last + 1)
+            for _ in history.record(self.fine_tune(model, epochs=epochs, each_step=each_step)):
+                self.say(history.line(last))
 
         prune(model, self._units(model), amounts, self.params, self.importance, recover, self.saved)
         return replace(self.source, model=model, shapes=narrowed(self.source.model, model))

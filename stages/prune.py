@@ -5,11 +5,8 @@ Writes  models/pruned.safetensors, plots/sparsity.csv, plots/prune.csv, plots/pr
 Resumes from work/prune
 """
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-
-from torch import nn
 
 from lightweight.batchnorm import settled_by
 from lightweight.checkpoint import load_checkpoint, save_checkpoint
@@ -17,7 +14,7 @@ from lightweight.command import run
 from lightweight.data import load_dataset
 from lightweight.distillation import load_teacher
 from lightweight.files import write_csv
-from lightweight.history import COLUMNS, History
+from lightweight.history import COLUMNS
 from lightweight.optimization import make_schedule
 from lightweight.params import Seed, Threads, load_params
 from lightweight.pruning import PROBES, PruneParams, Pruner
@@ -40,22 +37,15 @@ def main() -> None:
     params = load_params(PARAMS, seed=Seed, threads=Threads, train=TrainParams, prune=PruneParams)
     data = load_dataset(PREPARED).to(start(params.threads, params.seed))
     averaged = load_checkpoint(AVERAGED, data)
-    distilled = params.prune.distill
-    teacher = load_checkpoint(ORIGINAL, data).model if distilled else load_teacher(params.train, ROOT, data)
-    per_round = params.prune.epochs
-    schedule = partial(make_schedule, "cosine", params.train, per_round)
+    original = load_checkpoint(ORIGINAL, data).model
+    teacher = original if params.prune.distill else load_teacher(params.train, ROOT, data)
+    schedule = partial(make_schedule, "cosine", params.train, params.prune.epochs)
     how = {"lr": params.prune.lr, "schedule": schedule, "teacher": teacher}
-    files = [PREPARED, AVERAGED, *params.train.files(ROOT), *([ORIGINAL] if distilled else [])]
-    with resumable(WORK, "prune", vars(params), files, PRUNED, partial(print, flush=True)) as saved:
-
-        def fine_tune(model: nn.Module, history: History, number: int, each_step: Callable[[float], None]) -> None:
-            epochs = range((number - 1) * per_round + 1, number * per_round + 1)
-            rows = train(model, data, params.train, epochs, params.seed, **how, saved=saved, each_step=each_step)
-            for _ in history.record(rows):
-                print(history.line(epochs[-1]), flush=True)
-
+    files, say = [PREPARED, ORIGINAL, AVERAGED, *params.train.files(ROOT)], partial(print, flush=True)
+    with resumable(WORK, "prune", vars(params), files, PRUNED, say) as saved:
+        fine_tune = partial(train, dataset=data, params=params.train, seed=params.seed, **how, saved=saved)
         settle = settled_by(data, params.prune.images, params.seed)
-        pruner = Pruner(averaged, data, params.prune, params.seed, fine_tune, settle, saved)
+        pruner = Pruner(averaged, data, params.prune, params.seed, fine_tune, settle, saved, say)
         pruned = pruner.run()
         rows = sparsity(averaged.model, pruned.model)
         save_checkpoint(PRUNED, pruned)

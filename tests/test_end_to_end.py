@@ -51,7 +51,6 @@ BESIDE["provenance"] = {"metrics/provenance.json"}
 UNREAD = {
     "prepare": {"data/checked"},  # an order, not an input: a bad value ends the run before any work
     "swa": {"models/original.safetensors"},  # read where swa.start is null
-    "prune": {"models/original.safetensors"},  # read where prune.distill is true
     "report": {f"metrics/{name}.json" for name in VARIANTS if name != "optimized"},  # read where report.model names it
 }
 
@@ -225,6 +224,7 @@ def _as_installed(workspace: Workspace) -> None:
     (workspace.path / ".venv/installed").touch()
 
 
+@pytest.mark.slow
 def test_an_archive_without_git_runs_the_pipeline_and_says_what_needs_git(done, tmp_path):
     archive = copy_project(tmp_path / "archive")
     shutil.copy2(done.path / "dvc.lock", archive.path)

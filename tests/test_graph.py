@@ -8,7 +8,7 @@ from lightweight import graph
 from lightweight.data import Dataset
 from lightweight.graph import Layer
 from lightweight.macs import count_macs
-from lightweight.pruning import sparsity
+from lightweight.units import sparsity
 from tests.examples import METHODS, convnet_file, pruned_convnet, shipped, small_cnn, small_images
 
 
@@ -77,8 +77,9 @@ def test_the_macs_of_the_layers_of_a_file_are_those_counted_by_hand(networks, na
 @pytest.mark.parametrize("method", METHODS)
 def test_the_layers_are_those_of_the_network_with_their_weights_and_zeros(tiny_dataset, method):
     layers = graph.layers(convnet_file(method, tiny_dataset))
-    rows = sparsity(pruned_convnet(tiny_dataset))
-    expected = [(row["layer"], row["weights"], row["weights"] - row["zeros"]) for row in rows]
+    model = pruned_convnet(tiny_dataset)
+    rows = sparsity(model, model)
+    expected = [(row["layer"], row["weights"], row["weights"] - row["pruned"]) for row in rows]
     assert [(layer.name, layer.weights, layer.nonzero) for layer in layers] == expected
 
 

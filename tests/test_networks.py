@@ -258,10 +258,10 @@ def test_a_plan_has_the_names_shapes_and_types_of_the_network_but_no_memory(name
     planned = plan(name, channels=1, image_size=32, num_classes=10, small_stem=False)
     assert torch.equal(torch.random.get_rng_state(), before)
     state = build(name, channels=1, image_size=32, num_classes=10, small_stem=False).state_dict()
-    assert {key: (value.shape, value.dtype) for key, value in planned.items()} == {
+    assert {key: (value.shape, value.dtype) for key, value in planned.state_dict().items()} == {
         key: (value.shape, value.dtype) for key, value in state.items()
     }
-    assert all(value.is_meta for value in planned.values())
+    assert all(value.is_meta for value in planned.state_dict().values())
 
 
 def test_a_network_that_needs_its_values_while_it_is_built_has_no_plan(own_network):

@@ -190,6 +190,7 @@ def test_the_classes_of_the_confusion_matrix_are_in_numerical_then_alphabetical_
     assert [label.get_text() for label in axis.get_yticklabels()] == ["2", "9", "10", "a", "b"]
 
 
+@pytest.mark.usefixtures("figures")
 def test_the_sensitivity_shows_the_worst_layer_first():
     drops, parameters = draw_sensitivity(sensitive(3)).axes
     assert [bar.get_width() for bar in drops.patches] == pytest.approx([2.0, 1.0, 0.0])

@@ -8,15 +8,17 @@ from torch import nn
 
 from lightweight.batchnorm import settled_by
 from lightweight.checkpoint import Checkpoint
-from lightweight.history import History
+from lightweight.history import Epoch
 from lightweight.macs import count_macs
 from lightweight.pruning import Pruner
+from lightweight.resuming import Checkpointer
 from lightweight.validation import validate
 from tests.examples import BNNET, different, prune_params, state, train, trained
 
 
-def nothing(model: nn.Module, history: History, number: int, each_step) -> None:
+def nothing(model: nn.Module, epochs: range, each_step) -> list[Epoch]:
     each_step(1.0)
+    return []
 
 
 @pytest.fixture
@@ -25,14 +27,16 @@ def source(tiny_dataset) -> Checkpoint:
 
 
 def compress(source, dataset, fine_tune=nothing, **changes) -> tuple[Pruner, Checkpoint]:
-    pruner = Pruner(source, dataset, prune_params(**changes), 0, fine_tune, settled_by(dataset, 60, 0))
+    pruner = Pruner(
+        source, dataset, prune_params(**changes), 0, fine_tune, settled_by(dataset, 60, 0), Checkpointer(), print
+    )
     return pruner, pruner.run()
 
 
 @pytest.mark.parametrize("method", ["unstructured", "structured"])
 @pytest.mark.parametrize("amount", [0.0, {"0": 0.0}, {}])
 def test_an_amount_of_zero_is_the_identity_and_trains_nothing(source, tiny_dataset, method, amount):
-    def fail(*_) -> None:
+    def fail(*_, **__) -> None:
         pytest.fail("trained")
 
     before = state(source.model)
@@ -74,8 +78,8 @@ def test_a_target_is_met_and_hardly_more(source, tiny_dataset, method, target):
 
 
 def test_the_most_is_removed_that_stays_inside_the_loss(source, tiny_dataset):
-    def fine_tune(model: nn.Module, history: History, number: int, each_step) -> None:
-        list(history.record(train(model, tiny_dataset, range(1, 2), lr=0.001, each_step=each_step)))
+    def fine_tune(model: nn.Module, epochs: range, each_step) -> list[Epoch]:
+        return train(model, tiny_dataset, epochs, lr=0.001, each_step=each_step)
 
     _, before = validate(source.model, tiny_dataset, tiny_dataset.val)
     given = {"method": "structured", "amount": "auto", "max_drop": 0.05, "trials": 3, "images": 60}
@@ -94,9 +98,10 @@ def test_the_most_is_removed_that_stays_inside_the_loss(source, tiny_dataset):
 
 
 def test_a_loss_that_nothing_keeps_leaves_the_source(source, tiny_dataset):
-    def spoil(model: nn.Module, history: History, number: int, each_step) -> None:
+    def spoil(model: nn.Module, epochs: range, each_step) -> list[Epoch]:
         for parameter in model.parameters():
             torch.nn.init.zeros_(parameter)
+        return []
 
     _, pruned = compress(source, tiny_dataset, spoil, amount="auto", max_drop=0.01, trials=2, images=60)
     assert pruned is source

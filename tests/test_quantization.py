@@ -14,8 +14,8 @@ from lightweight.checkpoint import Checkpoint, save_checkpoint
 from lightweight.data import Split, save_dataset
 from lightweight.errors import InputError
 from lightweight.inference import onnx_logits, open_session, torch_logits
-from lightweight.pruning import layers
 from lightweight.quantization import check_parity, logit_error, quantize
+from lightweight.units import layers
 from tests.examples import (
     METHODS,
     convnet_file,
@@ -106,7 +106,7 @@ def test_the_given_model_is_not_changed(tiny_dataset, method):
 @pytest.mark.parametrize(("method", "kinds"), [("dynamic", "linear"), ("static", "both")])
 def test_weights_of_the_chosen_layers_become_int8_with_a_scale_per_output_channel(tiny_dataset, method, kinds):
     found = tensors(convnet_file(method, tiny_dataset))
-    chosen = dict(layers(pruned_convnet(tiny_dataset), kinds))
+    chosen = layers(pruned_convnet(tiny_dataset), kinds)
     assert {name for name, value in found.items() if value.dtype == np.int8 and value.ndim > 1} == {
         f"model.{name}.weight_quantized" for name in chosen
     }
@@ -119,7 +119,7 @@ def test_quantized_weights_differ_from_the_originals_by_at_most_half_a_step_and_
     tiny_dataset, method
 ):
     found = tensors(convnet_file(method, tiny_dataset))
-    for name, module in layers(pruned_convnet(tiny_dataset), "both" if method == "static" else "linear"):
+    for name, module in layers(pruned_convnet(tiny_dataset), "both" if method == "static" else "linear").items():
         stem, weight = f"model.{name}.weight", module.weight.detach().flatten(1).numpy()
         integers = found[f"{stem}_quantized"]
         integers = integers.T if integers.shape != module.weight.shape else integers.reshape(weight.shape)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -221,13 +221,12 @@ def test_pruning_that_is_interrupted_anywhere_ends_in_the_same_bits(tmp_path, da
             if next(instants) == stop:
                 raise Interruption
 
-        def fine_tune(network: nn.Module, history: History, number: int, each_step) -> None:
+        def fine_tune(network: nn.Module, epochs: range, each_step) -> Iterator[Epoch]:
             network.before = instant
-            epochs = range(number, number + 1)
             how = {"lr": 0.01, "schedule": partial(make_schedule, "cosine", params, 1), "saved": saved}
-            list(history.record(training.train(network, data, params, epochs, 0, **how, each_step=each_step)))
+            return training.train(network, data, params, epochs, 0, **how, each_step=each_step)
 
-        pruner = Pruner(source, data, pruning, 0, fine_tune, settled_by(data, 30, 0), saved)
+        pruner = Pruner(source, data, pruning, 0, fine_tune, settled_by(data, 30, 0), saved, print)
         saved.tick, tick = lambda where: (tick(where), instant()), saved.tick
         pruned = pruner.run()
         return next(instants), pruner, pruned

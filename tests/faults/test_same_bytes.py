@@ -19,7 +19,6 @@ from tests.faults.killing import outputs
 from tests.workspace import Workspace
 
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
-IN_THE_SUITE = {"folder"}  # the others take half a minute each, the largest two minutes
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 RUN = """
 import importlib, os, sys
@@ -72,9 +71,8 @@ def run(recipe: str, folder: Path, mask: str, **environment: str) -> dict[str, s
     return outputs(Workspace(folder))
 
 
-@pytest.mark.parametrize(
-    "recipe", [name if name in IN_THE_SUITE else pytest.param(name, marks=pytest.mark.slow) for name in RECIPES]
-)
+@pytest.mark.slow  # half a minute each, two minutes the largest; the default pipeline is in test_end_to_end
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_repeats_every_byte(recipe, tmp_path):
     first = run(recipe, tmp_path / "one", "022", **HERE)
     second = run(recipe, tmp_path / "another place", "077", **THERE)
