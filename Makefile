@@ -31,7 +31,7 @@ verify: setup ## run the pipeline in a fresh clone: identical to dvc.lock? make'
 	@python -m bench.verify
 
 test: setup ## run the test suite (make test ARGS="-m slow" runs the slow tests)
-	python -m pytest $(ARGS)
+	python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
 
 lint: setup ## ruff, as CI runs it
 	ruff check .

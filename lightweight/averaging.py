@@ -4,13 +4,13 @@ Stochastic weight averaging (Izmailov et al. 2018), by torch.optim.swa_utils.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import Field
 from torch import nn, optim
 from torch.optim.swa_utils import SWALR, AveragedModel
 
-from lightweight.errors import bad_param
+from lightweight.errors import InputError, bad_param
 from lightweight.params import Params
 from lightweight.resuming import Checkpointer
 
@@ -40,6 +40,14 @@ def remaining_epochs(params: SwaParams, total: int, snapshots: int) -> range:
     if snapshots and params.start <= total - snapshots:
         raise bad_param("swa.start", params.start, f"must be one of the last train.snapshots = {snapshots} epochs")
     return range(params.start + 1, total + 1)
+
+
+def begun_at(notes: dict[str, Any], rate: float) -> float:
+    """The learning rate that a snapshot notes, else `rate`. Raises InputError for one that is none."""
+    noted = notes.get("lr", rate)
+    if isinstance(noted, bool) or not isinstance(noted, int | float) or not 0 < noted <= 10:
+        raise InputError(f"the snapshot of swa.start notes the learning rate {noted!r}: must be a number up to 10")
+    return noted
 
 
 def average(model: nn.Module, epochs: Iterable[Row], saved: Checkpointer | None = None) -> Iterator[Row]:

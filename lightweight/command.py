@@ -16,6 +16,7 @@ from lightweight.errors import InputError
 from lightweight.files import write_bytes
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+REAPERS = re.compile(r"init|systemd|tini|dumb-init|catatonit|containerd-shim.*|conmon")  # which inherit orphans
 
 
 def run(main: Callable[[], None]) -> None:
@@ -58,6 +59,12 @@ def _die_with_parent() -> None:
 
 
 def _is_orphan(parent: int) -> bool:
-    """Whether DVC started this process and init has inherited it; DVC may be process 1 itself, in a container."""
-    init = Path("/proc/1/cmdline")
-    return parent == 1 and "DVC_ROOT" in os.environ and not re.search(rb"dvc|python", init.read_bytes())
+    """Whether DVC started this process and another has inherited it; DVC may be process 1 itself, in a container."""
+    if "DVC_ROOT" not in os.environ:
+        return False
+    try:
+        about = Path(f"/proc/{parent}")
+        name, command = (about / "comm").read_text().strip(), (about / "cmdline").read_bytes()
+    except OSError:  # it has gone, too
+        return True
+    return bool(parent == 1 or REAPERS.fullmatch(name)) and not re.search(rb"dvc|python", command)

@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "onnxruntime", "onnx", "onnxscript", "pillow", "safetensors")
-PACKAGES += ("scikit-learn",)
+PACKAGES += ("scikit-learn", "torch-pruning")
 SWITCHES = ("ATEN_", "CUBLAS_", "DNNL_", "MKL_", "NVIDIA_TF32", "ONEDNN_", "TORCH_ALLOW_TF32")  # of the arithmetic
 
 

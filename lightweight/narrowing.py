@@ -26,9 +26,10 @@ def narrow(model: nn.Module, shapes: Shapes) -> None:
         groups = _depthwise(module)
         for tensors in (module._parameters, module._buffers):
             for key, tensor in tensors.items():
-                shape = left.pop(f"{prefix}.{key}".removeprefix("."), None)
-                if shape is not None:
-                    tensors[key] = _cut(f"{prefix}.{key}", tensor, shape)
+                name = f"{prefix}.{key}".removeprefix(".")
+                if name in left and tensor is not None:
+                    shape = left.pop(name)
+                    tensors[key] = _cut(name, tensor, shape)
         _tell(module, groups)
     if left:
         raise InputError(f"the network has no {next(iter(left))} to make narrower")

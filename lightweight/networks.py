@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from lightweight import zoo
 from lightweight.architectures import NETWORKS
@@ -86,7 +87,8 @@ def plan(name: str, **arguments: Any) -> nn.Module | None:
     """What `build` would make, without memory for its weights; None where the network cannot do without."""
     try:
         with torch.device("meta"):
-            return _make(name, **arguments)
+            network = _make(name, **arguments)
+        return None if any(map(is_lazy, (*network.parameters(), *network.buffers()))) else network
     except InputError:
         return None
 

@@ -98,7 +98,9 @@ def _section(path: Path, content: dict[str, Any], name: str, kind: Any) -> Any:
 def _one_line(section: str, content: Any, kind: Any, error: ValidationError) -> str:
     errors = error.errors(include_url=False)
     first = next((found for found in errors if found["type"] == "extra_forbidden"), errors[0])
-    key = ".".join(_plain(part) for part in (section, *first["loc"]) if not str(part).startswith("("))  # a union's
+    key = ".".join(
+        _plain(part) for part in (section, *first["loc"]) if not str(part).startswith(("(", "["))
+    )  # of a union, a key
     match first["type"]:
         case "missing":
             return f"{key}: missing"

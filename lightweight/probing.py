@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from lightweight.data import Dataset
 from lightweight.importance import Importance
@@ -32,12 +33,13 @@ class Prober:
         seed: int,
         settle: Settle,
         saved: Checkpointer,
+        total: int,
     ) -> None:
         self.model, self.units, self.dataset, self.settle = model, units, dataset, settle
         order = torch.randperm(len(dataset.val), generator=torch.Generator().manual_seed(seed))[:images]
         self.val = dataset.val.take(order.sort().values.to(dataset.mean.device))
         self.rows: list[dict[str, Any]] = []
-        self.number = 0
+        self.number, self.progress = 0, tqdm(total=total, desc="probes", leave=False, disable=None)  # on a terminal
         self.saved = saved
         saved.track("probes", self)
         importance.prepare(model)
@@ -49,6 +51,7 @@ class Prober:
     def probe(self, name: str, amounts: Amounts, scope: str = "layer") -> float:
         """Accuracy in [0, 1] with shares of the units pruned; `name` stands for them in the row."""
         self.number += 1
+        self.progress.update()
         if self.number > len(self.rows):
             self.units.zero(counts(self.units, amounts, scope, self.scores), self.scores)
             self.settle(self.model)

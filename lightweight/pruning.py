@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 from torch import nn
 
-from lightweight.allocation import Curve, allocate, measure, meet
+from lightweight.allocation import GRID, Curve, allocate, measure, meet
 from lightweight.checkpoint import Checkpoint
 from lightweight.data import Dataset
 from lightweight.gradual import ScheduleParams, prune
@@ -102,7 +102,8 @@ class Pruner:
         params = self.params
         model = deepcopy(self.source.model)
         units = self._units(model)
-        prober = Prober(model, units, self.dataset, self.importance, params.images, self.seed, self.settle, self.saved)
+        probed = (model, units, self.dataset, self.importance, params.images, self.seed, self.settle, self.saved)
+        prober = Prober(*probed, total=1 + len(units.sizes) * len(GRID))
         curves = measure(prober)
         self.probes = [row | {"kind": "layer"} for row in prober.rows]
         units.release()

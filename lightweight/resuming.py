@@ -56,7 +56,7 @@ def resumable(
         tidy(work, folder)
         finished = folder / FINISHED
         if finished.exists():
-            if _stored(read_json(finished), lock):
+            if _stored(finished, lock):
                 (folder / STATE).unlink(missing_ok=True)
             finished.unlink()
         with ThreadPoolExecutor(1) as writer:
@@ -71,8 +71,13 @@ def _written(lock: Path) -> int | None:
     return lock.stat().st_mtime_ns if lock.exists() else None
 
 
-def _stored(end: dict[str, Any], lock: Path) -> bool:
-    """Whether DVC has written its lock file since the work ended, and the output is in it."""
+def _stored(finished: Path, lock: Path) -> bool:
+    """Whether DVC has written its lock file since the work ended, and the output is in it; not if nobody can tell."""
+    try:
+        end = read_json(finished)
+        end = {"lock": end["lock"], "output": str(end["output"])}
+    except (InputError, KeyError, TypeError):
+        return False
     return _written(lock) != end["lock"] and lock.exists() and end["output"] in lock.read_text()
 
 

@@ -20,7 +20,7 @@ from pydantic_core import to_jsonable_python
 from lightweight.machine import cpu_type, switches, system, versions
 
 NAME = re.compile(r"[0-9a-f]{16}-\d+")
-FINISHED = "finished"  # an empty file in the folder of work whose outputs are written
+FINISHED = "finished"  # a file in the folder of work whose outputs are written
 KEPT = 2  # folders of interrupted work per stage, beside the one in use
 WAIT = 2.0  # seconds in which a process that was just killed lets go of its folder
 

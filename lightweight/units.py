@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightweight.errors import bad_param
 from lightweight.importance import Importance
+from lightweight.structured import Channels
 from lightweight.unstructured import Weights
 
 Method = Literal["unstructured", "structured"]
@@ -63,8 +64,6 @@ def find_units(
     if method == "unstructured":
         units: Units = Weights(model, {name: module for name, module in chosen.items() if name not in spared})
     else:
-        from lightweight.structured import Channels  # torch-pruning, which takes seconds to import
-
         units = Channels(model, image, round_to)
         names = units.members.items()
         units.restrict([unit for unit, own in names if set(own) & set(chosen) and not set(own) & spared])

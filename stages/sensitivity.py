@@ -39,7 +39,8 @@ def main() -> None:
     files = [PREPARED, AVERAGED]
     with resumable(WORK, "sensitivity", vars(params), files, SENSITIVITY, partial(print, flush=True)) as saved:
         settle = settled_by(data, chosen.images, params.seed)
-        prober = Prober(model, units, data, importance, chosen.images, params.seed, settle, saved)
+        total = 1 + len(units.sizes) + chosen.probes
+        prober = Prober(model, units, data, importance, chosen.images, params.seed, settle, saved, total)
         rows = scan(prober, chosen.amount)
         amount = largest(prober, chosen.max_drop, chosen.probes)
         write_csv(SENSITIVITY, rows[0], rows)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from lightweight.averaging import SwaParams, average, make_swa_schedule, remaining_epochs
+from lightweight.averaging import SwaParams, average, begun_at, make_swa_schedule, remaining_epochs
 from lightweight.batchnorm import update_batchnorm
 from lightweight.checkpoint import load_checkpoint, save_checkpoint
 from lightweight.command import run
@@ -43,7 +43,7 @@ def main() -> None:
         raise bad_param("swa.start", params.swa.start, "training stopped before that epoch, see train.patience")
     source = load_checkpoint(path, data)
     model = source.model
-    how = {"lr": source.notes.get("lr", params.swa.lr), "schedule": partial(make_swa_schedule, params.swa)}
+    how = {"lr": begun_at(source.notes, params.swa.lr), "schedule": partial(make_swa_schedule, params.swa)}
     teacher = load_teacher(params.train, ROOT, data)
     files = [PREPARED, path, *params.train.files(ROOT)]
     with resumable(WORK, "swa", vars(params), files, AVERAGED, partial(print, flush=True)) as saved:

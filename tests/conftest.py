@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # for tests that import onnxruntime first
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # two tests at a time: threads that spin would take the cores of the other
 
 import numpy as np
 import pytest
@@ -20,6 +21,15 @@ from lightweight.images import fit_all
 from tests.finished import Run, run_default
 
 ROOT = Path(__file__).parent.parent
+SHARING = ("test_disk", "test_kills", "test_bad_input", "test_structured_stage")  # their fixtures take long
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share a run of the pipeline share a process: `make test` starts two."""
+    for item in items:
+        whole = "pipeline" if "finished" in item.fixturenames else None
+        if group := whole or (item.path.stem if item.path.stem in SHARING else None):
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

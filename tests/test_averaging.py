@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightweight.averaging import SwaParams, average, make_swa_schedule, remaining_epochs
+from lightweight.averaging import SwaParams, average, begun_at, make_swa_schedule, remaining_epochs
 from lightweight.errors import InputError
 from lightweight.optimization import make_optimizer, make_schedule
 from lightweight.training import train
@@ -108,3 +108,14 @@ def test_averaging_cannot_start_where_no_snapshot_is_kept():
     assert list(remaining_epochs(swa_params(start=6), total=8, snapshots=3)) == [7, 8]
     with pytest.raises(InputError, match=r"swa.start = 5: must be one of the last train.snapshots = 3 epochs"):
         remaining_epochs(swa_params(start=5), total=8, snapshots=3)
+
+
+@pytest.mark.parametrize("noted", ["x", [1], None, -5, 0, 11, True])
+def test_a_snapshot_that_notes_no_learning_rate_is_refused(noted):
+    with pytest.raises(InputError, match="notes the learning rate"):
+        begun_at({"lr": noted}, 0.1)
+
+
+def test_the_rate_of_the_snapshot_is_gone_on_from_and_that_of_swa_without_one():
+    assert begun_at({"lr": 0.02}, 0.1) == 0.02
+    assert begun_at({}, 0.1) == 0.1

@@ -141,6 +141,12 @@ def test_a_stage_whose_parent_was_gone_before_it_could_look_ends(monkeypatch):
     for line, orphan in ((b"/sbin/init", True), (b"/usr/bin/python3 /usr/bin/dvc repro", False), (b"dvc repro", False)):
         monkeypatch.setattr(Path, "read_bytes", lambda path, line=line: line)
         assert command._is_orphan(1) == orphan
+    monkeypatch.setattr(Path, "read_bytes", lambda path: b"/usr/lib/systemd/systemd --user")
+    for name, orphan in (("systemd", True), ("tini", True), ("bash", False)):
+        monkeypatch.setattr(Path, "read_text", lambda path, name=name: f"{name}\n")
+        assert command._is_orphan(7) == orphan
+    monkeypatch.setattr(Path, "read_text", lambda path: (_ for _ in ()).throw(FileNotFoundError))
+    assert command._is_orphan(7), "the parent has gone, too"
     monkeypatch.delenv("DVC_ROOT")
     monkeypatch.setattr(Path, "read_bytes", lambda path: b"/sbin/init")
     assert not command._is_orphan(1), "nobody's stage may be started by init"

@@ -111,3 +111,9 @@ def test_a_file_whose_shapes_do_not_fit_each_other_is_refused(tmp_path):
     write_tensors(tmp_path / "file", tensors, about | {"shapes": {"fc1.weight": [30, 784]}})
     with pytest.raises(InputError, match="network 'lenet300' does not accept images of shape"):
         load_checkpoint(tmp_path / "file")
+
+
+def test_a_shape_for_a_bias_that_is_not_there_is_refused():
+    model = build("tiny", 1, 28, 10, small_stem=False)
+    with pytest.raises(InputError, match=r"the network has no conv1\.bias to make narrower"):
+        narrow(model, {"conv1.bias": [3]})

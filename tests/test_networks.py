@@ -10,6 +10,7 @@ from torch import nn
 
 from lightweight import networks
 from lightweight.architectures import NETWORKS, _Residual
+from lightweight.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lightweight.errors import InputError
 from lightweight.networks import build, known, plan
 from lightweight.params import load_params
@@ -305,3 +306,19 @@ def test_a_network_whose_output_does_not_fit_is_named(own_network, own, rule):
 def test_a_network_that_does_not_accept_the_images_is_named(own_network, own, reason):
     name = own_network(OWN.format(**{"forward": "return logits", "build": "Own"} | own))
     assert refusal(name).startswith(f"network {name!r} does not accept images of shape (1, 8, 8): {reason}")
+
+
+LAZY = """
+from torch import nn
+
+def build(channels, image_size, num_classes):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(num_classes))
+"""
+
+
+def test_a_network_of_lazy_layers_has_no_plan_and_can_be_loaded_again(own_network, tmp_path):
+    name, arguments = own_network(LAZY), {"channels": 1, "image_size": 8, "num_classes": 10, "small_stem": False}
+    assert plan(name, **arguments) is None
+    model = build(name, **arguments)
+    save_checkpoint(tmp_path / "file", Checkpoint(model, name, arguments))
+    assert torch.equal(load_checkpoint(tmp_path / "file").model[1].weight, model[1].weight)

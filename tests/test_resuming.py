@@ -495,3 +495,11 @@ def test_a_finished_folder_is_marked(tmp_path, stage):
     stage(1)
     (folder,) = (tmp_path / "work/train").iterdir()
     assert sorted(path.name for path in folder.iterdir()) == [FINISHED, STATE]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"{}", b"[]", b'{"lock": 1}'])
+def test_a_damaged_note_of_finished_work_stops_nothing(tmp_path, stage, content):
+    stage(1)
+    (folder,) = (tmp_path / "work/train").iterdir()
+    (folder / FINISHED).write_bytes(content)
+    assert stage(2) == ["resuming train at here", "was 1"]

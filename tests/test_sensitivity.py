@@ -28,6 +28,7 @@ def prober(model, dataset, images: int = 1000, **changes) -> Prober:
         0,
         settled_by(dataset, images, 0),
         Checkpointer(),
+        9,
     )
 
 

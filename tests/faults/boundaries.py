@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 EVENTS = ("open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "fcntl.flock")
-OUTPUTS = {"train": "original", "swa": "averaged", "prune": "pruned"}
+OUTPUTS = {"train": "original", "swa": "averaged", "prune": "pruned", "sensitivity": "none"}
 
 
 def arm(number: int, note: Callable[[str], None]) -> None:
