@@ -5,6 +5,8 @@ By torch-pruning's dependency graph (DepGraph, Fang et al. 2023), whose findings
 
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -14,32 +16,51 @@ from torch import Tensor, nn
 from torch_pruning.pruner import function
 
 from lightweight.errors import InputError
+from lightweight.narrowing import narrow, narrowed
 
 ROOTS = [nn.Conv2d, nn.Linear]
 INPUTS = (function.prune_conv_in_channels, function.prune_linear_in_channels)
-MIXING = (nn.LayerNorm, nn.GroupNorm)  # a channel that is gone changes the statistics of the others
+MIXING = (nn.LayerNorm, nn.GroupNorm)
 TOLERANCE = 1e-6  # of the logits' root mean square, in float64
 
 
 def trace(model: nn.Module, image: Tensor) -> torch_pruning.DependencyGraph:
-    """Raises InputError that names the layer where it fails."""
+    """The graph, in which frozen layers count as well. Raises InputError that names the layer where it fails."""
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
     try:
-        with warnings.catch_warnings(), torch.enable_grad():
+        with tracing(model), warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")
             return torch_pruning.DependencyGraph().build_dependency(model.eval(), image)
-    except Exception as error:  # the library raises whatever it meets
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
+@contextmanager
+def tracing(model: nn.Module) -> Iterator[None]:
+    """Turns what torch-pruning raises, which may be anything, into an InputError that names a layer of the model."""
+    try:
+        yield
+    except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         where = _where(error, {module: name for name, module in model.named_modules() if name})
         raise InputError(f"channels of the network cannot be pruned: it cannot be traced{where}: {reason}") from None
 
 
 def _where(error: Exception, names: dict[nn.Module, str]) -> str:
-    """The layer that the innermost function had in hand."""
+    """The layer that the innermost function had in hand, or that is nearest before the operation that it had."""
     for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
-        for value in frame.f_locals.values():
+        near, seen = list(frame.f_locals.values()), set()
+        while near:
+            value = near.pop(0)
             module = getattr(value, "module", value)
             if isinstance(module, nn.Module) and module in names:
                 return f" at {names[module]}"
+            if id(value) not in seen and isinstance(value, torch_pruning.dependency.Node):
+                near += value.inputs
+            seen.add(id(value))
     return ""
 
 
@@ -65,6 +86,8 @@ def unfit(group: Any, graph: torch_pruning.DependencyGraph, outputs: list[Any]) 
     modules = [dep.target.module for dep, _ in group]
     if any(isinstance(module, nn.Conv2d) and 1 < module.groups < module.in_channels for module in modules):
         return "grouped convolutions must keep their groups"
+    if any(isinstance(module, MIXING) for module in modules):
+        return "its channels are normalised together"
     if any(isinstance(module, nn.MultiheadAttention) for module in modules):
         return "attention must keep its heads"
     if len(group[0].idxs) < 2:
@@ -74,21 +97,24 @@ def unfit(group: Any, graph: torch_pruning.DependencyGraph, outputs: list[Any]) 
 
 @torch.no_grad()
 def is_consistent(model: nn.Module, image: Tensor, units: list[str]) -> bool:
-    """Whether the network without the first channel of the units computes what it does where nothing reads these."""
-    unread, without = (deepcopy(model).double().eval() for _ in range(2))
+    """Whether the network without the first channel of the units computes what it does where nothing reads these.
+
+    The same must hold of the network that is rebuilt from the shapes alone.
+    """
+    unread, without, rebuilt = (deepcopy(model).double().eval() for _ in range(3))
     image = torch.linspace(-1, 1, image.numel(), dtype=torch.float64, device=image.device).view(image.shape)
     graph, modules = trace(unread, image), dict(unread.named_modules())
     for name in units:
         for dep, idxs in coupled(graph, modules[name], [0]):
             if dep.handler in INPUTS and isinstance(dep.target.module, tuple(ROOTS)):
                 dep.target.module.weight[:, idxs] = 0
-            elif isinstance(dep.target.module, MIXING):
-                return True
+    expected = unread(image)
     try:
         remove(without, image, {name: [0] for name in units})
-        found = without(image)
+        narrow(rebuilt, narrowed(rebuilt, without))
+        rebuilt.load_state_dict(without.state_dict())
+        found = [without(image), rebuilt(image)]
     except Exception:  # of a layer that no longer fits the one before
         return False
-    expected = unread(image)
-    same = found.shape == expected.shape
-    return same and bool((found - expected).square().mean() <= (TOLERANCE**2) * expected.square().mean())
+    limit = (TOLERANCE**2) * expected.square().mean()
+    return all(one.shape == expected.shape and bool((one - expected).square().mean() <= limit) for one in found)

@@ -17,8 +17,9 @@ MODELS = {"pruned": "", "recalibrated": "recalibrated", "optimized": "optimized"
 
 def _sentence(metrics: Metrics, name: str, latency: dict[str, Any]) -> str:
     before, after = metrics["original"], metrics[name]
-    removed = 1 - after["parameters"] / before["parameters"]
-    zeros = 1 - after["nonzero_parameters"] / after["parameters"]
+    pruned = metrics["recalibrated" if name == "optimized" else name]  # rounding to int8 makes zeros, too
+    removed = 1 - pruned["parameters"] / before["parameters"] if pruned["macs"] < 0.995 * before["macs"] else 0.0
+    zeros = 1 - pruned["nonzero_parameters"] / pruned["parameters"]
     int8 = after["int8_mac_share"] > 0
     facts = [_times("file", before, after, "size_bytes"), _times("compressed", before, after, "compressed_bytes")]
     facts += [_macs(before["macs"], after["macs"]), *(_latency(batch, found) for batch, found in latency.items())]
@@ -57,9 +58,12 @@ def _latency(batch: str, found: Any) -> str:
 
 
 def _why(removed: float, zeros: float, int8: bool) -> str:
+    parts = []
     if removed >= 0.005:
-        return "Removed channels are neither stored nor computed."
+        parts.append("Removed channels are neither stored nor computed.")
     if zeros >= 0.005:
         why = "Zeros are stored and multiplied like other weights, only compression gains by them"
-        return f"{why}: choose prune.method: structured for speed."
-    return "A byte instead of four for a weight is what makes it smaller." if int8 else "There is nothing to gain from."
+        parts.append(f"{why}{'.' if removed >= 0.005 else ': choose prune.method: structured for speed.'}")
+    if int8:
+        parts.append("A weight in int8 takes one byte, not four.")
+    return " ".join(parts) or "There is nothing to gain from."

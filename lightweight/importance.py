@@ -49,7 +49,7 @@ class Importance:
             case "l2":
                 return weight.detach().square()
             case "taylor":
-                return (weight.detach() * weight.grad).abs()
+                return (weight.detach() * (0 if weight.grad is None else weight.grad)).abs()
             case "random":
                 return torch.rand(weight.shape, generator=self.generator).to(weight.device)
 

@@ -46,21 +46,21 @@ def _cut(name: str, tensor: Tensor, shape: Any) -> Tensor:
 
 def _depthwise(module: nn.Module) -> int:
     """The output channels per input channel of a depthwise convolution, else 0."""
-    is_depthwise = isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels
+    is_depthwise = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and 1 < module.groups == module.in_channels
     return module.out_channels // module.groups if is_depthwise else 0
 
 
 def _tell(module: nn.Module, depthwise: int) -> None:
     """Set the attributes of a layer by the shapes of its tensors."""
     match module:
-        case nn.Conv2d():
+        case nn.Conv1d() | nn.Conv2d() | nn.Conv3d():
             module.out_channels = module.weight.shape[0]
             module.groups = module.out_channels // depthwise if depthwise else module.groups
             module.in_channels = module.weight.shape[1] * module.groups
         case nn.Linear():
             module.out_features, module.in_features = module.weight.shape
-        case nn.modules.batchnorm._NormBase() if module.running_mean is not None:
-            module.num_features = len(module.running_mean)
+        case nn.modules.batchnorm._NormBase() if module.affine or module.track_running_stats:
+            module.num_features = len(module.weight if module.affine else module.running_mean)
         case nn.LayerNorm() if module.weight is not None:
             module.normalized_shape = tuple(module.weight.shape)
         case nn.PReLU():

@@ -121,6 +121,7 @@ class Pruner:
             return units.cost(counts(units, amounts, "layer", {}), kind)
 
         trials = self.saved.track("trials", Trials())
+        trials.high = min(trials.high, 1 - cost(dict.fromkeys(units.sizes, GRID[-1])))  # more is out of reach
         while len(trials.rows) < self.params.trials:
             level = (trials.low + trials.high) / 2
             amounts = allocate(curves, cost, 1 - level)

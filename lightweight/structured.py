@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightweight.coupling import ROOTS, coupled, is_consistent, remove, trace, unfit
+from lightweight.coupling import INPUTS, ROOTS, coupled, is_consistent, remove, trace, tracing, unfit
 from lightweight.importance import Importance
 from lightweight.macs import count_macs
 from lightweight.narrowing import narrow, narrowed
@@ -24,11 +24,13 @@ class Channels:
         self.dense = deepcopy(model).to("meta")
         self.skipped: dict[str, str] = {}
         self.zeroed: dict[str, list[int]] = {}
-        self.zeros: list[tuple[nn.Module, list[int]]] = []  # the same in every layer of the units
+        self.zeros: list[tuple[nn.Module, list[int], bool]] = []  # the same in every layer of the units
         names = {module: name for name, module in model.named_modules()}
         graph = trace(model, image)
         order, found = list(names.values()), {}
-        for group in graph.get_all_groups(root_module_types=ROOTS):
+        with tracing(model):
+            groups = list(graph.get_all_groups(root_module_types=ROOTS))
+        for group in groups:
             outputs = [dep.target for dep, _ in group if graph.is_out_channel_pruning_fn(dep.handler)]
             layers = [names[node.module] for node in outputs if isinstance(node.module, tuple(ROOTS))]
             if reason := unfit(group, graph, outputs):
@@ -69,7 +71,7 @@ class Channels:
         function, found = importance.of_channels(), {}
         graph, modules = trace(self.model, self.image), dict(self.model.named_modules())
         for name in self.sizes:
-            found[name] = function(coupled(graph, modules[name])).cpu()
+            found[name] = function(coupled(graph, modules[name])).cpu().nan_to_num(0.0)  # of a unit that is dead
             found[name][self.zeroed.get(name, [])] = -1
         return found
 
@@ -82,24 +84,24 @@ class Channels:
         self.zeros = self._layers()
         self.hold()
 
-    def _layers(self) -> list[tuple[nn.Module, list[int]]]:
-        """The layers of every unit with the channels that are zero in them."""
+    def _layers(self) -> list[tuple[nn.Module, list[int], bool]]:
+        """The layers of every unit, the channels that are zero in them, and whether the layer makes or reads them."""
         graph, modules = trace(self.model, self.image), dict(self.model.named_modules())
         groups = [coupled(graph, modules[name], channels) for name, channels in self.zeroed.items() if channels]
-        return [
-            (dep.target.module, idxs)
-            for group in groups
-            for dep, idxs in group
-            if graph.is_out_channel_pruning_fn(dep.handler) and hasattr(dep.target.module, "weight")
-        ]
+        found = [(dep.target.module, idxs, dep.handler not in INPUTS) for group in groups for dep, idxs in group]
+        kinds = (*ROOTS, nn.modules.batchnorm._NormBase)
+        return [(module, idxs, makes) for module, idxs, makes in found if isinstance(module, kinds)]
 
     @torch.no_grad()
     def hold(self) -> None:
         """Keep in training what is zero at zero."""
-        for module, channels in self.zeros:
-            for parameter in (module.weight, getattr(module, "bias", None)):
-                if parameter is not None:
-                    parameter[channels] = 0
+        for module, channels, makes in self.zeros:
+            if not makes:  # what an activation makes of zero must not count, either
+                module.weight[:, channels] = 0
+            elif module.weight is not None:
+                module.weight[channels] = 0
+                if module.bias is not None:
+                    module.bias[channels] = 0
 
     def finish(self) -> None:
         """Remove the channels that are zero."""

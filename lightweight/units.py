@@ -42,8 +42,9 @@ class Units(Protocol):
 
 
 def layers(model: nn.Module, kind: Layers) -> dict[str, nn.Module]:
-    """Every layer of the kind by name, in the network's order."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, KINDS[kind])}
+    """Every layer of the kind by name, in the network's order, but those that compute their weights anew each time."""
+    found = {name: module for name, module in model.named_modules() if isinstance(module, KINDS[kind])}
+    return {name: module for name, module in found.items() if isinstance(module.weight, nn.Parameter)}
 
 
 def find_units(

@@ -17,9 +17,10 @@ class Weights:
 
     def __init__(self, model: nn.Module, layers: dict[str, nn.Module]) -> None:
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
-        self.weights = {name: layer.weight for name, layer in layers.items()}
+        shared = {id(layer.weight): (name, layer.weight) for name, layer in reversed(layers.items())}
+        self.weights = dict(reversed(shared.values()))  # one that two layers share counts once
         self.sizes = {name: weight.numel() for name, weight in self.weights.items()}
-        self.members = {name: [name] for name in layers}
+        self.members = {name: [name] for name in self.weights}
         self.zeroed = {name: torch.zeros_like(weight, dtype=torch.bool) for name, weight in self.weights.items()}
         self.hooks = [
             weight.register_hook(lambda gradient, name=name: gradient.masked_fill(self.zeroed[name], 0))

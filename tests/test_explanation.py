@@ -42,15 +42,24 @@ def test_removed_channels_buy_bytes_macs_and_speed():
 
 
 def test_both_are_said():
-    text = sentence(parameters=500, nonzero_parameters=250, size_bytes=2000)
+    text = sentence(parameters=500, nonzero_parameters=250, size_bytes=2000, macs=250)
     assert text.startswith("recalibrated: 50% of the parameters are removed and 50% of the rest are zero. ")
 
 
-@pytest.mark.parametrize(("int8", "why"), [(0.0, "There is nothing to gain from."), (0.5, "A byte instead of four")])
+@pytest.mark.parametrize(("int8", "why"), [(0.0, "There is nothing to gain from."), (0.5, "takes one byte, not four.")])
 def test_a_model_that_is_not_pruned_is_said_to_be_so(int8, why):
     text = sentence(int8_mac_share=int8)
     assert text.startswith("recalibrated: next to nothing is pruned")
     assert why in text
+
+
+def test_zeros_that_come_of_rounding_to_int8_are_not_said_to_be_pruned():
+    metrics = {name: scores() for name in ("original", "pruned", "recalibrated")}
+    metrics["optimized"] = scores(int8_mac_share=1.0, nonzero_parameters=900, parameters=950, size_bytes=1000)
+    text = explain(metrics, {})[2]
+    assert text.startswith(
+        "optimized: next to nothing is pruned, and weights are stored in int8. file 4.0 times smaller"
+    )
 
 
 def test_every_pruned_model_has_its_sentence_with_and_without_latency():

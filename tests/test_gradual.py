@@ -12,6 +12,7 @@ from lightweight.errors import InputError
 from lightweight.gradual import RAMP, UPDATES, prune
 from lightweight.importance import Importance
 from lightweight.units import amounts_by_unit, layers, sparsity
+from lightweight.unstructured import Weights
 from tests.examples import BNNET, different, new, noise, prune_in_place, prune_params, state, train, units_of
 
 AMOUNTS = [0.1, 0.5, 0.93]
@@ -298,3 +299,50 @@ def test_excluded_layers_stay_as_they_are():
     before = state(model)
     one_shot(model, exclude=["9", "1*"], scope="global")
     assert different(before, model.state_dict()) == {"0.weight", "4.weight"}
+
+
+@pytest.mark.parametrize("changes", [{"optimizer": "sgd", "momentum": 0.9}, {"clip_norm": 0.1}])
+def test_weights_are_zero_behind_every_step_of_recovery(tiny_dataset, changes):
+    model, zeros = new(BNNET), []
+
+    def recover(number: int, each_step) -> None:
+        train(model, tiny_dataset, range(1, 2), each_step=lambda done: zeros.append(flat(model) == 0), **changes)
+
+    one_shot(model, recover=recover)
+    assert len(zeros) == 5
+    assert all(torch.equal(found, flat(model) == 0) for found in zeros)
+
+
+@pytest.mark.parametrize("method", ["unstructured", "structured"])
+def test_what_is_gone_stays_gone_whatever_its_importance(method):
+    model, seen = new(BNNET), []
+    recover = lambda number, each_step: seen.append(model[4].weight.detach().clone())  # noqa: E731
+    one_shot(model, recover=recover, importance="random", schedule="iterative", rounds=3, method=method, amount=0.75)
+    first, second, third = seen
+    if method == "unstructured":
+        assert second[first == 0].count_nonzero() == third[second == 0].count_nonzero() == 0
+    else:
+        assert [len(weight) for weight in seen] == [10, 6, 4]
+
+
+def test_layers_that_share_their_weight_count_once():
+    first, second = nn.Linear(784, 16), nn.Linear(784, 16)
+    second.weight = first.weight
+    model = nn.ModuleDict({"flat": nn.Flatten(), "a": first, "b": second})
+    units = Weights(model, {"a": first, "b": second})
+    assert units.sizes == {"a": 784 * 16}
+
+
+def test_weights_that_are_computed_anew_each_time_are_left_alone():
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 2, 3)), nn.Conv2d(2, 2, 3))
+    assert list(layers(model, "both")) == ["1"]
+
+
+def test_a_layer_that_no_image_passes_matters_nothing_to_the_loss():
+    model = new(BNNET)
+    model.append(nn.Linear(10, 10))
+    model.forward = nn.Sequential(*list(model)[:-1]).forward
+    importance = Importance("taylor", noise(), 8, 0)
+    importance.prepare(model)
+    assert not importance.of_weights(model[-1].weight).any()
+    assert importance.of_weights(model[0].weight).any()

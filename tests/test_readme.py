@@ -2,6 +2,7 @@
 
 import re
 
+from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
 from recipes.run import flatten
@@ -46,3 +47,11 @@ def test_its_stage_table_lists_the_stages_in_order():
     table = README.partition("| stage | does | writes |")[2].partition("\n\n")[0]
     rows = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
     assert rows == list(stages)
+
+
+def test_every_change_it_shows_is_one_that_dvc_takes(tmp_path):
+    for number, change in enumerate(re.findall(r"-S ('[^']+'|\S+)", README)):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text((ROOT / "params.yaml").read_text())
+        apply_overrides(path, [change.strip("'")])
+        assert YAML(typ="safe").load(path) != PARAMS

@@ -202,3 +202,81 @@ def test_equal_seeds_remove_equal_channels_and_other_seeds_others():
     same, other = pruned(0), pruned(1)
     assert all(torch.equal(tensor, same[name]) for name, tensor in pruned(0).items())
     assert any(not torch.equal(tensor, same[name]) for name, tensor in other.items())
+
+
+def test_taylor_and_magnitude_sum_over_all_that_a_channel_takes_with_it():
+    model = nn.Sequential(nn.Conv2d(1, 4, 28, bias=False), nn.Flatten(), nn.Linear(4, 10))
+    data = noise()
+    units = units_of(model, prune_params(method="structured"), data)
+    for kind, power in (("l1", 1), ("l2", 2), ("taylor", 1)):
+        importance = Importance(kind, data, 32, 0)
+        importance.prepare(model)
+        weights = [model[0].weight, model[2].weight]
+        terms = [w.detach() * w.grad if kind == "taylor" else w.detach() for w in weights]
+        made, read = terms[0].abs().pow(power).flatten(1).sum(1), terms[1].abs().pow(power).sum(0)
+        expected = (made + read) / 2
+        found = units.scores(importance)["0"]
+        torch.testing.assert_close(found, expected / expected.mean())
+        model.zero_grad()
+
+
+def test_a_dead_unit_goes_first():
+    model = new(BNNET)
+    for tensor in (model[4].weight, model[4].bias, model[5].weight, model[9].weight):
+        nn.init.zeros_(tensor)
+    units = units_of(model, prune_params(method="structured"), noise())
+    assert not units.scores(Importance("l1", noise(), 8, 0))["4"].any()
+
+
+class Activated(nn.Module):
+    """A convolution, what is behind it, and a classifier."""
+
+    def __init__(self, *behind: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.behind = nn.Conv2d(1, 8, 28), nn.Sequential(*behind)
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.behind(self.conv(images)).flatten(1))
+
+
+@pytest.mark.parametrize("behind", [nn.Sigmoid(), nn.PReLU(), nn.PReLU(8), nn.Softplus(), nn.Tanh()], ids=str)
+def test_a_channel_at_zero_is_as_good_as_gone_behind_every_activation(behind):
+    model = Activated(behind)
+    units = units_of(model, prune_params(method="structured"), noise())
+    units.zero({"conv": 4}, units.scores(Importance("l1", noise(), 8, 0)))
+    expected = outputs(model)
+    units.finish()
+    assert model.conv.out_channels == 4
+    torch.testing.assert_close(outputs(model), expected)
+
+
+@pytest.mark.parametrize("behind", [nn.GroupNorm(2, 8), nn.LayerNorm([8, 1, 1])], ids=str)
+def test_channels_that_are_normalised_together_all_stay(behind):
+    with pytest.raises(InputError, match="conv: its channels are normalised together"):
+        prune_in_place(Activated(behind), method="structured")
+
+
+def test_one_norm_does_not_hide_that_another_layer_cannot_lose_channels():
+    model = Reshaping()
+    model.second = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 10))
+    with pytest.raises(InputError, match="first: without a channel"):
+        prune_in_place(model, method="structured")
+
+
+def test_a_module_with_two_names_is_left_alone_because_no_file_could_rebuild_it():
+    model = Activated(nn.ReLU())
+    model.again = model.conv
+    with pytest.raises(InputError, match="conv: without a channel"):
+        prune_in_place(model, method="structured")
+
+
+@pytest.mark.parametrize("changes", [{"schedule": "iterative"}, {"schedule": "polynomial", "importance": "taylor"}])
+def test_frozen_layers_are_pruned_in_every_round(tiny_dataset, changes):
+    model = new(BNNET)
+
+    def recover(number: int, each_step) -> None:
+        train(model, tiny_dataset, range(number, number + 1), freeze=["0", "1"], each_step=each_step)
+
+    prune_in_place(model, tiny_dataset, recover=recover, method="structured", amount=0.75, **changes)
+    assert model[0].out_channels == 2

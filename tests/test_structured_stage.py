@@ -52,6 +52,14 @@ def test_half_of_the_channels_are_gone_from_every_file_and_from_the_work(project
     assert shares == {"conv1": 0.5, "conv2": 0.75, "fc": 0.5}
 
 
+def test_learning_from_the_original_is_something_else(project):
+    distilled = (project.path / "models/pruned.safetensors").read_bytes()
+    project.set_params(("  distill: true ", "  distill: false "))
+    project.stage("prune")
+    project.set_params(("  distill: false ", "  distill: true "))
+    assert (project.path / "models/pruned.safetensors").read_bytes() != distilled
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
