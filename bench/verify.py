@@ -43,7 +43,7 @@ def main() -> None:
             code, words = verify(Path.cwd(), Path(scratch), Path.cwd() / LOG)
     except KeyboardInterrupt:
         code, words = 130, "INTERRUPTED: nothing is verified"
-    print(words)
+    print(words, flush=True)
     sys.exit(code)
 
 
@@ -53,7 +53,7 @@ def verify(root: Path, scratch: Path, log: Path) -> tuple[int, str]:
         raise InputError("verify clones a commit, and this is a plain folder without .git")
     commit = git(root, "rev-parse", "HEAD").strip()
     if git(root, "status", "--porcelain").strip():
-        print(f"The workspace has changes that are not committed; what is verified is HEAD, {commit[:9]}.")
+        print(f"The workspace has changes that are not committed; what is verified is HEAD, {commit[:9]}.", flush=True)
     damaged = inspect(root, scratch / "workspace")
     code, words = reproduce(root, commit, scratch, log)
     words = f"{words} (a fresh clone of {commit[:9]})"
@@ -67,11 +67,11 @@ def inspect(root: Path, state: Path) -> int:
     present = [path for stage in read_lock(root).values() for path in outs(stage) if (root / path).exists()]
     objects, read = damaged_objects(root, state)
     damaged = damaged_artifacts(root, state) + objects
-    print(f"Workspace: {len(present)} outputs and {read} objects in the cache, {len(damaged)} damaged")
+    print(f"Workspace: {len(present)} outputs and {read} objects in the cache, {len(damaged)} damaged", flush=True)
     for path in damaged:
-        print(f"  damaged: {path}")
+        print(f"  damaged: {path}", flush=True)
     if damaged:
-        print(f"  to mend: {remedy(damaged)}")
+        print(f"  to mend: {remedy(damaged)}", flush=True)
     return len(damaged)
 
 
@@ -90,12 +90,12 @@ def reproduce(root: Path, commit: str, scratch: Path, log: Path) -> tuple[int, s
     log.parent.mkdir(parents=True, exist_ok=True)
     if code := repro(clone, environment(root, scratch), log):
         last = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
-        print(*(f"  {line}" for line in last), sep="\n")
+        print(*(f"  {line}" for line in last), sep="\n", flush=True)
         return FAILED, f"FAILED: `dvc repro` ended with exit code {code}; its output is in {log}"
     lock = read_lock(clone)
     ours = Run(lock, {path: read_json(clone / path) for path in committed.metrics if (clone / path).exists()})
     judged = judge(committed, ours, record, here, faults)
-    print(*judged.lines, sep="\n")
+    print(*judged.lines, sep="\n", flush=True)
     if judged.code == FAILED:
         return FAILED, f"{judged.words}; the output of `dvc repro` is in {log}"
     log.unlink()

@@ -66,11 +66,10 @@ def train(
 ) -> Iterator[Epoch]:
     """Train `model` in place with a new optimizer, one yielded row per epoch; the schedule moves with every step.
 
-    An epoch's order and augmentation depend on the seed and its number alone, so that a run which starts at
-    epoch 6 sees what an uninterrupted one sees there. With `ema`, rows are of the exponential moving average of the
-    weights over all steps (Polyak and Juditsky 1992), which the model holds at every yield and at the end.
-    A run that `saved` resumes yields what is left. `each_step` is called behind every step with the share of all that
-    are done. Raises InputError when the loss is no longer a number.
+    Order and augmentation depend on the seed and the epoch's number alone, wherever a run starts. With `ema`, rows are
+    of the moving average of the weights over all steps (Polyak and Juditsky 1992), which the model then holds. A run
+    that `saved` resumes yields what is left; `each_step` hears what share is done. Raises InputError when the loss is
+    no longer a number.
     """
     if not epochs:
         return
@@ -120,9 +119,8 @@ class _Run:
         self.model.train()
         for module in self.frozen:
             module.eval()
-        todo = range(self.step, self.steps)
-        progress = tqdm(todo, f"epoch {self.number}", leave=False, unit="batch", disable=None)  # on a terminal
-        for step in progress:
+        left = range(self.step, self.steps)
+        for step in (progress := tqdm(left, f"epoch {self.number}", leave=False, unit="batch", disable=None)):
             part = order[step * self.params.batch_size :][: self.params.batch_size].to(self.loss.device)
             images = augment(self.dataset.train.images[part], self.params.augment, self.generator)
             loss = self._loss(self.dataset.normalize(images), self.dataset.train.labels[part])
@@ -183,9 +181,8 @@ class _Run:
         with self.stepper.arithmetic():
             logits = self.model(images)
             if not isinstance(logits, Tensor):
-                raise InputError(
-                    f"the network gives {type(logits).__name__} in training mode, not one tensor of logits"
-                )
+                kind = type(logits).__name__
+                raise InputError(f"the network gives {kind} in training mode, not one tensor of logits")
             with torch.no_grad():
                 target = self.teacher(images).float() if self.teacher else None
         return batch_loss(logits.float(), labels, self.params, target)

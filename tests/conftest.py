@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent.parent
 SHARING = ("test_disk", "test_kills", "test_bad_input", "test_structured_stage")  # their fixtures take long
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share a run of the pipeline share a process: `make test` starts two."""
     for item in items:

@@ -155,7 +155,7 @@ def test_pictures_and_page_are_drawn_and_plots_show_works(done):
     for name in ("comparison", "latency", "training", "sparsity", "confusion"):
         assert (done.path / f"plots/{name}.png").read_bytes().startswith(b"\x89PNG"), name
     page = (done.path / "plots/report.html").read_text()
-    assert page.count("data:image/png;base64,") == 5
+    assert page.count("data:image/png;base64,") == 6
     output = done.run("dvc", "plots", "show", "--out", str(done.path / "dvc_plots"))
     shown = (done.path / "dvc_plots/index.html").read_text()
     assert "ERROR" not in output
@@ -239,6 +239,7 @@ def test_an_archive_without_git_runs_the_pipeline_and_says_what_needs_git(done, 
         assert "needs a git clone" in archive.run("make", target, "NAME=mnist", code=2)
 
 
+@pytest.mark.slow
 def test_a_folder_of_photographs_becomes_a_model_and_a_report_of_what_was_skipped(tmp_path):
     """What a new user does: copy the recipe, name the folder, run it."""
     project = copy_project(tmp_path / "project")

@@ -91,10 +91,11 @@ def test_the_table_has_every_recipe_with_what_was_published_and_is_generated(mon
         assert ("cifar10-images" in (ROOT / f"recipes/{name}.yaml").read_text()) == ("JPEG" in entry.get("note", ""))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "macs"),
     # of ResNet-18 at 32x32 pixels, and of EfficientNet-B0 at 224x224 as torchvision publishes it
-    [("resnet18-cifar10", 37.2e6), pytest.param("efficientnet-cifar10", 386e6, marks=pytest.mark.slow)],
+    [("resnet18-cifar10", 37.2e6), ("efficientnet-cifar10", 386e6)],
 )
 def test_one_batch_of_every_stage_of_a_full_setting(name, macs, tmp_path, monkeypatch, unchanged_process):
     """Only the data, the number of batches and the limits, which are for trained networks, differ from the recipe."""

@@ -53,6 +53,7 @@ def test_half_of_the_channels_are_gone_from_every_file_and_from_the_work(project
 
 
 def test_learning_from_the_original_is_something_else(project):
+    project.stage("prune")
     distilled = (project.path / "models/pruned.safetensors").read_bytes()
     project.set_params(("  distill: true ", "  distill: false "))
     project.stage("prune")

@@ -201,8 +201,8 @@ def test_a_signed_data_set_that_no_stage_can_use_is_refused(tmp_path, corpus, ch
     [
         (lambda tensors, about: about.update(network="antigravity:fly"), "must be a module in the project's folder"),
         (lambda tensors, about: about.update(network=7), "must be a name"),
-        (lambda tensors, about: about.update(arguments=[]), "its arguments and notes must be mappings"),
-        (lambda tensors, about: about.update(notes=None), "its arguments and notes must be mappings"),
+        (lambda tensors, about: about.update(arguments=[]), "its arguments, notes and shapes must be mappings"),
+        (lambda tensors, about: about.update(notes=None), "its arguments, notes and shapes must be mappings"),
         (lambda tensors, about: about["arguments"].update(image_size=100_000), "must be an integer from 1 to 1,024"),
         (lambda tensors, about: about["arguments"].update(num_classes=100_000), "the weights do not fit the network"),
         (lambda tensors, about: about.update(network="cnn", arguments=HUGE), "the weights do not fit the network"),
