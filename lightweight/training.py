@@ -66,10 +66,9 @@ def train(
 ) -> Iterator[Epoch]:
     """Train `model` in place with a new optimizer, one yielded row per epoch; the schedule moves with every step.
 
-    Order and augmentation depend on the seed and the epoch's number alone, wherever a run starts. With `ema`, rows are
-    of the moving average of the weights over all steps (Polyak and Juditsky 1992), which the model then holds. A run
-    that `saved` resumes yields what is left; `each_step` hears what share is done. Raises InputError when the loss is
-    no longer a number.
+    Order and augmentation depend on the seed and the epoch's number alone. With `ema`, rows are of the moving average of
+    the weights over all steps (Polyak and Juditsky 1992), which the model then holds. A run that `saved` resumes yields
+    what is left; `each_step` hears what share is done. Raises InputError when the loss is no number.
     """
     if not epochs:
         return
