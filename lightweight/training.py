@@ -66,7 +66,7 @@ def train(
 ) -> Iterator[Epoch]:
     """Train `model` in place with a new optimizer, one yielded row per epoch; the schedule moves with every step.
 
-    Order and augmentation depend on the seed and the epoch's number alone. With `ema`, rows are of the moving average of
+    Order and augmentation depend on the seed and the epoch's number only. With `ema`, rows are of a moving average of
     the weights over all steps (Polyak and Juditsky 1992), which the model then holds. A run that `saved` resumes yields
     what is left; `each_step` hears what share is done. Raises InputError when the loss is no number.
     """
