@@ -44,7 +44,7 @@ def trained(tmp_path_factory, tiny_dataset) -> Workspace:
         "train",
         pytest.param("swa", marks=pytest.mark.slow),
         pytest.param("prune", marks=pytest.mark.slow),
-        "sensitivity",
+        pytest.param("sensitivity", marks=pytest.mark.slow),
     ],
 )
 def test_a_stage_that_is_killed_at_any_touch_of_the_disk_ends_in_the_same_bytes(trained, stage):
