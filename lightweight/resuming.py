@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import torch
 from torch import Tensor
 
 from lightweight.errors import InputError
 from lightweight.files import read_json, write_bytes, write_json
+from lightweight.nesting import join, split
 from lightweight.scratch import FINISHED, checksum, claim, fingerprint, tidy
 from lightweight.tensors import read_tensors, write_tensors
 
@@ -109,7 +109,7 @@ class Checkpointer:
         except (InputError, OSError):
             self.say(f"{self.stage} starts over: the checkpoint in {folder} is damaged")
             return
-        self.state, self.files = _join(about["state"], tensors), about["files"]
+        self.state, self.files = join(about["state"], tensors), about["files"]
         self.say(f"resuming {self.stage} at {about['where']}")
 
     def track(self, name: str, thing: Thing) -> Thing:
@@ -159,7 +159,7 @@ class Checkpointer:
                 return
             self._complain(self.writing.exception())
         tensors: dict[str, Tensor] = {}
-        state = _split({name: thing.state_dict() for name, thing in self.tracked.items()}, tensors)
+        state = split({name: thing.state_dict() for name, thing in self.tracked.items()}, tensors)
         about = {"where": where, "files": dict(self.files), "state": state}
         self.last = time.monotonic()
         self.writing = self.writer.submit(self._write, tensors, about, self.forgotten, self.last - now)
@@ -179,27 +179,3 @@ class Checkpointer:
             self.say(f"{self.stage} cannot be resumed from here: {error.filename}: {error.strerror}")
         elif error:
             raise error
-
-
-def _split(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """A copy of nested dicts and lists that JSON can hold; tensors move into `tensors`, and leave their names."""
-    if isinstance(value, Tensor):
-        name = str(len(tensors))
-        tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        return {"tensor": name}
-    if isinstance(value, dict):
-        return {"items": [[key, _split(item, tensors)] for key, item in value.items()]}
-    if isinstance(value, list | tuple):
-        return [_split(item, tensors) for item in value]
-    return value
-
-
-def _join(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """What `_split` was given, with lists for tuples."""
-    if isinstance(value, dict):
-        if "tensor" in value:
-            return tensors[value["tensor"]]
-        return {key: _join(item, tensors) for key, item in value["items"]}
-    if isinstance(value, list):
-        return [_join(item, tensors) for item in value]
-    return value
