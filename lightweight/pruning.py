@@ -9,7 +9,7 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator
 from torch import nn
 
 from lightweight.allocation import GRID, Curve, allocate, measure, meet
@@ -21,13 +21,13 @@ from lightweight.importance import Importance, Kind
 from lightweight.narrowing import narrow, narrowed
 from lightweight.probing import Prober, Settle
 from lightweight.resuming import Checkpointer
-from lightweight.units import Amounts, Layers, Method, Units, amounts_by_unit, counts, find_units
+from lightweight.units import Amounts, Layers, Method, Units, amounts_by_unit, counts, find_units, spared
 from lightweight.validation import validate
 
 PROBES = ["probe", "kind", "layer", "amount", "val_accuracy"]
 
-
 Share = Annotated[float, Field(ge=0, lt=1)]
+Layer = Annotated[str, BeforeValidator(lambda name: str(name) if type(name) is int else name)]  # 4: of a Sequential
 
 
 def _kind(value: Any) -> str:
@@ -41,7 +41,7 @@ class PruneParams(ScheduleParams):
     amount: Annotated[
         Annotated[Share, Tag("(share)")]
         | Annotated[Literal["auto"], Tag("(auto)")]
-        | Annotated[dict[str, Share], Tag("(by layer)")],
+        | Annotated[dict[Layer, Share], Tag("(by layer)")],
         Discriminator(_kind),
     ]
     max_drop: Share | None
@@ -92,6 +92,7 @@ class Pruner:
     def run(self) -> Checkpoint:
         """The pruned model. An amount of 0 changes nothing. Raises InputError when a target cannot be met."""
         amount = self.params.amount
+        spared(self.source.model, self.params.exclude, "prune")
         if amount == "auto":
             return self._spend()
         if isinstance(amount, dict):

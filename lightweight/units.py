@@ -54,25 +54,30 @@ def find_units(
 
     Raises InputError, which names the section of the params, when that is nothing, or a pattern names no layer.
     """
-    chosen, known = layers(model, kind), layers(model, "both")
-    for pattern in exclude:
-        if not _matching(pattern, known):
-            raise bad_param(f"{section}.exclude", pattern, f"names no layer; layers are {', '.join(known)}")
-    spared = {name for pattern in exclude for name in _matching(pattern, known)}
+    chosen, out = layers(model, kind), spared(model, exclude, section)
     if not chosen:
         raise bad_param(f"{section}.layers", kind, "the network has no such layer")
     reasons: dict[str, str] = {}
     if method == "unstructured":
-        units: Units = Weights(model, {name: module for name, module in chosen.items() if name not in spared})
+        units: Units = Weights(model, {name: module for name, module in chosen.items() if name not in out})
     else:
         units = Channels(model, image, round_to)
         names = units.members.items()
-        units.restrict([unit for unit, own in names if set(own) & set(chosen) and not set(own) & spared])
-        reasons = {name: reason for name, reason in units.skipped.items() if name in chosen and name not in spared}
+        units.restrict([unit for unit, own in names if set(own) & set(chosen) and not set(own) & out])
+        reasons = {name: reason for name, reason in units.skipped.items() if name in chosen and name not in out}
     if not units.sizes:
         why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or f"{section}.exclude names them all"
         raise bad_param(f"{section}.layers", kind, f"nothing can be pruned: {why}")
     return units
+
+
+def spared(model: nn.Module, exclude: list[str], section: str) -> set[str]:
+    """The layers that patterns exclude. Raises InputError for a pattern that names none."""
+    known = layers(model, "both")
+    for pattern in exclude:
+        if not _matching(pattern, known):
+            raise bad_param(f"{section}.exclude", pattern, f"names no layer; layers are {', '.join(known)}")
+    return {name for pattern in exclude for name in _matching(pattern, known)}
 
 
 def _matching(pattern: str, names: Iterable[str]) -> list[str]:
@@ -80,20 +85,23 @@ def _matching(pattern: str, names: Iterable[str]) -> list[str]:
 
 
 def amounts_by_unit(amounts: dict[str, float], units: Units) -> dict[str, float]:
-    """The shares that patterns of layer names ask for, by unit; 0 for units that no pattern names.
+    """The shares that names and patterns of layers ask for, by unit; 0 for units that none of them means.
 
-    Raises InputError for a pattern without a layer, and two different shares for layers that share their channels.
+    A layer's own name goes before patterns. Raises InputError for a pattern without a layer, and for different shares
+    of one layer or of layers that share their channels.
     """
+    known = {name for names in units.members.values() for name in names}
     found: dict[str, tuple[str, float]] = {}
-    for pattern, amount in amounts.items():
+    for pattern, amount in sorted(amounts.items(), key=lambda item: item[0] not in known):
         named = [unit for unit in units.sizes if _matching(pattern, units.members[unit])]
         if not named:
             can = ", ".join(name for unit in units.sizes for name in units.members[unit])
             raise bad_param(f"prune.amount.{pattern}", amount, f"names no layer that can be pruned; these are {can}")
         for unit in named:
             before, other = found.setdefault(unit, (pattern, amount))
-            if other != amount:
-                rule = f"shares its channels with {before}, so {before}'s {other} must be the same"
+            if other != amount and (pattern in known or before not in known):
+                shared = " and ".join(units.members[unit])
+                rule = f"{before}'s {other} is for the same channels or weights, those of {shared}"
                 raise bad_param(f"prune.amount.{pattern}", amount, rule)
     return {unit: found.get(unit, ("", 0.0))[1] for unit in units.sizes}
 

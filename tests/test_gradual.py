@@ -286,6 +286,18 @@ def test_patterns_must_name_layers_and_leave_some(changes, message):
     assert str(error.value) == message
 
 
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_layers_own_name_goes_before_patterns(turn):
+    given = dict([("9", 0.25), ("*", 0.75)][::turn])
+    assert amounts_by_unit(given, units_of(new(BNNET), prune_params(), noise())) == {
+        "0": 0.75, "4": 0.75, "9": 0.25, "12": 0.75
+    }  # fmt: skip
+
+
+def test_layers_of_a_sequential_are_named_by_numbers_without_quotes_too():
+    assert prune_params(amount={4: 0.5}).amount == {"4": 0.5}
+
+
 def test_an_unknown_layer_in_the_amounts_is_named_with_those_that_there_are():
     units = units_of(new(BNNET), prune_params(exclude=["4"]), noise())
     with pytest.raises(InputError) as error:

@@ -8,6 +8,7 @@ from torch import nn
 
 from lightweight.batchnorm import settled_by
 from lightweight.checkpoint import Checkpoint
+from lightweight.errors import InputError
 from lightweight.history import Epoch
 from lightweight.macs import count_macs
 from lightweight.pruning import Pruner
@@ -44,6 +45,11 @@ def test_an_amount_of_zero_is_the_identity_and_trains_nothing(source, tiny_datas
     assert pruned is source
     assert not different(before, pruned.model.state_dict())
     assert pruner.history.rows == []
+
+
+def test_an_amount_of_zero_does_not_hide_a_pattern_without_a_layer(source, tiny_dataset):
+    with pytest.raises(InputError, match=r"prune\.exclude = 'conv9': names no layer"):
+        compress(source, tiny_dataset, amount=0.0, exclude=["conv9"])
 
 
 def test_the_source_stays_as_it_was(source, tiny_dataset):

@@ -11,6 +11,7 @@ from lightweight.importance import Importance
 from lightweight.macs import count_macs
 from lightweight.networks import build
 from lightweight.structured import Channels
+from lightweight.units import amounts_by_unit
 from tests.examples import BNNET, new, noise, prune_in_place, prune_params, state, train, units_of
 
 IMAGE = torch.zeros(1, 1, 28, 28)
@@ -111,16 +112,22 @@ def test_padded_shortcuts_keep_their_channels_because_they_would_shift():
     assert "no longer where" in channels.skipped["blocks.3.conv2"]
 
 
-def test_two_shares_for_layers_that_share_their_channels_are_refused():
+@pytest.mark.parametrize(
+    ("amounts", "wrong"),
+    [
+        ({"conv1": 0.5, "layer1.1.conv2": 0.25}, "layer1.1.conv2 = 0.25: conv1's 0.5"),
+        ({"layer1.*": 0.5, "*.conv2": 0.25}, "*.conv2 = 0.25: layer1.*'s 0.5"),
+    ],
+)
+def test_two_shares_for_the_same_channels_are_refused(amounts, wrong):
     model = build("torchvision/resnet18", 1, 32, 10, True)
-    params = prune_params(method="structured", amount={"conv1": 0.5, "layer1.1.conv2": 0.25})
-    units = units_of(model, params, noise(1, 32))
-    from lightweight.units import amounts_by_unit
-
+    params = prune_params(method="structured", amount=amounts)
     with pytest.raises(InputError) as error:
-        amounts_by_unit(params.amount, units)
-    rule = "shares its channels with conv1, so conv1's 0.5 must be the same"
-    assert str(error.value) == f"params.yaml: prune.amount.layer1.1.conv2 = 0.25: {rule}"
+        amounts_by_unit(params.amount, units_of(model, params, noise(1, 32)))
+    shared = "conv1 and layer1.0.conv2 and layer1.1.conv2"
+    assert (
+        str(error.value) == f"params.yaml: prune.amount.{wrong} is for the same channels or weights, those of {shared}"
+    )
 
 
 class Reshaping(nn.Module):
