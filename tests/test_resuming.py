@@ -21,11 +21,14 @@ from lightweight.batchnorm import settled_by
 from lightweight.checkpoint import Checkpoint
 from lightweight.data import Dataset
 from lightweight.history import Epoch, History
+from lightweight.importance import Importance
 from lightweight.optimization import make_schedule
+from lightweight.probing import Prober
 from lightweight.pruning import Pruner
 from lightweight.resuming import STATE, Checkpointer, resumable
 from lightweight.scratch import FINISHED
-from tests.examples import augment_params, different, new, prune_params, state, train_params
+from lightweight.sensitivity import scan
+from tests.examples import augment_params, different, new, prune_params, state, train_params, units_of
 
 EPOCHS, IMAGES, BATCH = 3, 40, 16  # three steps an epoch
 STEPS = EPOCHS * 3
@@ -254,6 +257,27 @@ def test_the_line_on_resumption_names_the_stage_the_epoch_and_the_batch(tmp_path
     said = []
     scratch(tmp_path, said.append)
     assert said == [f"resuming train at {where}"]
+
+
+def test_probes_that_were_made_before_an_interruption_are_not_made_again(tmp_path, data):
+    def probes(until: int) -> tuple[list[str], list[dict]]:
+        said: list[str] = []
+        network, settled = model(), count(1)
+
+        def settle(network: nn.Module) -> None:
+            if next(settled) == until:
+                raise Interruption
+
+        saved = Checkpointer(tmp_path, "sensitivity", Inline(), said.append)
+        importance = Importance("l1", data, 30, 0)
+        prober = Prober(network, units_of(network, prune_params(), data), data, importance, 30, 0, settle, saved, 9)
+        return said, scan(prober, 0.5)
+
+    with pytest.raises(Interruption):
+        probes(until=3)
+    said, rows = probes(until=3)  # of the dense model and two layers are known: one is left
+    assert said == ["resuming sensitivity at probe 3"]
+    assert len(rows) == 3
 
 
 def damage(path: Path, how: str) -> None:

@@ -12,8 +12,10 @@ from safetensors.torch import save
 
 from lightweight.checkpoint import Checkpoint, save_checkpoint
 from lightweight.data import Dataset, Split, save_dataset
+from lightweight.narrowing import narrowed
 from lightweight.networks import build
 from tests.contract import ROOT
+from tests.examples import prune_in_place
 
 ARGUMENTS: dict[str, Any] = {"channels": 1, "image_size": 28, "num_classes": 10, "small_stem": False}
 RANDOM = np.random.default_rng(0)
@@ -48,6 +50,7 @@ def write_corpus(folder: Path, onnx_files: dict[str, bytes]) -> None:
     for name in ("convnet", "tiny"):
         notes = {"epoch": 1, "lr": 0.1}
         save_checkpoint(folder / "checkpoint" / name, Checkpoint(_network(name), name, ARGUMENTS, notes))
+    save_checkpoint(folder / "checkpoint" / "pruned", _pruned())
     save_dataset(folder / "dataset" / "noise", _dataset())
     for kind, name, content in [*_weights(), *_pictures()]:
         _put(folder / kind / name, content)
@@ -68,6 +71,12 @@ def _network(name: str) -> torch.nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return build(name, **ARGUMENTS)
+
+
+def _pruned() -> Checkpoint:
+    dense, narrower = _network("tiny"), _network("tiny")
+    prune_in_place(narrower, method="structured", layers="conv", amount=0.75)
+    return Checkpoint(narrower, "tiny", ARGUMENTS, {}, narrowed(dense, narrower))
 
 
 def _dataset() -> Dataset:
