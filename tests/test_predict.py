@@ -1,0 +1,141 @@
+"""Images are classified by the file alone: without PyTorch, and by nothing that is not said of them."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from lightweight.data import Dataset
+from lightweight.inference import onnx_logits, open_session
+from tests.contract import ROOT
+from tests.examples import convnet_file
+
+NUMBER = 6
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tiny_dataset) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    (folder / "model.onnx").write_bytes(convnet_file("static", tiny_dataset))
+    for number, image in enumerate(tiny_dataset.test.images[:NUMBER].numpy()):
+        Image.fromarray(image[0]).save(folder / f"{number}.png")
+    return folder
+
+
+def predict(folder: Path, *arguments: str, code: int = 0) -> tuple[list[str], list[str]]:
+    command = [sys.executable, "-m", "lightweight.predict", *arguments]
+    environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    return done.stdout.splitlines(), done.stderr.splitlines()
+
+
+def expected(folder: Path, dataset: Dataset) -> list[str]:
+    session = open_session((folder / "model.onnx").read_bytes(), threads=1)
+    logits = onnx_logits(session, dataset.test.take(np.arange(NUMBER)), 64).astype(float)
+    odds = np.exp(logits - logits.max(1, keepdims=True))
+    names = [dataset.classes[label] for label in logits.argmax(1)]
+    return [
+        f"{name}  {share:.2%}" for name, share in zip(names, (odds / odds.sum(1, keepdims=True)).max(1), strict=True)
+    ]
+
+
+def test_classes_and_probabilities_are_those_of_the_evaluated_logits(folder, tiny_dataset):
+    said, _ = predict(folder, "model.onnx", *(f"{number}.png" for number in range(NUMBER)))
+    assert said == [f"{number}.png  {line}" for number, line in enumerate(expected(folder, tiny_dataset))]
+    assert len({line.split()[1] for line in said}) > 2
+
+
+def test_the_lines_of_the_readme_say_the_same(folder, tiny_dataset):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (folder / "models").mkdir()
+    (folder / "models/optimized.onnx").write_bytes((folder / "model.onnx").read_bytes())
+    for number, line in enumerate(expected(folder, tiny_dataset)):
+        (folder / "digit.png").write_bytes((folder / f"{number}.png").read_bytes())
+        done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == line.split()[0]
+
+
+def test_it_imports_no_framework():
+    code = "import sys, lightweight.predict; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    tops = {name.partition(".")[0] for name in loaded.split()}
+    assert {"onnxruntime", "numpy", "PIL", "lightweight"} <= tops
+    assert not tops & {"torch", "onnx", "safetensors", "pydantic", "ruamel", "scipy", "sklearn", "torchvision"}
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "rule"),
+    [
+        ("wide.png", lambda: Image.new("L", (40, 30)), "must be resized to 28x28 for this model: --fit does it"),
+        (
+            "photo.png",
+            lambda: Image.new("RGB", (28, 28)),
+            "must be converted from RGB to L for this model: --fit does it",
+        ),
+        (
+            "both.png",
+            lambda: Image.new("RGBA", (9, 9)),
+            "must be converted from RGBA to L and resized to 28x28 for this model: --fit does it",
+        ),
+    ],
+)
+def test_an_image_of_another_size_or_mode_is_refused_and_fitted_when_asked(folder, name, make, rule):
+    make().save(folder / name)
+    said, complaints = predict(folder, "model.onnx", name, "0.png", code=1)
+    assert complaints == [f"error: {name}: {rule}"]
+    assert said == predict(folder, "model.onnx", "0.png")[0], "the others are classified"
+    (line,), _ = predict(folder, "model.onnx", "--fit", name)
+    assert re.fullmatch(rf"{name}  \d  \d+\.\d\d%", line)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "rule"),
+    [("none.png", None, "is no regular file"), ("text.png", b"no picture", "cannot identify image file")],
+)
+def test_what_is_no_image_is_one_line(folder, name, content, rule):
+    if content:
+        (folder / name).write_bytes(content)
+    _, complaints = predict(folder, "model.onnx", name, code=1)
+    assert complaints == [f"error: {name}: {rule}"]
+
+
+def foreign(folder: Path, name: str, change) -> str:
+    model = onnx.load(folder / "model.onnx")
+    change(model)
+    onnx.save(model, folder / name)
+    return name
+
+
+def widen(model: onnx.ModelProto) -> None:
+    model.metadata_props[0].value = json.dumps(["a"])
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 56
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (lambda model: model.ClearField("metadata_props"), "damaged or not an ONNX file of this project: 'classes'"),
+        (widen, "must take square images of 1 or 3 channels"),
+    ],
+)
+def test_a_file_of_another_kind_is_one_line(folder, change, rule):
+    name = foreign(folder, "foreign.onnx", change)
+    _, complaints = predict(folder, name, "0.png", code=1)
+    assert len(complaints) == 1
+    assert complaints[0].startswith(f"error: {name}: {rule}")
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"), [("gone.onnx", "No such file"), ("0.png", "damaged or not an ONNX file of this project")]
+)
+def test_a_file_that_is_none_is_one_line(folder, name, rule):
+    _, complaints = predict(folder, name, "0.png", code=1)
+    assert len(complaints) == 1
+    assert rule in complaints[0]
