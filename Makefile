@@ -65,7 +65,7 @@ audit: ## look every pinned package up in the OSV database of vulnerabilities; a
 licences: setup $(AUDITING) ## write licences.csv anew: name, version, licence and home page of every pinned package
 	@.venv/audit/bin/pip-licenses --python .venv/bin/python --format csv --with-urls --with-system --order name \
 		--packages $$(sed -n 's/==.*//p' requirements.txt constraints.txt) --output-file .licences.csv.tmp >/dev/null
-	@sed 's/^\("[^"]*","[^"+]*\)+[^"]*"/\1"/' .licences.csv.tmp >licences.csv && rm .licences.csv.tmp
+	@sed -e 's/^\("[^"]*","[^"+]*\)+[^"]*"/\1"/' -e '/^"torchao"/s/UNKNOWN/BSD-3-Clause/' .licences.csv.tmp >licences.csv && rm .licences.csv.tmp
 
 $(AUDITING): requirements-audit.txt
 	$(PYTHON) -m venv .venv/audit

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 import torch_pruning
 from torch import Tensor, nn
 from torch.nn.utils import prune
@@ -9,6 +10,7 @@ from torch.nn.utils import prune
 
 def plain_unstructured(model: nn.Module, sparsity: float, fine_tune: Callable[[nn.Module], None]) -> nn.Module:
     """The smallest weights of all layers together are masked by hooks while the others are trained."""
+    model.to(memory_format=torch.contiguous_format)  # it cannot flatten channels_last weights
     layers = [(module, "weight") for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     prune.global_unstructured(layers, pruning_method=prune.L1Unstructured, amount=sparsity)
     fine_tune(model)

@@ -1,13 +1,15 @@
 """Accuracy against sparsity: zeros and removed channels, with and without fine-tuning, beside the plain libraries.
 
-    python -m bench.pruning RAW_FOLDER [SEEDS]
+    python -m bench.pruning RAW_FOLDER [SEEDS [--continue]]
 
 `tiny` on MNIST and `resnet20` on CIFAR-10 images, of which a part is trained on for a few epochs: the differences are
 what counts, not the level. RAW_FOLDER holds MNIST/raw and cifar10-images/{train,test}/CLASS. Sparsity is the share of
 the parameters of the chosen layers that is zero or removed. Writes bench/pruning.csv with every figure,
 bench/pruning.md with the mean and range over seeds, bench/pruning.png.
+`--continue` keeps the seeds that the first holds.
 """
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -36,7 +38,7 @@ from lightweight.training import train
 from lightweight.units import Units, find_units
 from lightweight.validation import validate
 
-THREADS, BATCH, STATISTICS = 2, 64, 1000
+THREADS, BATCH, STATISTICS = 1, 64, 1000
 SPARSITIES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95)
 COLUMNS = ["network", "seed", "tool", "method", "scope", "sparsity", "schedule", "reestimated", "accuracy"]
 TABLE, PLOT, FIGURES = (Path("bench") / f"pruning.{kind}" for kind in ("md", "png", "csv"))
@@ -59,7 +61,7 @@ CASES = (
     Case(
         "resnet20",
         {"dataset": "folder", "path": "cifar10-images", "image_size": 32, "channels": 3},
-        5_000,
+        2_000,
         8,
         1,
         0.005,
@@ -72,10 +74,11 @@ def main() -> None:
     raw = Path(sys.argv[1] if len(sys.argv) > 1 else "data/raw")
     seeds = range(int(sys.argv[2]) if len(sys.argv) > 2 else 3)
     torch.set_num_threads(THREADS)
-    rows = []
+    rows = list(read_csv(FIGURES)) if "--continue" in sys.argv else []
+    known = {(row["network"], int(row["seed"])) for row in rows}
     for case in CASES:
         dataset = read(case, raw)
-        for seed in seeds:
+        for seed in (seed for seed in seeds if (case.network, seed) not in known):
             for row in measured(case, dataset, seed):
                 rows.append({"network": case.network, "seed": seed} | row)
             write_csv(FIGURES, COLUMNS, rows)
@@ -132,8 +135,11 @@ def measured(case: Case, dataset: Dataset, seed: int) -> Iterator[dict]:
             method = "unstructured" if function is plain_unstructured else "structured"
             scope = "global" if function is plain_unstructured else "layer"
             about = {"tool": tool, "method": method, "scope": scope, "sparsity": sparsity, "schedule": "one_shot"}
-            model = function(deepcopy(dense), sparsity, fine_tune)
-            yield about | {"reestimated": False, "accuracy": validate(model, dataset, dataset.val)[1]}
+            try:
+                accuracy = validate(function(deepcopy(dense), sparsity, fine_tune), dataset, dataset.val)[1]
+            except RuntimeError:  # of shapes: what is left of the network does not run
+                accuracy = math.nan
+            yield about | {"reestimated": False, "accuracy": accuracy}
 
 
 def tune(model: nn.Module, case: Case, dataset: Dataset, seed: int, epochs: int, lr: float, each_step=None) -> None:
@@ -218,6 +224,8 @@ def table(rows: list[dict[str, str]]) -> str:
 
 
 def spread(values: list[float]) -> str:
+    if any(map(math.isnan, values)):
+        return "does not run"
     return f"{mean(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
 
 

@@ -3,6 +3,7 @@
 import math
 import os
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from onnx import numpy_helper
 
 from lightweight.export import NORMALIZATION
 
-MULTIPLY = {"Conv", "ConvInteger", "QLinearConv", "Gemm", "MatMul", "MatMulInteger", "QLinearMatMul"}
+MULTIPLY = {"Conv", "ConvInteger", "QLinearConv", "Gemm", "MatMul", "MatMulInteger", "QLinearMatMul", "MatMulNBits"}
 INT8 = {  # operators of ONNX Runtime's optimized graphs that multiply 8-bit integers
     "ConvInteger", "QLinearConv", "MatMulInteger", "QLinearMatMul", "QGemm",
     "DynamicQuantizeMatMul", "MatMulIntegerToFloat",
@@ -25,33 +26,53 @@ SETTINGS = {"QuantizeLinear": 1, "DequantizeLinear": 1, "Clip": 1, "BatchNormali
 
 @dataclass(frozen=True)
 class Layer:
-    """Weights, those of them that are not zero, MACs per image, and whether these run on 8-bit integers."""
+    """Weights, those that are not zero, bits of each, MACs per image, and whether these run on 8-bit integers."""
 
     name: str
     weights: int
     nonzero: int
+    bits: int
     macs: int
     int8: bool
+
+
+def weighted(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
+    """The node of every convolution and matrix product with weights, by the name of its layer."""
+    known, dequantized = {item.name for item in model.graph.initializer}, _dequantized(model)
+    return {_layer(name): node for node in model.graph.node if (name := _weight(node, known, dequantized))}
+
+
+def _weight(node: onnx.NodeProto, known: Collection[str], dequantized: dict[str, str]) -> str | None:
+    if node.op_type not in MULTIPLY:
+        return None
+    name = dequantized.get(node.input[1], node.input[1])
+    return name if name in known else None
+
+
+def _dequantized(model: onnx.ModelProto) -> dict[str, str]:
+    """What float tensors were before DequantizeLinear."""
+    return {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
 
 
 def layers(content: bytes) -> list[Layer]:
     """Every convolution and matrix product, in the order of the graph; a product of two activations has no weights."""
     model = onnx.load_from_string(content)
-    weights = _initializers(model)
-    source = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    weights, source = _initializers(model), _dequantized(model)
     executed = _executed_in_int8(content)
     nodes = [node for node in model.graph.node if node.op_type in MULTIPLY]
     shapes = _shapes_for_one_image(model, [name for node in nodes for name in (node.input[0], node.output[0])])
     found = []
     for node in nodes:
-        name = source.get(node.input[1], node.input[1])
-        outputs = shapes[node.output[0]]
-        if name in weights:
-            positions = math.prod(outputs[2:] if node.op_type.startswith("Conv") else outputs[:-1])
-            size, nonzero = weights[name].size, _nonzero(name, weights)
-            found.append(Layer(_layer(name), size, nonzero, size * positions, name in executed))
-        else:
-            found.append(Layer(node.name, 0, 0, math.prod(outputs) * shapes[node.input[0]][-1], node.name in executed))
+        name, outputs = _weight(node, weights, source), shapes[node.output[0]]
+        if name is None:
+            products = math.prod(outputs) * shapes[node.input[0]][-1]
+            found.append(Layer(node.name, 0, 0, 32, products, node.name in executed))
+            continue
+        values = _unpacked(weights[name], node) if node.op_type == "MatMulNBits" else weights[name]
+        positions = math.prod(outputs[2:] if node.op_type.startswith("Conv") else outputs[:-1])
+        bits = 4 if node.op_type == "MatMulNBits" else 8 * values.itemsize
+        nonzero = int(np.count_nonzero(values != _zero(name, weights)))
+        found.append(Layer(_layer(name), values.size, nonzero, bits, values.size * positions, name in executed))
     return found
 
 
@@ -62,7 +83,8 @@ def parameters(content: bytes) -> tuple[int, int]:
     """
     model = onnx.load_from_string(content)
     values = _initializers(model)
-    settings = set(NORMALIZATION)
+    packed = {node.input[1]: node for node in model.graph.node if node.op_type == "MatMulNBits"}
+    settings = set(NORMALIZATION) | {node.input[2] for node in packed.values()}
     for name in values:
         if name.endswith("_quantized"):
             stem = name.removesuffix("_quantized")
@@ -70,7 +92,9 @@ def parameters(content: bytes) -> tuple[int, int]:
     for node in model.graph.node:
         settings |= set(node.input[SETTINGS.get(node.op_type, len(node.input)) :])
     learned = [name for name, value in values.items() if name not in settings and value.dtype != np.int64]
-    return sum(values[name].size for name in learned), sum(_nonzero(name, values) for name in learned)
+    arrays = {name: _unpacked(values[name], packed[name]) if name in packed else values[name] for name in learned}
+    zeros = {name: _zero(name, values) for name in learned}
+    return sum(map(np.size, arrays.values())), sum(int((arrays[name] != zeros[name]).sum()) for name in learned)
 
 
 def int8_share(found: list[Layer]) -> float:
@@ -82,16 +106,22 @@ def _initializers(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     return {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
 
 
-def _nonzero(name: str, values: dict[str, np.ndarray]) -> int:
-    """Integer weights are symmetric: one zero point for all channels."""
+def _zero(name: str, values: dict[str, np.ndarray]) -> float:
+    """What stands for zero. Integer weights are symmetric: one zero point for all channels."""
     zero_point = values.get(f"{name.removesuffix('_quantized')}_zero_point")
-    zero = 0 if zero_point is None else zero_point.flat[0]
-    return int(np.count_nonzero(values[name] != zero))
+    return 0 if zero_point is None else zero_point.flat[0]
+
+
+def _unpacked(packed: np.ndarray, node: onnx.NodeProto) -> np.ndarray:
+    """The weights (N, K) of MatMulNBits, from -8 to 7; it stores two in a byte, the first in the lower half."""
+    about = {item.name: item.i for item in node.attribute}
+    both = np.stack([packed & 15, packed >> 4], axis=-1).reshape(about["N"], -1)
+    return both[:, : about["K"]].astype(np.int8) - 8
 
 
 def _layer(name: str) -> str:
     """`model.conv1.weight_quantized`, as exporter and quantizer call a weight, is the weight of `conv1`."""
-    return name.removesuffix("_quantized").removesuffix(".weight").removeprefix("model.")
+    return name.removesuffix("_quantized").removesuffix("_Q4").removesuffix(".weight").removeprefix("model.")
 
 
 def _shapes_for_one_image(model: onnx.ModelProto, names: list[str]) -> dict[str, tuple[int, ...]]:

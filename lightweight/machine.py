@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "onnxruntime", "onnx", "onnxscript", "pillow", "safetensors")
-PACKAGES += ("scikit-learn", "torch-pruning")
+PACKAGES += ("scikit-learn", "torch-pruning", "torchao")
 SWITCHES = ("ATEN_", "CUBLAS_", "DNNL_", "MKL_", "NVIDIA_TF32", "ONEDNN_", "TORCH_ALLOW_TF32")  # of the arithmetic
 
 
@@ -22,8 +22,20 @@ def cpu_type() -> str:
     """What decides about rounding: name, model and instruction set, since hypervisors hide which name it is."""
     about = _cpu()
     numbers = [about[key] for key in ("cpu family", "model", "stepping") if key in about]
+    return ", ".join(filter(None, [cpu_name(), "-".join(numbers), *instructions().split()]))
+
+
+def instructions() -> str:
+    """The vector extensions that decide about speed and rounding, such as `avx2 avx512_vnni`."""
+    about = _cpu()
     flags = (about.get("flags") or about.get("Features") or "").split()
-    return ", ".join(filter(None, [cpu_name(), "-".join(numbers), *(name for name in EXTENSIONS if name in flags)]))
+    return " ".join(name for name in EXTENSIONS if name in flags)
+
+
+def saturates() -> bool:
+    """Whether sums of two products of uint8 and int8 are cut to 16 bits: x86 without VNNI (ONNX Runtime, MLAS)."""
+    known = instructions().split()
+    return "avx2" in known and not {"avx512_vnni", "avx_vnni", "amx_int8"} & set(known)
 
 
 def _cpu() -> dict[str, str]:

@@ -1,104 +1,142 @@
-"""Weights and activations become 8-bit integers by ONNX Runtime, in a file that must agree with the model.
+"""The file that ships: weights and activations in fewer bits, as far as accuracy allows."""
 
-Integer arithmetic after Jacob et al. 2018: per-channel symmetric int8 weights; uint8 activations, whose ranges
-are found while running (dynamic) or from calibration images (static).
-"""
+import logging
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Literal, Protocol
 
-import os
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Literal
-
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # on by default, and read once: while it is imported
-
-import numpy as np
 import onnx
-import torch
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    CalibrationMethod,
-    QuantFormat,
-    QuantType,
-    quantize_dynamic,
-    quantize_static,
-)
-from onnxruntime.quantization.shape_inference import quant_pre_process
 from pydantic import Field
+from torch import nn
 
+from lightweight.calibration import Calibration, balanced, rows
 from lightweight.data import Dataset, Split
 from lightweight.errors import bad_param
-from lightweight.export import NORMALIZATION, finish
-from lightweight.inference import pixels
+from lightweight.export import export_onnx, finish
+from lightweight.fallback import Fallback, Score
+from lightweight.history import Epoch, History
+from lightweight.inference import onnx_logits, open_session, torch_logits
 from lightweight.params import Params
+from lightweight.parity import accuracy, logit_error
+from lightweight.posttraining import Dynamic, Float16, Int4, Static
+from lightweight.resuming import Checkpointer
 
-BEFORE_THE_NETWORK = NORMALIZATION | {"input"}  # what its nodes take: pixels, which are resized and normalised in float
-EXPORT_ERROR = 1e-4  # relative, of a float32 file against its model: rounding in another order, nothing else
+BATCH_SIZE = 256
+LINEAR = ("dynamic", "int4")  # methods that leave convolutions as they are
 
 
 class QuantizeParams(Params):
-    method: Literal["none", "dynamic", "static"]
+    method: Literal["none", "fp16", "dynamic", "static", "qat", "int4"]
+    calibration: Calibration
+    percentile: float = Field(gt=50, le=100)
     calibration_images: int = Field(ge=1)
+    reduce_range: bool
+    max_drop: float | None = Field(ge=0, le=1)
+    epochs: int = Field(ge=1, le=10_000)
+    lr: float = Field(gt=0, le=10)
     max_logit_error: float = Field(gt=0)
     max_accuracy_drop: float = Field(ge=0, le=1)
 
 
-def quantize(exported: onnx.ModelProto, params: QuantizeParams, dataset: Dataset, seed: int) -> bytes:
-    """The file that ships, from a float32 model that takes pixels; equal models and seeds give equal bytes."""
-    if params.method == "none":
-        return exported.SerializeToString(deterministic=True)
-    with tempfile.TemporaryDirectory() as folder:
-        source, ready, result = (Path(folder) / name for name in ("source.onnx", "ready.onnx", "result.onnx"))
-        onnx.save(exported, source)
-        quant_pre_process(source, ready)  # without it the quantizer fails on shapes that the exporter wrote
-        if params.method == "dynamic":
-            # Convolutions stay float32: the runtime's ConvInteger is slower than its float convolution.
-            kinds = ["MatMul", "Gemm"]
-            quantize_dynamic(ready, result, kinds, per_channel=True, weight_type=QuantType.QInt8)
-        else:
-            quantize_static(
-                ready,
-                result,
-                _Calibration(dataset, params.calibration_images, seed),
-                quant_format=QuantFormat.QDQ,
-                per_channel=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                calibrate_method=CalibrationMethod.MinMax,
-                nodes_to_exclude=[node.name for node in exported.graph.node if set(node.input) & BEFORE_THE_NETWORK],
-            )
-        quantized = onnx.load(result)
-    finish(quantized, dataset)
-    return quantized.SerializeToString(deterministic=True)
+class Convertible(Protocol):
+    """`layers` names what can be converted; `convert` makes a file in which the named layers stay float32."""
+
+    layers: Collection[str]
+
+    def convert(self, kept: Collection[str]) -> onnx.ModelProto: ...
 
 
-class _Calibration(CalibrationDataReader):
-    """A seeded random subset of the training images, a batch at a time."""
+class Quantizer:
+    """Makes the file of one model; `fine_tune` is `train` with its settings, for quantization-aware training.
 
-    def __init__(self, dataset: Dataset, number: int, seed: int) -> None:
-        order = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(seed))[:number]
-        images = dataset.train.images[order.sort().values]
-        self.batches: Iterator[np.ndarray] = map(pixels, images.split(64))
+    `calibration` are the indices of the training images that ranges come from, `rows` the trials in search of
+    `max_drop`, `kept` the layers that went back to float32, `history` that of the training.
+    """
 
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        batch = next(self.batches, None)
-        return None if batch is None else {"input": batch}
+    def __init__(
+        self,
+        model: nn.Module,
+        dataset: Dataset,
+        params: QuantizeParams,
+        seed: int,
+        threads: int,
+        fine_tune: Callable[..., Iterable[Epoch]],
+        saved: Checkpointer,
+        say: Callable[[str], None],
+    ) -> None:
+        self.model, self.dataset, self.params, self.threads = model, dataset, params, threads
+        self.fine_tune, self.saved, self.say = fine_tune, saved, say
+        self.calibration = balanced(dataset.train.labels, params.calibration_images, seed)
+        self.images = dataset.train.take(self.calibration)
+        self.history = History()
+        self.rows: list[dict[str, Any]] = []
+        self.kept: list[str] = []
 
+    def run(self) -> bytes:
+        """The bytes of the file. Equal models, data and seeds give equal bytes on one type of CPU."""
+        if self.params.method == "none":
+            return export_onnx(self.model, self.dataset).SerializeToString(deterministic=True)
+        self.method = self._method()
+        if not self.method.layers:
+            kind = "linear layer" if self.params.method in LINEAR else "layer with weights"
+            raise bad_param("quantize.method", self.params.method, f"the network has no {kind} that it could convert")
+        if self.params.max_drop is not None:
+            self._fall_back(self.params.max_drop)
+        return self._file(self.kept)
 
-def logit_error(expected: np.ndarray, found: np.ndarray) -> float:
-    """Root mean square of the difference over that of the expected logits; both (N, classes)."""
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+    @property
+    def layers(self) -> Collection[str]:
+        """What the method can convert."""
+        return self.method.layers if self.params.method != "none" else ()
 
+    def calibrated(self) -> list[dict[str, Any]]:
+        """The images that ranges come from, or errors of single layers; none where nothing looked at them."""
+        used = self.params.method in ("static", "qat") or self.rows
+        return rows(self.dataset, self.calibration) if used else []
 
-def check_parity(expected: np.ndarray, found: np.ndarray, split: Split, params: QuantizeParams) -> tuple[float, float]:
-    """Logit error and accuracy drop of the file against the model on `split`. Raises InputError beyond the limits."""
-    error = logit_error(expected, found)
-    labels = split.labels.cpu().numpy()
-    drop = float((expected.argmax(1) == labels).mean() - (found.argmax(1) == labels).mean())
-    limit = EXPORT_ERROR if params.method == "none" else params.max_logit_error
-    where = f"of the {params.method} file against the model on {len(split)} validation images"
-    if not error <= limit:
-        raise bad_param("quantize.max_logit_error", limit, f"exceeded by {error:.3g} {where}")
-    if drop > params.max_accuracy_drop:
-        raise bad_param("quantize.max_accuracy_drop", params.max_accuracy_drop, f"exceeded by {drop:.3g} {where}")
-    return error, drop
+    def reference(self) -> nn.Module:
+        """The model with which the file must agree: the one that was trained to be rounded, or the given one."""
+        return self.method.reference(self.kept) if self.params.method == "qat" else self.model
+
+    def _method(self) -> Convertible:
+        params = self.params
+        if params.method == "qat":
+            return self._trained()
+        exported = export_onnx(self.model, self.dataset)
+        match params.method:
+            case "fp16":
+                return Float16(exported)
+            case "dynamic":
+                return Dynamic(exported, params.reduce_range)
+            case "int4":
+                return Int4(exported)
+        return Static(exported, params.reduce_range, self.images.images, params.calibration, params.percentile)
+
+    def _trained(self) -> Convertible:
+        for name in ("torchao", "torch.utils._pytree"):
+            logging.getLogger(name).setLevel(logging.ERROR)  # they tell what they miss of GPUs
+        from lightweight.qat import Trained  # torchao takes seconds
+
+        trained = Trained(self.model, self.dataset, self.images.images, self.params.reduce_range)
+        self.history = self.saved.track("history", self.history)
+        for _ in self.history.record(trained.train(self.fine_tune)):
+            self.say(self.history.line(self.params.epochs))
+        return trained
+
+    def _file(self, kept: Collection[str]) -> bytes:
+        model = self.method.convert(kept)
+        finish(model, self.dataset)
+        return model.SerializeToString(deterministic=True)
+
+    def _fall_back(self, max_drop: float) -> None:
+        def score_on(split: Split) -> tuple[float, Score]:
+            expected = torch_logits(self.model, self.dataset, split, BATCH_SIZE)
+
+            def score(kept: Collection[str]) -> tuple[float, float]:
+                found = onnx_logits(open_session(self._file(kept), self.threads), split, BATCH_SIZE)
+                return accuracy(found, split), logit_error(expected, found)
+
+            return accuracy(expected, split), score
+
+        (before, score), (_, probe) = score_on(self.dataset.val), score_on(self.images)
+        search = Fallback(self.method.layers, score, probe, self.saved)
+        self.kept, self.rows = search.search(before - max_drop), search.rows

@@ -34,10 +34,11 @@ def main() -> None:
         raise InputError(f"{recipe}: no such recipe; known are {known}")
     if not Path(".git").exists():
         raise InputError("recipes run as DVC experiments, which need a git clone; this is a plain folder")
-    params, wanted = flatten(read(Path("params.yaml"))), flatten(read(recipe))
+    here, there = read(Path("params.yaml")), read(recipe)
+    params, wanted = flatten(here, there), flatten(there, here)
     if odd := sorted(params.keys() ^ wanted.keys()):
         raise InputError(f"{recipe}: must have the keys of params.yaml; not in both: {', '.join(odd)}")
-    changes = [f"-S{key}={json.dumps(value)}" for key, value in wanted.items() if value != params[key]]
+    changes = [f"-S{key}={override(value)}" for key, value in wanted.items() if value != params[key]]
     experiment = f"recipe-{name}"
     subprocess.run(["dvc", "exp", "remove", "-q", experiment], capture_output=True, check=False)
     if subprocess.run(["dvc", "exp", "run", "--temp", "-n", experiment, *changes], check=False).returncode:
@@ -76,12 +77,20 @@ def read(path: Path) -> dict[str, Any]:
     return YAML(typ="safe").load(path.read_text())
 
 
-def flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by dotted key; lists are values."""
+def flatten(content: dict[str, Any], like: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key; a mapping is a value, too, where `like` has none."""
     flat = {}
     for key, value in content.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        both = isinstance(value, dict) and isinstance(like.get(key), dict)
+        flat |= flatten(value, like[key], f"{prefix}{key}.") if both else {f"{prefix}{key}": value}
     return flat
+
+
+def override(value: Any) -> str:
+    """As `--set-param` takes it: JSON, but for the keys of mappings, which stand without quotes."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {json.dumps(item)}" for key, item in value.items()) + "}"
+    return json.dumps(value)
 
 
 if __name__ == "__main__":

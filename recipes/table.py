@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lightweight.command import run
+from lightweight.coverage import describe
 from lightweight.explanation import explain
-from lightweight.files import read_json, write_text
+from lightweight.files import read_csv, read_json, write_text
 from lightweight.page import read_metrics
 from lightweight.report import Metrics, accuracy, comparison, markdown, verdict
 
@@ -30,6 +31,7 @@ def main() -> None:
         metrics, latency = read_metrics(Path("metrics"))
         print(tables(metrics, latency))
         print("\n".join(explain(metrics, latency)))
+        print(f"optimized: {describe(read_csv(Path('plots/coverage.csv')))}.")
         print(f"Latency on {where(latency)}; `dvc repro -fs benchmark` measures it here and now.")
 
 

@@ -1,6 +1,6 @@
 """Plot: the pictures and the page that compare original and optimized.
 
-Reads   metrics/VARIANT.json, plots/{images,train,swa,prune,sparsity,sensitivity,predictions}.csv
+Reads   metrics/VARIANT.json, plots/{images,coverage,train,swa,prune,sparsity,sensitivity,predictions}.csv
 Writes  plots/models.csv, plots/{comparison,training,sparsity,sensitivity,confusion}.png, plots/report.html
 """
 

@@ -1,47 +1,66 @@
 """Quantize: the ONNX file that ships, which must agree with the model it was made from.
 
 Reads   params.yaml, data/prepared.safetensors, models/recalibrated.safetensors
-Writes  models/optimized.onnx, plots/coverage.csv
+Writes  models/optimized.onnx, plots/coverage.csv, plots/calibration.csv, plots/fallback.csv, plots/qat.csv
+Resumes from work/quantize
 """
 
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-from lightweight import graph
+from lightweight import calibration, coverage, fallback, graph, history
 from lightweight.checkpoint import load_checkpoint
 from lightweight.command import run
 from lightweight.data import load_dataset
-from lightweight.export import export_onnx
+from lightweight.distillation import load_teacher
 from lightweight.files import write_bytes, write_csv
 from lightweight.inference import onnx_logits, open_session, torch_logits
+from lightweight.machine import saturates
+from lightweight.optimization import make_schedule
 from lightweight.params import Seed, Threads, load_params
-from lightweight.quantization import QuantizeParams, check_parity, quantize
-from lightweight.runtime import start
+from lightweight.parity import check_parity
+from lightweight.quantization import BATCH_SIZE, QuantizeParams, Quantizer
+from lightweight.resuming import resumable
+from lightweight.runtime import start, workspace
+from lightweight.training import TrainParams, train
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")
 RECALIBRATED = Path("models/recalibrated.safetensors")
 OPTIMIZED = Path("models/optimized.onnx")
-COVERAGE = Path("plots/coverage.csv")
-BATCH_SIZE = 256
+PLOTS = Path("plots")
+ROOT = workspace()
+WORK = ROOT / "work"
 
 
 def main() -> None:
-    params = load_params(PARAMS, seed=Seed, threads=Threads, quantize=QuantizeParams)
+    params = load_params(PARAMS, seed=Seed, threads=Threads, train=TrainParams, quantize=QuantizeParams)
     start(params.threads, params.seed)
-    data = load_dataset(PREPARED)
+    data, chosen = load_dataset(PREPARED), params.quantize
     model = load_checkpoint(RECALIBRATED, data).model
-    content = quantize(export_onnx(model, data), params.quantize, data, params.seed)
-    expected = torch_logits(model, data, data.val, BATCH_SIZE)
-    found = onnx_logits(open_session(content, params.threads), data.val, BATCH_SIZE)
-    error, drop = check_parity(expected, found, data.val, params.quantize)
-    layers = graph.layers(content)
-    write_bytes(OPTIMIZED, content)
-    write_csv(COVERAGE, asdict(layers[0]), map(asdict, layers))
-    parity = f"logit error {error:.3%}  val accuracy drop {drop:.2%}"
-    print(
-        f"quantize  {params.quantize.method}  {graph.int8_share(layers):.0%} of MACs in int8  {parity}  -> {OPTIMIZED}"
-    )
+    schedule = partial(make_schedule, "cosine", params.train, chosen.epochs)
+    how = {"lr": chosen.lr, "schedule": schedule, "teacher": load_teacher(params.train, ROOT, data)}
+    files, say = [PREPARED, RECALIBRATED, *params.train.files(ROOT)], partial(print, flush=True)
+    with resumable(WORK, "quantize", vars(params), files, OPTIMIZED, say) as saved:
+        epochs = range(1, chosen.epochs + 1)
+        how |= {"dataset": data, "params": params.train, "epochs": epochs, "seed": params.seed, "saved": saved}
+        quantizer = Quantizer(model, data, chosen, params.seed, params.threads, partial(train, **how), saved, say)
+        content = quantizer.run()
+        expected = torch_logits(quantizer.reference(), data, data.val, BATCH_SIZE)
+        found = onnx_logits(open_session(content, params.threads), data.val, BATCH_SIZE)
+        if chosen.method in ("dynamic", "static", "qat") and saturates() and not chosen.reduce_range:
+            say("warning: sums of 8-bit products saturate on this CPU (no VNNI): quantize.reduce_range: true avoids it")
+        error, drop = check_parity(expected, found, data.val, chosen)
+        layers = coverage.rows(graph.layers(content), quantizer.layers, quantizer.kept)
+        write_bytes(OPTIMIZED, content)
+        write_csv(PLOTS / "coverage.csv", layers[0], layers)
+        write_csv(PLOTS / "calibration.csv", calibration.COLUMNS, quantizer.calibrated())
+        write_csv(PLOTS / "fallback.csv", fallback.COLUMNS, quantizer.rows)
+        write_csv(PLOTS / "qat.csv", history.COLUMNS, quantizer.history.table())
+    if chosen.method in ("static", "qat") and coverage.int8_share(layers) < coverage.ENOUGH:
+        print(f"warning: less than {coverage.ENOUGH:.0%} of the MACs run on 8-bit integers")
+    print(f"quantize  {chosen.method}  {coverage.describe(layers)}")
+    print(f"quantize  logit error {error:.3%}  val accuracy drop {drop:.2%}  -> {OPTIMIZED}")
 
 
 if __name__ == "__main__":

@@ -4,12 +4,13 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
+from unittest.mock import patch
 
 import onnx
 import torch
 from torch import Tensor, nn
 
-from lightweight import training
+from lightweight import quantization, training
 from lightweight.augmentation import AugmentParams
 from lightweight.data import Dataset, Split
 from lightweight.export import export_onnx
@@ -19,15 +20,16 @@ from lightweight.importance import Importance
 from lightweight.networks import build
 from lightweight.optimization import make_schedule
 from lightweight.pruning import PruneParams
-from lightweight.quantization import QuantizeParams, quantize
+from lightweight.quantization import QuantizeParams, Quantizer
 from lightweight.report import VARIANTS, Metrics
+from lightweight.resuming import Checkpointer
 from lightweight.training import TrainParams
 from lightweight.units import Units, find_units
 
 torch.set_num_threads(1)  # threads that wait for each other on tensors as small as these cost more than they save
 
 BNNET = "tests.examples:bnnet"
-METHODS = ("none", "dynamic", "static")
+METHODS = ("none", "fp16", "dynamic", "static", "int4")
 
 
 def bnnet(channels: int, image_size: int, num_classes: int) -> nn.Module:
@@ -147,7 +149,18 @@ def prune_in_place(
 
 
 def quantize_params(method: str, **changes: Any) -> QuantizeParams:
-    given = {"method": method, "calibration_images": 300, "max_logit_error": 0.15, "max_accuracy_drop": 0.05}
+    given = {
+        "method": method,
+        "calibration": "minmax",
+        "percentile": 99.9,
+        "calibration_images": 300,
+        "reduce_range": True,
+        "max_drop": None,
+        "epochs": 1,
+        "lr": 0.001,
+        "max_logit_error": 0.05,
+        "max_accuracy_drop": 0.05,
+    }
     return QuantizeParams(**given | changes)
 
 
@@ -209,10 +222,26 @@ def exported(model: nn.Module, dataset: Dataset) -> onnx.ModelProto:
     return export_onnx(model, dataset)
 
 
+def quantizer(
+    model: nn.Module, dataset: Dataset, method: str, seed: int = 0, saved: Any = None, **changes: Any
+) -> Quantizer:
+    """Of the model, which is exported once; trains with the labels only."""
+    params = quantize_params(method, **changes)
+    schedule = partial(make_schedule, "cosine", train_params(), params.epochs)
+    how = {"dataset": dataset, "params": train_params(), "epochs": range(1, params.epochs + 1), "seed": seed}
+    fine_tune = partial(training.train, **how, lr=params.lr, schedule=schedule, saved=saved)
+    return Quantizer(model, dataset, params, seed, 1, fine_tune, saved or Checkpointer(), print)
+
+
+def quantize(model: nn.Module, dataset: Dataset, method: str, seed: int = 0, **changes: Any) -> bytes:
+    with patch.object(quantization, "export_onnx", exported):
+        return quantizer(model, dataset, method, seed, **changes).run()
+
+
 @cache
 def shipped(model: nn.Module, method: str, dataset: Dataset) -> bytes:
     """The model as it ships."""
-    return quantize(exported(model, dataset), quantize_params(method), dataset, seed=0)
+    return quantize(model, dataset, method)
 
 
 def convnet_file(method: str, dataset: Dataset) -> bytes:

@@ -29,7 +29,7 @@ STALE = {
     "threads": {"check", "train", "swa", "prune", "sensitivity", "bn_update", "quantize", "evaluate", "benchmark"}
     | {"provenance"},
     "prepare": {"check", "prepare"},
-    "train": {"check", "train", "swa", "prune"},
+    "train": {"check", "train", "swa", "prune", "quantize"},
     "swa": {"check", "swa"},
     "prune": {"check", "prune"},
     "sensitivity": {"check", "sensitivity"},

@@ -18,7 +18,7 @@ from lightweight import graph
 from lightweight.export import CLASSES, FromPixels, export_onnx, finish
 from lightweight.inference import onnx_logits, open_session, torch_logits
 from lightweight.macs import count_macs
-from lightweight.quantization import logit_error, quantize
+from lightweight.parity import logit_error
 from tests.examples import (
     BNNET,
     METHODS,
@@ -26,7 +26,7 @@ from tests.examples import (
     exported,
     new,
     pruned_convnet,
-    quantize_params,
+    quantize,
     shipped,
     train,
     trained,
@@ -73,7 +73,7 @@ def test_the_file_takes_stored_images_and_enlarges_them_itself(tiny_dataset, met
     dataset = replace(tiny_dataset, input_size=45)
     model = new("tiny", image_size=45)
     train(model, dataset, range(1, 4), lr=0.01)
-    content = quantize(export_onnx(model.eval(), dataset), quantize_params(method), dataset, seed=0)
+    content = quantize(model.eval(), dataset, method)
     session = open_session(content, threads=1)
     assert session.get_inputs()[0].shape[1:] == [1, 28, 28]
     expected = torch_logits(model, dataset, dataset.test, 60)

@@ -104,7 +104,7 @@ def test_an_8_bit_layer_that_the_runtime_executes_in_float_does_not_count(tiny_d
 
 
 def test_the_int8_share_weighs_layers_by_their_macs():
-    layers = [Layer("a", 1, 1, macs=100, int8=True), Layer("b", 900, 900, macs=300, int8=False)]
+    layers = [Layer("a", 1, 1, 8, macs=100, int8=True), Layer("b", 900, 900, 32, macs=300, int8=False)]
     assert graph.int8_share(layers) == 0.25
 
 

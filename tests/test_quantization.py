@@ -3,25 +3,30 @@
 import hashlib
 from copy import deepcopy
 from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
+from torch import nn
 
+from lightweight import graph, quantization
 from lightweight.checkpoint import Checkpoint, save_checkpoint
 from lightweight.data import Split, save_dataset
 from lightweight.errors import InputError
 from lightweight.inference import onnx_logits, open_session, torch_logits
-from lightweight.quantization import check_parity, logit_error, quantize
+from lightweight.parity import accuracy, check_parity, logit_error
 from lightweight.units import layers
 from tests.examples import (
     METHODS,
     convnet_file,
     exported,
     pruned_convnet,
+    quantize,
     quantize_params,
+    quantizer,
     shipped,
     small_cnn,
     small_images,
@@ -85,8 +90,7 @@ def test_a_file_of_8_bit_weights_has_a_quarter_of_the_size(tiny_dataset, method)
 
 @pytest.mark.parametrize("method", METHODS)
 def test_two_calls_give_the_same_bytes(tiny_dataset, method):
-    model = exported(pruned_convnet(tiny_dataset), tiny_dataset)
-    again = quantize(model, quantize_params(method), tiny_dataset, seed=0)
+    again = quantize(pruned_convnet(tiny_dataset), tiny_dataset, method)
     assert again == convnet_file(method, tiny_dataset)
 
 
@@ -99,7 +103,8 @@ def test_another_process_at_another_place_gives_the_same_bytes(tiny_dataset, els
 def test_the_given_model_is_not_changed(tiny_dataset, method):
     model = deepcopy(exported(pruned_convnet(tiny_dataset), tiny_dataset))
     before = model.SerializeToString(deterministic=True)
-    quantize(model, quantize_params(method), tiny_dataset, seed=0)
+    with patch.object(quantization, "export_onnx", lambda *_: model):
+        quantizer(pruned_convnet(tiny_dataset), tiny_dataset, method).run()
     assert model.SerializeToString(deterministic=True) == before
 
 
@@ -145,10 +150,8 @@ def test_static_activations_are_uint8(tiny_dataset):
 
 
 def test_a_seed_draws_the_calibration_images(tiny_dataset):
-    model = exported(pruned_convnet(tiny_dataset), tiny_dataset)
-
     def made(seed: int, number: int) -> bytes:
-        return quantize(model, quantize_params("static", calibration_images=number), tiny_dataset, seed)
+        return quantize(pruned_convnet(tiny_dataset), tiny_dataset, "static", seed, calibration_images=number)
 
     assert made(1, 4) == made(1, 4)
     assert made(1, 4) != made(2, 4)
@@ -156,15 +159,14 @@ def test_a_seed_draws_the_calibration_images(tiny_dataset):
 
 
 def test_calibration_sees_training_images_only(tiny_dataset):
-    model = exported(pruned_convnet(tiny_dataset), tiny_dataset)
     white = Split(torch.full_like(tiny_dataset.val.images, 255), tiny_dataset.val.labels)
     other = replace(tiny_dataset, val=white, test=white)
-    assert quantize(model, quantize_params("static"), other, seed=0) == convnet_file("static", tiny_dataset)
+    assert quantize(pruned_convnet(tiny_dataset), other, "static") == convnet_file("static", tiny_dataset)
 
 
 @pytest.mark.parametrize(
     ("method", "least", "most"),
-    [("none", 0, 1e-5), ("dynamic", 1e-4, 0.05), ("static", 1e-4, 0.15)],  # without VNNI, products saturate
+    [("none", 0, 1e-5), ("fp16", 1e-5, 0.002), ("dynamic", 1e-4, 0.02), ("static", 1e-4, 0.05), ("int4", 1e-3, 0.05)],
 )
 def test_a_faithful_file_passes_the_gate(tiny_dataset, expected, method, least, most):
     found = logits(convnet_file(method, tiny_dataset), tiny_dataset.val)
@@ -225,3 +227,82 @@ def test_an_accuracy_drop_beyond_the_limit_fails_the_gate():
     params = quantize_params("dynamic", max_logit_error=100.0, max_accuracy_drop=0.05)
     with pytest.raises(InputError, match=r"max_accuracy_drop = 0\.05: exceeded by 0\.1 "):
         check_parity(np.eye(2)[[0] * 10], np.eye(2)[[0] * 9 + [1]], split, params)
+
+
+@pytest.mark.parametrize(("method", "least", "most"), [("fp16", 1.95, 2.0), ("int4", 6.0, 8.0)])
+def test_fewer_bits_take_fewer_bytes(tiny_dataset, method, least, most):
+    small = small_images(tiny_dataset)
+    ratio = len(shipped(small_cnn(), "none", small)) / len(shipped(small_cnn(), method, small))
+    assert least < ratio < most
+
+
+def test_half_precision_keeps_the_pixels_and_the_logits_in_float32(tiny_dataset):
+    model = onnx.load_from_string(convnet_file("fp16", tiny_dataset))
+    assert {item.type.tensor_type.elem_type for item in (*model.graph.input, *model.graph.output)} == {
+        TensorProto.FLOAT
+    }
+    kinds = {item.name: item.data_type for item in model.graph.initializer}
+    assert {kinds["offset"], kinds["scale"]} == {TensorProto.FLOAT}
+    assert kinds["model.fc.weight"] == TensorProto.FLOAT16
+
+
+def test_int4_weights_are_what_rounding_in_blocks_of_32_makes_of_them(tiny_dataset):
+    weight = pruned_convnet(tiny_dataset).fc.weight.detach().numpy()
+    content = convnet_file("int4", tiny_dataset)
+    (node,) = (node for node in onnx.load_from_string(content).graph.node if node.op_type == "MatMulNBits")
+    found, integers = tensors(content), graph._unpacked(tensors(content)[node.input[1]], node)
+    scales = found[node.input[2]].reshape(len(weight), -1).repeat(32, axis=1)[:, : weight.shape[1]]
+    assert integers.shape == weight.shape
+    assert np.abs(integers * scales - weight).max() <= 1.01 * np.abs(scales).max()
+    assert np.corrcoef((integers * scales).ravel(), weight.ravel())[0, 1] > 0.98
+    assert (integers[weight == 0] == 0).all()
+
+
+@pytest.mark.parametrize("method", ["fp16", "dynamic", "static", "int4"])
+def test_a_kept_layer_stays_as_it_is_and_the_others_do_not(tiny_dataset, method):
+    found = quantizer(small_cnn(), small_images(tiny_dataset), method)
+    found.run()
+    whole = {layer.name: layer.bits for layer in graph.layers(found._file([]))}
+    kept = {layer.name: layer.bits for layer in graph.layers(found._file(["fc1"]))}
+    assert whole["fc1"] < 32 == kept["fc1"]
+    assert {name: bits for name, bits in whole.items() if name != "fc1"} == {
+        name: bits for name, bits in kept.items() if name != "fc1"
+    }
+
+
+def test_reduced_range_leaves_one_bit_of_headroom(tiny_dataset):
+    for reduce_range, largest in ((True, 64), (False, 127)):
+        content = quantize(pruned_convnet(tiny_dataset), tiny_dataset, "static", reduce_range=reduce_range)
+        weights = [value for name, value in tensors(content).items() if name.endswith("weight_quantized")]
+        assert len(weights) == 3
+        assert max(int(np.abs(value.astype(int)).max()) for value in weights) in (largest, largest - 1)
+
+
+@pytest.mark.parametrize("method", ["dynamic", "int4"])
+def test_a_network_without_linear_layers_is_refused_by_methods_for_them(tiny_dataset, method):
+    model = nn.Sequential(nn.Conv2d(1, 10, 28), nn.Flatten())
+    with pytest.raises(InputError) as error:
+        quantizer(model, tiny_dataset, method).run()
+    assert str(error.value) == (
+        f"params.yaml: quantize.method = '{method}': the network has no linear layer that it could convert"
+    )
+
+
+def test_layers_go_back_until_the_loss_is_inside_the_budget(tiny_dataset):
+    model = pruned_convnet(tiny_dataset)
+    found = quantizer(model, tiny_dataset, "static", max_drop=0.0)
+    with patch.object(quantization, "export_onnx", exported):
+        content = found.run()
+    before = torch_logits(model, tiny_dataset, tiny_dataset.val, 64)
+    assert accuracy(logits(content, tiny_dataset.val), tiny_dataset.val) >= accuracy(before, tiny_dataset.val)
+    assert {layer.name for layer in graph.layers(content) if layer.bits == 32} == set(found.kept)
+    assert found.rows[0]["kind"] == "whole"
+
+
+def test_the_gate_names_the_images_that_are_farthest_off(tiny_dataset, expected):
+    found = expected.copy()
+    found[7] = -10 * found[7]
+    with pytest.raises(InputError) as error:
+        check_parity(expected, found, tiny_dataset.val, quantize_params("static"))
+    worst = f"7 ({expected[7].argmax()} became {found[7].argmax()}), "
+    assert f"farthest off (index, class in model and file): {worst}" in str(error.value)
