@@ -51,5 +51,12 @@ def describe(found: Collection[dict[str, Any]]) -> str:
     return "; ".join([", ".join(parts), *left])
 
 
+def warning(found: Collection[dict[str, Any]], method: str) -> str:
+    """A line where a method for all layers leaves too much behind, else nothing."""
+    if method not in ("static", "qat") or int8_share(found) >= ENOUGH:
+        return ""
+    return f"warning: less than {ENOUGH:.0%} of the MACs run on 8-bit integers\n"
+
+
 def _few(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

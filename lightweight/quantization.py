@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection, Iterable
+from types import ModuleType
 from typing import Any, Literal, Protocol
 
 import onnx
@@ -43,6 +44,15 @@ class Convertible(Protocol):
     layers: Collection[str]
 
     def convert(self, kept: Collection[str]) -> onnx.ModelProto: ...
+
+
+def load_qat() -> ModuleType:
+    """The module for quantization-aware training: torchao takes seconds to import, and tells what it misses of GPUs."""
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    from lightweight import qat
+
+    return qat
 
 
 class Quantizer:
@@ -112,11 +122,7 @@ class Quantizer:
         return Static(exported, params.reduce_range, self.images.images, params.calibration, params.percentile)
 
     def _trained(self) -> Convertible:
-        for name in ("torchao", "torch.utils._pytree"):
-            logging.getLogger(name).setLevel(logging.ERROR)  # they tell what they miss of GPUs
-        from lightweight.qat import Trained  # torchao takes seconds
-
-        trained = Trained(self.model, self.dataset, self.images.images, self.params.reduce_range)
+        trained = load_qat().Trained(self.model, self.dataset, self.images.images, self.params.reduce_range)
         self.history = self.saved.track("history", self.history)
         for _ in self.history.record(trained.train(self.fine_tune)):
             self.say(self.history.line(self.params.epochs))

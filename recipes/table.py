@@ -92,7 +92,9 @@ def costs(training: dict[str, Any] | None) -> list[str]:
 
 
 def where(latency: Metrics) -> str:
-    return f"{latency['original']['cpu']}, {latency['original']['threads']} threads"
+    here = latency["original"]
+    instructions = f" ({here['instructions']})" if here.get("instructions") else ""
+    return f"{here['cpu']}{instructions}, {here['threads']} threads"
 
 
 def tables(metrics: Metrics, latency: Metrics) -> str:

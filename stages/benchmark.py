@@ -15,7 +15,7 @@ from lightweight.export import export_onnx
 from lightweight.files import write_bytes, write_json
 from lightweight.inference import load_session, open_session, pixels
 from lightweight.latency import BenchmarkParams, interleave, summarize
-from lightweight.machine import cpu_name
+from lightweight.machine import cpu_name, instructions
 from lightweight.page import read_metrics, write_page
 from lightweight.params import Threads, load_params
 from lightweight.plotting import draw_latency
@@ -41,7 +41,8 @@ def main() -> None:
         "optimized": load_session(OPTIMIZED, params.threads),
     }
     original.to(memory_format=torch.channels_last)
-    results = {name: {"cpu": cpu_name(), "threads": params.threads} for name in ("original", *sessions)}
+    where = {"cpu": cpu_name(), "instructions": instructions(), "threads": params.threads}
+    results = {name: dict(where) for name in ("original", *sessions)}
     for size in params.benchmark.batch_sizes:
         images = data.test.images[torch.arange(size) % len(data.test)]
         normalized, raw = data.normalize(images), {"input": pixels(images)}

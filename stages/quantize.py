@@ -19,7 +19,7 @@ from lightweight.machine import saturates
 from lightweight.optimization import make_schedule
 from lightweight.params import Seed, Threads, load_params
 from lightweight.parity import check_parity
-from lightweight.quantization import BATCH_SIZE, QuantizeParams, Quantizer
+from lightweight.quantization import BATCH_SIZE, QuantizeParams, Quantizer, load_qat
 from lightweight.resuming import resumable
 from lightweight.runtime import start, workspace
 from lightweight.training import TrainParams, train
@@ -40,6 +40,8 @@ def main() -> None:
     model = load_checkpoint(RECALIBRATED, data).model
     schedule = partial(make_schedule, "cosine", params.train, chosen.epochs)
     how = {"lr": chosen.lr, "schedule": schedule, "teacher": load_teacher(params.train, ROOT, data)}
+    if chosen.method == "qat":
+        load_qat()  # before a digest is made of the code that is loaded
     files, say = [PREPARED, RECALIBRATED, *params.train.files(ROOT)], partial(print, flush=True)
     with resumable(WORK, "quantize", vars(params), files, OPTIMIZED, say) as saved:
         epochs = range(1, chosen.epochs + 1)
@@ -57,9 +59,7 @@ def main() -> None:
         write_csv(PLOTS / "calibration.csv", calibration.COLUMNS, quantizer.calibrated())
         write_csv(PLOTS / "fallback.csv", fallback.COLUMNS, quantizer.rows)
         write_csv(PLOTS / "qat.csv", history.COLUMNS, quantizer.history.table())
-    if chosen.method in ("static", "qat") and coverage.int8_share(layers) < coverage.ENOUGH:
-        print(f"warning: less than {coverage.ENOUGH:.0%} of the MACs run on 8-bit integers")
-    print(f"quantize  {chosen.method}  {coverage.describe(layers)}")
+    print(f"{coverage.warning(layers, chosen.method)}quantize  {chosen.method}  {coverage.describe(layers)}")
     print(f"quantize  logit error {error:.3%}  val accuracy drop {drop:.2%}  -> {OPTIMIZED}")
 
 

@@ -28,6 +28,13 @@ def test_the_sentence_weighs_layers_by_macs_and_weights_and_is_the_same_from_a_f
     assert coverage.describe(read_csv(tmp_path / "coverage.csv")) == said
 
 
+def test_methods_for_all_layers_warn_when_they_leave_much_behind():
+    few, all_ = coverage.rows(LAYERS, [], []), coverage.rows([LAYERS[1]], [], [])
+    said = "warning: less than 90% of the MACs run on 8-bit integers\n"
+    assert [coverage.warning(rows, "static") for rows in (few, all_)] == [said, ""]
+    assert coverage.warning(few, "dynamic") == ""
+
+
 def test_many_layers_are_counted():
     rows = coverage.rows([Layer(f"conv{number}", 1, 1, 32, 1, False) for number in range(8)], ["fc"], [])
     assert coverage.describe(rows).endswith("conv0, conv1, conv2, conv3, conv4 and 3 more: " + coverage.LEFT)
