@@ -72,6 +72,10 @@ def finish(model: onnx.ModelProto, dataset: Dataset) -> None:
     model.metadata_props.add(key=CLASSES, value=json.dumps(dataset.classes))
     model.producer_name, model.producer_version, model.doc_string = "lightweight", "", ""
     graph = model.graph
+    used = {node.domain for node in graph.node}
+    versions = [item for item in model.opset_import if item.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(versions)
     graph.name, graph.doc_string = "classifier", ""
     del graph.metadata_props[:]
     del graph.value_info[:]

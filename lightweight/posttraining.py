@@ -100,7 +100,8 @@ class Static(PostTraining):
         super().__init__(exported)
         self.how = {"quant_format": QuantFormat.QDQ, "per_channel": True, "reduce_range": reduce_range}
         self.how |= {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
-        self.how |= {"calibrate_method": METHODS[calibration]}
+        # OpenCV cannot read integer biases; ONNX Runtime makes them itself where it fuses a layer.
+        self.how |= {"calibrate_method": METHODS[calibration], "extra_options": {"QuantizeBias": False}}
         with tempfile.TemporaryDirectory() as folder:
             source, ranges = Path(folder) / "source.onnx", Path(folder) / "ranges.json"
             onnx.save(self.model, source)
