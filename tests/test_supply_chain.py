@@ -47,7 +47,7 @@ def pins(*names: str) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("name", [*PINNED, "requirements-audit.txt"])
+@pytest.mark.parametrize("name", [*PINNED, "requirements-audit.txt", "requirements-runtimes.txt"])
 def test_every_requirement_is_one_exact_version(name):
     assert requirements(name)
     for entry in requirements(name):
