@@ -8,15 +8,17 @@ ENOUGH = 0.9  # of the MACs, where a method is meant for all layers
 LEFT = "the method converts linear layers only"
 
 
-def rows(layers: Iterable[Any], convertible: Collection[str], kept: Collection[str]) -> list[dict[str, Any]]:
+def rows(
+    layers: Iterable[Any], convertible: Collection[str], kept: Collection[str], method: str
+) -> list[dict[str, Any]]:
     """A row per layer of `graph.layers`, with the reason why it does not run on 8-bit integers.
 
     `convertible` names the layers that the method can convert, `kept` those that went back to float32.
     """
-    return [asdict(layer) | {"reason": _reason(layer, convertible, kept)} for layer in layers]
+    return [asdict(layer) | {"reason": _reason(layer, convertible, kept, method)} for layer in layers]
 
 
-def _reason(layer: Any, convertible: Collection[str], kept: Collection[str]) -> str:
+def _reason(layer: Any, convertible: Collection[str], kept: Collection[str], method: str) -> str:
     if layer.int8:
         return ""
     if not layer.weights:
@@ -27,9 +29,11 @@ def _reason(layer: Any, convertible: Collection[str], kept: Collection[str]) -> 
         return "stored in 16 bits, computed with in 32"
     if layer.bits == 4:
         return "stored in 4 bits"
-    if convertible and layer.name not in convertible:
-        return LEFT
-    return "the runtime does not fuse it" if convertible else "not quantized"
+    if method == "none":
+        return "not quantized"
+    if layer.name not in convertible:
+        return LEFT if method in ("dynamic", "int4") else f"{method} cannot convert it"
+    return "the runtime does not fuse it"
 
 
 def int8_share(found: Collection[dict[str, Any]]) -> float:

@@ -23,7 +23,7 @@ class Fallback:
         saved.track("fallback", self)
 
     def search(self, least: float) -> list[str]:
-        """The layers that stay in float32, so that accuracy is at least `least`; all of them if nothing else helps."""
+        """The layers that stay in float32, so that accuracy is at least `least`; all of them if nothing helps."""
         kept: list[str] = []
         accuracy = self._trial("whole", "", self.score, kept)["val_accuracy"]
         if accuracy >= least:

@@ -1,5 +1,6 @@
 """A network becomes a graph of PyTorch's operators, in which BatchNorm is part of the layer before it."""
 
+from collections import Counter
 from copy import deepcopy
 
 import torch
@@ -9,7 +10,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 from lightweight.errors import InputError
 
 aten = torch.ops.aten
-LAYERS = {aten.conv2d.default: fuse_conv_bn_weights, aten.linear.default: fuse_linear_bn_weights}
+LAYERS = {
+    aten.conv2d.default: fuse_conv_bn_weights,
+    aten.conv2d.padding: fuse_conv_bn_weights,
+    aten.linear.default: fuse_linear_bn_weights,
+}
 
 
 def capture(model: nn.Module, images: Tensor) -> fx.GraphModule:
@@ -22,18 +27,31 @@ def capture(model: nn.Module, images: Tensor) -> fx.GraphModule:
         raise InputError(f"the network cannot be captured as a graph: {reason}") from None
 
 
+def layers(graph: fx.GraphModule) -> list[fx.Node]:
+    """The convolutions and linear layers whose weights are parameters of that name, which no other node reads."""
+    found = [node for node in graph.graph.nodes if node.target in LAYERS and node.args[1].op == "get_attr"]
+    readers = Counter(node.args[1].target for node in found)
+    return [node for node in found if node.args[1].target.endswith(".weight") and readers[node.args[1].target] == 1]
+
+
 def fold_batchnorm(graph: fx.GraphModule) -> None:
-    """Put every BatchNorm in evaluation mode behind a layer into that layer's weight and bias, in place."""
+    """Put every BatchNorm in evaluation mode behind one of the `layers` into its weight and bias, in place.
+
+    One that normalises another dimension than the layer's outputs, or by the statistics of the batch, stays.
+    """
+    own = set(layers(graph))
     for norm in [node for node in graph.graph.nodes if node.target is aten.batch_norm.default]:
-        layer = norm.args[0]
-        if layer.target not in LAYERS or len(layer.users) > 1:
+        layer, settings = norm.args[0], [_value(graph, node) for node in norm.args[1:5]]
+        flat = layer in own and (layer.target is not aten.linear.default or layer.meta["val"].ndim == 2)
+        if not flat or len(layer.users) > 1 or norm.args[5] or settings[2] is None or settings[3] is None:
             continue
-        owner, _, _ = layer.args[1].target.rpartition(".")
+        owner = layer.args[1].target.removesuffix(".weight")
         image, weight, bias, *rest = (*layer.args, None)[: max(3, len(layer.args))]
-        values = [_value(graph, node) for node in (weight, bias, *norm.args[1:5])]
-        scale, shift, mean, variance = values[2:]
+        scale = torch.ones_like(settings[2]) if settings[0] is None else settings[0]
+        shift = torch.zeros_like(settings[2]) if settings[1] is None else settings[1]
+        values = (_value(graph, weight), _value(graph, bias), *settings[2:])
+        fused = LAYERS[layer.target](*values, norm.args[7], scale, shift)
         module = graph.get_submodule(owner)
-        fused = LAYERS[layer.target](*values[:2], mean, variance, norm.args[7], scale, shift)
         module.weight, module.bias = (nn.Parameter(value.detach()) for value in fused)
         with graph.graph.inserting_before(layer):
             layer.args = (image, weight, graph.graph.get_attr(f"{owner}.bias"), *rest)

@@ -36,10 +36,13 @@ class Layer:
     int8: bool
 
 
-def weighted(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
-    """The node of every convolution and matrix product with weights, by the name of its layer."""
-    known, dequantized = {item.name for item in model.graph.initializer}, _dequantized(model)
-    return {_layer(name): node for node in model.graph.node if (name := _weight(node, known, dequantized))}
+def weighted(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
+    """The nodes of every convolution and matrix product with weights, by the name of its layer."""
+    known, dequantized, found = {item.name for item in model.graph.initializer}, _dequantized(model), {}
+    for node in model.graph.node:
+        if name := _weight(node, known, dequantized):
+            found.setdefault(_layer(name), []).append(node)
+    return found
 
 
 def _weight(node: onnx.NodeProto, known: Collection[str], dequantized: dict[str, str]) -> str | None:
@@ -50,8 +53,14 @@ def _weight(node: onnx.NodeProto, known: Collection[str], dequantized: dict[str,
 
 
 def _dequantized(model: onnx.ModelProto) -> dict[str, str]:
-    """What float tensors were before DequantizeLinear."""
-    return {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    """What float tensors were before DequantizeLinear, and Transpose behind it."""
+    found: dict[str, str] = {}
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear":
+            found[node.output[0]] = node.input[0]
+        elif node.op_type == "Transpose" and node.input[0] in found:
+            found[node.output[0]] = found[node.input[0]]
+    return found
 
 
 def layers(content: bytes) -> list[Layer]:

@@ -26,12 +26,16 @@ class Limits(Protocol):
     max_accuracy_drop: float
 
 
-def check_parity(expected: np.ndarray, found: np.ndarray, split: Split, params: Limits) -> tuple[float, float]:
-    """Logit error and accuracy drop of the file against the model on `split`.
+def check_parity(
+    expected: np.ndarray, found: np.ndarray, split: Split, params: Limits, before: np.ndarray | None = None
+) -> tuple[float, float]:
+    """Logit error of the file against the model on `split`, and the accuracy that it lost.
 
-    Raises InputError beyond the limits, with the images on which they differ most.
+    It loses accuracy against the logits `before`, where the model was trained to be rounded in between. Raises
+    InputError beyond the limits, with the images on which they differ most.
     """
-    error, drop = logit_error(expected, found), accuracy(expected, split) - accuracy(found, split)
+    error = logit_error(expected, found)
+    drop = accuracy(expected if before is None else before, split) - accuracy(found, split)
     limit = EXPORT_ERROR if params.method == "none" else params.max_logit_error
     where = (
         f"of the {params.method} file against the model on {len(split)} validation images; {_worst(expected, found)}"

@@ -8,6 +8,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # on by default, and read once: while it is imported
@@ -37,19 +38,22 @@ class PostTraining:
 
     def __init__(self, exported: onnx.ModelProto) -> None:
         self.model = self._ready(exported)
-        nodes = weighted(self.model)
-        self.layers = {name: node.name for name, node in nodes.items() if node.op_type in self.kinds}
+        nodes = weighted(self.model).items()
+        self.layers = {name: [node.name for node in own] for name, own in nodes if own[0].op_type in self.kinds}
 
     def convert(self, kept: Collection[str]) -> onnx.ModelProto:
         raise NotImplementedError
 
     def _ready(self, exported: onnx.ModelProto) -> onnx.ModelProto:
         """Without it the quantizers fail on shapes that the exporter wrote."""
-        return _through_files(exported, quant_pre_process)
+        try:
+            return _through_files(exported, quant_pre_process)
+        except Exception:  # symbolic shape inference gives up at some reshapes, with an exception of no class
+            return _through_files(exported, partial(quant_pre_process, skip_symbolic_shape=True))
 
     def _kept(self, kept: Collection[str]) -> list[str]:
         before = [node.name for node in self.model.graph.node if set(node.input) & BEFORE_THE_NETWORK]
-        return before + [self.layers[name] for name in kept]
+        return before + [node for name in kept for node in self.layers[name]]
 
 
 class Float16(PostTraining):
@@ -147,16 +151,17 @@ def _through_files(model: onnx.ModelProto, change: Callable[[Path, Path], None])
 def _without_gemm(model: onnx.ModelProto) -> None:
     """Gemm(x, W, b) becomes MatMul and Add, which the four-bit quantizer reads; nodes and weights keep their names."""
     weights = {item.name: item for item in model.graph.initializer}
-    nodes = []
+    nodes, turned = [], set()
     for node in model.graph.node:
         attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
         plain = attributes.get("alpha", 1.0) == attributes.get("beta", 1.0) == 1.0 and not attributes.get("transA", 0)
         if node.op_type != "Gemm" or not plain or node.input[1] not in weights:
             nodes.append(node)
             continue
-        if attributes.get("transB", 0):
-            turned = np.ascontiguousarray(numpy_helper.to_array(weights[node.input[1]]).T)
-            weights[node.input[1]].CopyFrom(numpy_helper.from_array(turned, node.input[1]))
+        if attributes.get("transB", 0) and node.input[1] not in turned:
+            values = np.ascontiguousarray(numpy_helper.to_array(weights[node.input[1]]).T)
+            weights[node.input[1]].CopyFrom(numpy_helper.from_array(values, node.input[1]))
+            turned.add(node.input[1])
         image, weight, *bias = node.input
         product = f"{node.output[0]}_product" if bias else node.output[0]
         nodes.append(helper.make_node("MatMul", [image, weight], [product], name=node.name))

@@ -30,6 +30,9 @@ class Classifier:
             (taken,) = self.session.get_inputs()
             _, self.channels, height, self.size = taken.shape
             self.classes = json.loads(self.session.get_modelmeta().custom_metadata_map["classes"])
+            (logits,) = self.session.run(None, {"input": np.zeros((1, *taken.shape[1:]), dtype=np.float32)})
+            if logits.shape != (1, len(self.classes)):
+                raise ValueError(f"gives {logits.shape} for one image and {len(self.classes)} classes")
         except OSError:
             raise
         except Exception as error:  # of classes that ONNX Runtime does not name in its interface
@@ -72,7 +75,7 @@ def main() -> None:
         try:
             name, probability = classifier.predict(path, given.fit)
             print(f"{path}  {name}  {probability:.2%}")
-        except InputError as error:
+        except (InputError, OSError) as error:
             failed = True
             print(f"error: {error}", file=sys.stderr)
     sys.exit(failed)

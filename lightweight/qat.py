@@ -30,7 +30,7 @@ from torchao.quantization.pt2e.quantizer import (
 
 from lightweight.data import Dataset
 from lightweight.export import export_onnx
-from lightweight.folding import LAYERS, capture, fold_batchnorm
+from lightweight.folding import LAYERS, capture, fold_batchnorm, layers
 from lightweight.graph import MULTIPLY
 
 aten = torch.ops.aten
@@ -69,7 +69,7 @@ class Trained:
         self.dataset = dataset
         graph = capture(model, dataset.blank(2))
         fold_batchnorm(graph)
-        self.layers = {node.args[1].target.removesuffix(".weight"): node.name for node in _layers(graph)}
+        self.layers = {node.args[1].target.removesuffix(".weight"): node.name for node in layers(graph)}
         self.module = Trainable(prepare_qat_pt2e(graph, _Annotator(BITS[reduce_range])))
         self.module.train()
         with torch.no_grad():
@@ -118,10 +118,6 @@ class _Fixed(nn.Module):
         return self
 
 
-def _layers(graph: fx.GraphModule) -> list[fx.Node]:
-    return [node for node in graph.graph.nodes if node.target in LAYERS]
-
-
 class _Annotator(Quantizer):
     """What is rounded: uint8 activations, int8 weights from -largest to largest in each output channel."""
 
@@ -134,10 +130,11 @@ class _Annotator(Quantizer):
         self.weight = QuantizationSpec(torch.int8, weight, -largest, largest, torch.per_channel_symmetric, 0)
 
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
+        own = set(layers(model))
         for node in model.graph.nodes:
-            if node.target in LAYERS or node.target in SUMS:
+            if node in own or (node.target in SUMS and node.meta["val"].is_floating_point()):
                 taken = [value for value in node.args[:2] if isinstance(value, fx.Node)]
-                specs = [self.activation, self.weight if node.target in LAYERS else self.activation]
+                specs = [self.activation, self.weight if node in own else self.activation]
                 node.meta[KEY] = QuantizationAnnotation(dict(zip(taken, specs, strict=False)), _annotated=True)
                 users = list(node.users)
                 last = users[0] if len(users) == 1 and users[0].target in ACTIVATIONS else node
@@ -166,10 +163,13 @@ def _without(graph: fx.GraphModule, names: Collection[str]) -> None:
 def _name_weights(model: onnx.ModelProto, names: list[str]) -> None:
     """Give integer weights, scales and zero points the names that ONNX Runtime's quantizer gives them, in place."""
     held = {item.name: item for item in model.graph.initializer}
-    writers = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
-    found = [
-        writers[node.input[1]] for node in model.graph.node if node.op_type in MULTIPLY and node.input[1] in writers
-    ]
+    writers = {node.output[0]: node for node in model.graph.node if node.op_type in ("DequantizeLinear", "Transpose")}
+    found = []
+    for node in (node for node in model.graph.node if node.op_type in MULTIPLY):
+        writer = writers.get(node.input[1])
+        while writer is not None and writer.op_type == "Transpose":
+            writer = writers.get(writer.input[0])
+        found += [writer] if writer is not None and writer.input[0] in held else []
     for name, node in zip(names, found, strict=True):
         for place, suffix in enumerate(("quantized", "scale", "zero_point")):
             own = onnx.TensorProto()

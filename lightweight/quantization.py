@@ -134,8 +134,8 @@ class Quantizer:
         return model.SerializeToString(deterministic=True)
 
     def _fall_back(self, max_drop: float) -> None:
-        def score_on(split: Split) -> tuple[float, Score]:
-            expected = torch_logits(self.model, self.dataset, split, BATCH_SIZE)
+        def score_on(split: Split, model: nn.Module) -> tuple[float, Score]:
+            expected = torch_logits(model, self.dataset, split, BATCH_SIZE)
 
             def score(kept: Collection[str]) -> tuple[float, float]:
                 found = onnx_logits(open_session(self._file(kept), self.threads), split, BATCH_SIZE)
@@ -143,6 +143,11 @@ class Quantizer:
 
             return accuracy(expected, split), score
 
-        (before, score), (_, probe) = score_on(self.dataset.val), score_on(self.images)
+        whole = self.method.reference(self.method.layers) if self.params.method == "qat" else self.model
+        (before, score), (_, probe) = score_on(self.dataset.val, self.model), score_on(self.images, whole)
         search = Fallback(self.method.layers, score, probe, self.saved)
         self.kept, self.rows = search.search(before - max_drop), search.rows
+        left = self.rows[-1]["val_accuracy"]
+        if left < before - max_drop:
+            rule = f"cannot be met: with every layer in float32 the file still loses {before - left:.3g}"
+            raise bad_param("quantize.max_drop", max_drop, rule)

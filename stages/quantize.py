@@ -38,22 +38,23 @@ def main() -> None:
     start(params.threads, params.seed)
     data, chosen = load_dataset(PREPARED), params.quantize
     model = load_checkpoint(RECALIBRATED, data).model
-    schedule = partial(make_schedule, "cosine", params.train, chosen.epochs)
-    how = {"lr": chosen.lr, "schedule": schedule, "teacher": load_teacher(params.train, ROOT, data)}
+    files, say, how = [PREPARED, RECALIBRATED], partial(print, flush=True), {}
     if chosen.method == "qat":
         load_qat()  # before a digest is made of the code that is loaded
-    files, say = [PREPARED, RECALIBRATED, *params.train.files(ROOT)], partial(print, flush=True)
+        files += params.train.files(ROOT)
+        how = {"params": params.train.model_copy(update={"precision": "fp32", "freeze": []}), "lr": chosen.lr}
+        how |= {"schedule": partial(make_schedule, "cosine", params.train, chosen.epochs)}
+        how |= {"teacher": load_teacher(params.train, ROOT, data), "epochs": range(1, chosen.epochs + 1)}
     with resumable(WORK, "quantize", vars(params), files, OPTIMIZED, say) as saved:
-        epochs = range(1, chosen.epochs + 1)
-        how |= {"dataset": data, "params": params.train, "epochs": epochs, "seed": params.seed, "saved": saved}
-        quantizer = Quantizer(model, data, chosen, params.seed, params.threads, partial(train, **how), saved, say)
+        fine_tune = partial(train, dataset=data, seed=params.seed, saved=saved, **how)
+        quantizer = Quantizer(model, data, chosen, params.seed, params.threads, fine_tune, saved, say)
         content = quantizer.run()
-        expected = torch_logits(quantizer.reference(), data, data.val, BATCH_SIZE)
+        before, expected = (torch_logits(part, data, data.val, BATCH_SIZE) for part in (model, quantizer.reference()))
         found = onnx_logits(open_session(content, params.threads), data.val, BATCH_SIZE)
         if chosen.method in ("dynamic", "static", "qat") and saturates() and not chosen.reduce_range:
             say("warning: sums of 8-bit products saturate on this CPU (no VNNI): quantize.reduce_range: true avoids it")
-        error, drop = check_parity(expected, found, data.val, chosen)
-        layers = coverage.rows(graph.layers(content), quantizer.layers, quantizer.kept)
+        error, drop = check_parity(expected, found, data.val, chosen, before)
+        layers = coverage.rows(graph.layers(content), quantizer.layers, quantizer.kept, chosen.method)
         write_bytes(OPTIMIZED, content)
         write_csv(PLOTS / "coverage.csv", layers[0], layers)
         write_csv(PLOTS / "calibration.csv", calibration.COLUMNS, quantizer.calibrated())

@@ -230,7 +230,7 @@ def quantizer(
     schedule = partial(make_schedule, "cosine", train_params(), params.epochs)
     how = {"dataset": dataset, "params": train_params(), "epochs": range(1, params.epochs + 1), "seed": seed}
     fine_tune = partial(training.train, **how, lr=params.lr, schedule=schedule, saved=saved)
-    return Quantizer(model, dataset, params, seed, 1, fine_tune, saved or Checkpointer(), print)
+    return Quantizer(model, dataset, params, seed, 1, fine_tune, saved or Checkpointer(), lambda line: None)
 
 
 def quantize(model: nn.Module, dataset: Dataset, method: str, seed: int = 0, **changes: Any) -> bytes:

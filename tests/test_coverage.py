@@ -14,13 +14,14 @@ LAYERS = [
 
 
 def test_a_layer_that_is_left_out_has_its_reason():
-    reasons = [row["reason"] for row in coverage.rows(LAYERS, ["fc", "odd"], [])]
+    reasons = [row["reason"] for row in coverage.rows(LAYERS, ["fc", "odd"], [], "dynamic")]
     assert reasons == [coverage.LEFT, "", "a product of two activations", "the runtime does not fuse it"]
-    assert coverage.rows(LAYERS, ["conv", "fc"], ["conv"])[0]["reason"] == "max_drop keeps it in float32"
+    assert coverage.rows(LAYERS, ["fc"], [], "qat")[0]["reason"] == "qat cannot convert it"
+    assert coverage.rows(LAYERS, ["conv", "fc"], ["conv"], "static")[0]["reason"] == "max_drop keeps it in float32"
 
 
 def test_the_sentence_weighs_layers_by_macs_and_weights_and_is_the_same_from_a_file(tmp_path):
-    rows = coverage.rows(LAYERS, ["fc", "odd"], [])
+    rows = coverage.rows(LAYERS, ["fc", "odd"], [], "dynamic")
     assert coverage.int8_share(rows) == 0.15
     said = coverage.describe(rows)
     assert said.startswith("15% of the MACs run on 8-bit integers, 80% of the weights take 8 bits; conv: the method")
@@ -29,24 +30,26 @@ def test_the_sentence_weighs_layers_by_macs_and_weights_and_is_the_same_from_a_f
 
 
 def test_methods_for_all_layers_warn_when_they_leave_much_behind():
-    few, all_ = coverage.rows(LAYERS, [], []), coverage.rows([LAYERS[1]], [], [])
+    few, all_ = coverage.rows(LAYERS, [], [], "static"), coverage.rows([LAYERS[1]], [], [], "static")
     said = "warning: less than 90% of the MACs run on 8-bit integers\n"
     assert [coverage.warning(rows, "static") for rows in (few, all_)] == [said, ""]
     assert coverage.warning(few, "dynamic") == ""
 
 
 def test_many_layers_are_counted():
-    rows = coverage.rows([Layer(f"conv{number}", 1, 1, 32, 1, False) for number in range(8)], ["fc"], [])
+    rows = coverage.rows([Layer(f"conv{number}", 1, 1, 32, 1, False) for number in range(8)], ["fc"], [], "dynamic")
     assert coverage.describe(rows).endswith("conv0, conv1, conv2, conv3, conv4 and 3 more: " + coverage.LEFT)
 
 
 def test_of_a_float_file_nothing_is_claimed(tiny_dataset):
-    rows = coverage.rows(graph.layers(convnet_file("none", tiny_dataset)), [], [])
+    rows = coverage.rows(graph.layers(convnet_file("none", tiny_dataset)), [], [], "none")
     assert coverage.describe(rows).startswith("0% of the MACs run on 8-bit integers; ")
     assert {row["reason"] for row in rows} == {"not quantized"}
 
 
 def test_int4_and_fp16_name_their_bits(tiny_dataset):
     for method, bits in (("fp16", 16), ("int4", 4)):
-        rows = coverage.rows(graph.layers(quantize(pruned_convnet(tiny_dataset), tiny_dataset, method)), ["fc"], [])
+        rows = coverage.rows(
+            graph.layers(quantize(pruned_convnet(tiny_dataset), tiny_dataset, method)), ["fc"], [], method
+        )
         assert f"of the weights take {bits} bits" in coverage.describe(rows)

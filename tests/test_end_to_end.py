@@ -45,8 +45,8 @@ PAGE = {"metrics/latency", "plots/comparison.png", "plots/latency.png", "plots/t
 PAGE |= {"plots/sensitivity.png", "plots/confusion.png", "plots/report.html"} | {
     f"metrics/{name}.json" for name in VARIANTS
 }
-BESIDE = {name: {"work"} for name in ("train", "swa", "prune", "sensitivity")}  # checkpoints and costs
-BESIDE |= {"benchmark": PAGE | {"plots/images.csv"}, "plot": PAGE}
+BESIDE = {name: {"work"} for name in ("train", "swa", "prune", "sensitivity", "quantize")}  # checkpoints and costs
+BESIDE |= {"benchmark": PAGE | {"plots/images.csv", "plots/coverage.csv"}, "plot": PAGE}
 BESIDE["provenance"] = {"metrics/provenance.json"}
 UNREAD = {
     "prepare": {"data/checked"},  # an order, not an input: a bad value ends the run before any work

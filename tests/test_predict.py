@@ -113,16 +113,20 @@ def foreign(folder: Path, name: str, change) -> str:
     return name
 
 
-def widen(model: onnx.ModelProto) -> None:
+def name_one_class(model: onnx.ModelProto) -> None:
     model.metadata_props[0].value = json.dumps(["a"])
-    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 56
+
+
+def fix_the_batch(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
 
 
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
         (lambda model: model.ClearField("metadata_props"), "damaged or not an ONNX file of this project: 'classes'"),
-        (widen, "must take square images of 1 or 3 channels"),
+        (name_one_class, "damaged or not an ONNX file of this project: gives (1, 10) for one image and 1 classes"),
+        (fix_the_batch, "damaged or not an ONNX file of this project: "),
     ],
 )
 def test_a_file_of_another_kind_is_one_line(folder, change, rule):

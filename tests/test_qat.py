@@ -18,11 +18,11 @@ from lightweight.export import finish
 from lightweight.folding import capture, fold_batchnorm
 from lightweight.inference import onnx_logits, open_session, torch_logits
 from lightweight.networks import build
-from lightweight.parity import logit_error
+from lightweight.parity import check_parity, logit_error
 from lightweight.quantization import Quantizer
 from lightweight.resuming import Checkpointer
 from lightweight.units import layers
-from tests.examples import BNNET, noise, prune_in_place, quantizer, trained
+from tests.examples import BNNET, noise, prune_in_place, quantize_params, quantizer, trained
 from tests.test_resuming import Inline, Interruption
 
 ZEROS = 0.5
@@ -145,6 +145,53 @@ def test_an_interrupted_training_ends_in_the_same_bytes(tiny_dataset, tmp_path, 
     with pytest.raises(Interruption):
         run(tmp_path / "cut", 2)
     assert run(tmp_path / "cut", None) == expected
+
+
+class Odd(nn.Module):
+    """A layer used twice, one on rows of patches with a norm across them, weights under another name or computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(1, 8, 7, stride=7, padding=0), nn.BatchNorm2d(8)
+        self.twice, self.twice_norm = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
+        self.rows, self.rows_norm = nn.Linear(16, 8), nn.BatchNorm1d(8)
+        self.kernel = nn.Parameter(torch.randn(8, 8, 1, 1))
+        self.head, self.plain = nn.Linear(64, 10), nn.BatchNorm1d(10, affine=False)
+
+    def forward(self, images):
+        seen = torch.relu(self.norm(self.stem(images)))
+        for _ in range(2):
+            seen = torch.relu(self.twice_norm(self.twice(seen)))
+        seen = torch.nn.functional.conv2d(seen, self.kernel - self.kernel.mean())
+        return self.plain(self.head(self.rows_norm(self.rows(seen.flatten(2))).flatten(1)))
+
+
+def test_layers_that_do_not_own_their_weights_alone_stay_as_they_are(tiny_dataset):
+    torch.manual_seed(0)
+    model, images = Odd(), tiny_dataset.normalize(tiny_dataset.val.images)
+    with torch.no_grad():
+        for _ in range(3):
+            model(images)
+    model.eval()
+    folded = capture(model, images)
+    fold_batchnorm(folded)
+    torch.testing.assert_close(folded(images), model(images), rtol=1e-3, atol=1e-4)
+    found = quantizer(model, tiny_dataset, "qat", calibration_images=50)
+    layers_of_the_file = graph.layers(found.run())
+    rows = {layer.name: layer for layer in layers_of_the_file}
+    assert list(found.layers) == ["stem", "rows", "head"]
+    assert sorted(layer.bits for layer in layers_of_the_file) == [8, 8, 8, 32, 32, 32], "two uses and a computed kernel"
+    assert rows["stem"].bits == rows["rows"].bits == rows["head"].bits == 8
+
+
+def test_training_that_ruins_the_model_does_not_pass_the_gate(tiny_dataset):
+    found = quantizer(deepcopy(trained("tiny", tiny_dataset)), tiny_dataset, "qat", lr=5.0, calibration_images=50)
+    said = onnx_logits(open_session(found.run(), 1), tiny_dataset.val, 64)
+    before, expected = (
+        torch_logits(model, tiny_dataset, tiny_dataset.val, 64) for model in (found.model, found.reference())
+    )
+    with pytest.raises(InputError, match="max_accuracy_drop"):
+        check_parity(expected, said, tiny_dataset.val, quantize_params("qat", max_logit_error=1e9), before)
 
 
 class Choosing(nn.Module):

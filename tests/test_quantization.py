@@ -33,6 +33,7 @@ from tests.examples import (
 )
 
 INT8_METHODS = ("dynamic", "static")
+ALL = (*METHODS, "qat")
 ELSEWHERE = """
 import hashlib, sys
 from pathlib import Path
@@ -40,7 +41,7 @@ from lightweight.checkpoint import load_checkpoint
 from lightweight.data import load_dataset
 from tests.examples import METHODS, shipped
 model, dataset = load_checkpoint(Path(sys.argv[1])).model, load_dataset(Path(sys.argv[2]))
-print(*(hashlib.sha256(shipped(model, method, dataset)).hexdigest() for method in METHODS))
+print(*(hashlib.sha256(shipped(model, method, dataset)).hexdigest() for method in (*METHODS, "qat")))
 """
 
 
@@ -78,7 +79,7 @@ def elsewhere(tiny_dataset, start_python, tmp_path_factory) -> dict[str, str]:
     process = start_python(ELSEWHERE, home / "model", home / "data", **environment)
     output, errors = process.communicate()
     assert process.returncode == 0, errors
-    return dict(zip(METHODS, output.split(), strict=True))
+    return dict(zip(ALL, output.split(), strict=True))
 
 
 @pytest.mark.parametrize("method", INT8_METHODS)
@@ -94,7 +95,7 @@ def test_two_calls_give_the_same_bytes(tiny_dataset, method):
     assert again == convnet_file(method, tiny_dataset)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL)
 def test_another_process_at_another_place_gives_the_same_bytes(tiny_dataset, elsewhere, method):
     assert hashlib.sha256(convnet_file(method, tiny_dataset)).hexdigest() == elsewhere[method]
 
@@ -297,6 +298,32 @@ def test_layers_go_back_until_the_loss_is_inside_the_budget(tiny_dataset):
     assert accuracy(logits(content, tiny_dataset.val), tiny_dataset.val) >= accuracy(before, tiny_dataset.val)
     assert {layer.name for layer in graph.layers(content) if layer.bits == 32} == set(found.kept)
     assert found.rows[0]["kind"] == "whole"
+
+
+@pytest.mark.parametrize(("loss", "kept"), [("conv1", ["conv1"]), ("nothing", []), ("all", None)])
+def test_what_a_budget_keeps_is_what_the_file_loses_by(tiny_dataset, loss, kept):
+    """With files whose rounding of a layer, of none or of the rest of the network ruins the prediction."""
+    model = pruned_convnet(tiny_dataset)
+    found = quantizer(model, tiny_dataset, "static", max_drop=0.1)
+    file = found._file
+
+    def ruined(stay) -> bytes:
+        content = onnx.load_from_string(file(stay))
+        if loss == "all" or (loss not in stay and loss != "nothing"):
+            (scale,) = (item for item in content.graph.initializer if item.name == "scale")
+            scale.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(scale), "scale"))
+        return content.SerializeToString()
+
+    found._file = ruined
+    with patch.object(quantization, "export_onnx", exported):
+        if kept is None:
+            with pytest.raises(
+                InputError, match=r"quantize\.max_drop = 0\.1: cannot be met: with every layer in float32"
+            ):
+                found.run()
+        else:
+            found.run()
+            assert found.kept == kept
 
 
 def test_the_gate_names_the_images_that_are_farthest_off(tiny_dataset, expected):

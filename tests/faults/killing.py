@@ -35,7 +35,7 @@ SMALL = (
     ("  network: cnn\n", "  network: convnet\n"),
     ("  epochs: 10 ", "  epochs: 12 "),
     ("  start: 5 ", "  start: 4 "),
-    ("  epochs: 1 ", "  epochs: 3 "),
+    ("  epochs: 1                # of fine", "  epochs: 3                # of fine"),
     ("  rounds: 30 ", "  rounds: 10 "),
     ("threads: 2 ", "threads: 1 "),
 )

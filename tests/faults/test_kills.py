@@ -19,7 +19,7 @@ FEW = (
     ("  epochs: 10 ", "  epochs: 3 "),
     ("  ema: 0.0 ", "  ema: 0.9 "),
     ("  start: 5 ", "  start: 1 "),
-    ("  epochs: 1 ", "  epochs: 2 "),
+    ("  epochs: 1                # of fine", "  epochs: 2                # of fine"),
 )
 
 
