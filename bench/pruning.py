@@ -230,10 +230,11 @@ def spread(values: list[float]) -> str:
 
 
 def draw(rows: list[dict[str, str]]) -> None:
-    figure, axes = plt.subplots(1, len(CASES), figsize=(6.4 * len(CASES), 4.2), squeeze=False)
+    cases = [case for case in CASES if any(row["network"] == case.network for row in rows)]
+    figure, axes = plt.subplots(1, len(cases), figsize=(6.4 * len(cases), 4.2), squeeze=False)
     styles = {"none": ":", "one_shot": "--", "polynomial": "-"}
     colors = {"unstructured, global": "#1f6fb2", "unstructured, layer": "#7fb2d9", "structured, layer": "#c8553d"}
-    for axis, case in zip(axes.flat, CASES, strict=True):
+    for axis, case in zip(axes.flat, cases, strict=True):
         for (network, tool, method, scope, schedule, new), by_sparsity in groups(rows).items():
             if (network, tool, new) == (case.network, "ours", "True"):
                 shares = [100 * float(share) for share in by_sparsity]
