@@ -13,6 +13,7 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # two tests at a time: threads that s
 import numpy as np
 import pytest
 import torch
+from _pytest.nodeid import coerce_node_id
 from PIL import Image
 
 from lightweight import archives
@@ -21,16 +22,25 @@ from lightweight.images import fit_all
 from tests.finished import Run, run_default
 
 ROOT = Path(__file__).parent.parent
-SHARING = ("test_disk", "test_kills", "test_bad_input", "test_structured_stage")  # their fixtures take long
+SHARING = (
+    "test_disk",
+    "test_kills",
+    "test_bad_input",
+    "test_structured_stage",
+    "test_quantize_stage",
+    "test_qat",
+)  # their fixtures take long
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a run of the pipeline share a process: `make test` starts two."""
-    for item in items:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that share a run of the pipeline share a process: `make test` starts two.
+
+    pytest-xdist 3.8 groups tests by what stands behind an @ in their ids, and cannot write it there since pytest 9.2.
+    """
+    for item in items if hasattr(config, "workerinput") else ():
         whole = "pipeline" if "finished" in item.fixturenames else None
         if group := whole or (item.path.stem if item.path.stem in SHARING else None):
-            item.add_marker(pytest.mark.xdist_group(group))
+            item._id = coerce_node_id(f"{item.nodeid}@{group}")
 
 
 @pytest.fixture(scope="session")
