@@ -72,6 +72,16 @@ def test_the_mnist_recipe_reaches_the_reference_result():
     assert optimized["size_bytes"] <= 6.3e6
 
 
+def test_structured_pruning_of_the_cnn_keeps_accuracy_with_a_tenth_of_the_parameters_and_a_fifth_of_the_time():
+    stored = read_json(ROOT / "recipes/mnist-structured.json")
+    original, pruned = (stored["metrics"][name] for name in ("original", "recalibrated"))
+    assert original["accuracy"] >= 0.995
+    assert pruned["accuracy"] >= original["accuracy"] - 0.001
+    assert pruned["parameters"] <= 0.1 * original["parameters"]
+    for batch in ("batch_1", "batch_64"):  # against the original in the same runtime, both in float32
+        assert stored["latency"]["recalibrated"][batch]["against_exported"]["speedup"] >= 5
+
+
 def test_quantizing_resnet18_keeps_the_published_promise():
     metrics = read_json(ROOT / "recipes/resnet18-cifar10-reduced.json")["metrics"]
     original, optimized = metrics["original"], metrics["optimized"]
