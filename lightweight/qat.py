@@ -45,8 +45,8 @@ BITS = {False: 127, True: 63}  # the largest weight, by reduce_range
 KEY = "quantization_annotation"
 
 
-class Trainable(nn.Module):
-    """A network whose ranges are observed while it trains, and only then."""
+class Captured(nn.Module):
+    """A captured graph, which itself refuses `train` and `eval` and needs neither."""
 
     def __init__(self, graph: fx.GraphModule) -> None:
         super().__init__()
@@ -55,10 +55,17 @@ class Trainable(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.graph(images)
 
-    def train(self, mode: bool = True) -> "Trainable":
+    def train(self, mode: bool = True) -> "Captured":
         self.training = mode
-        self.graph.apply(enable_observer if mode else disable_observer)
         return self
+
+
+class Trainable(Captured):
+    """A network whose ranges are observed while it trains, and only then."""
+
+    def train(self, mode: bool = True) -> "Captured":
+        self.graph.apply(enable_observer if mode else disable_observer)
+        return super().train(mode)
 
 
 class Trained:
@@ -99,23 +106,9 @@ class Trained:
 
     def convert(self, kept: Collection[str]) -> onnx.ModelProto:
         with warnings.catch_warnings(action="ignore"):
-            model = export_onnx(_Fixed(convert_pt2e(self.reference(kept).graph)), self.dataset)
+            model = export_onnx(Captured(convert_pt2e(self.reference(kept).graph)), self.dataset)
         _name_weights(model, [name for name in self.layers if name not in set(kept)])
         return model
-
-
-class _Fixed(nn.Module):
-    """An exported graph refuses `eval`, which it does not need."""
-
-    def __init__(self, graph: fx.GraphModule) -> None:
-        super().__init__()
-        self.graph = graph
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.graph(images)
-
-    def train(self, mode: bool = True) -> "_Fixed":
-        return self
 
 
 class _Annotator(Quantizer):

@@ -16,8 +16,9 @@ from lightweight.export import export_onnx, finish
 from lightweight.fallback import Fallback, Score
 from lightweight.history import Epoch, History
 from lightweight.inference import onnx_logits, open_session, torch_logits
+from lightweight.machine import saturates
 from lightweight.params import Params
-from lightweight.parity import accuracy, logit_error
+from lightweight.parity import accuracy, check_parity, logit_error
 from lightweight.posttraining import Dynamic, Float16, Int4, Static
 from lightweight.resuming import Checkpointer
 
@@ -102,6 +103,18 @@ class Quantizer:
         """The images that ranges come from, or errors of single layers; none where nothing looked at them."""
         used = self.params.method in ("static", "qat") or self.rows
         return rows(self.dataset, self.calibration) if used else []
+
+    def check(self, content: bytes) -> tuple[float, float]:
+        """`check_parity` of the file on validation; warns of a CPU on which sums of its products saturate."""
+        params, val = self.params, self.dataset.val
+        if params.method in ("dynamic", "static", "qat") and saturates() and not params.reduce_range:
+            rule = "quantize.reduce_range: true avoids it"
+            self.say(f"warning: sums of 8-bit products saturate on this CPU (no VNNI): {rule}")
+        before, expected = (
+            torch_logits(model, self.dataset, val, BATCH_SIZE) for model in (self.model, self.reference())
+        )
+        found = onnx_logits(open_session(content, self.threads), val, BATCH_SIZE)
+        return check_parity(expected, found, val, params, before)
 
     def reference(self) -> nn.Module:
         """The model with which the file must agree: the one that was trained to be rounded, or the given one."""

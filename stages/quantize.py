@@ -14,12 +14,9 @@ from lightweight.command import run
 from lightweight.data import load_dataset
 from lightweight.distillation import load_teacher
 from lightweight.files import write_bytes, write_csv
-from lightweight.inference import onnx_logits, open_session, torch_logits
-from lightweight.machine import saturates
 from lightweight.optimization import make_schedule
 from lightweight.params import Seed, Threads, load_params
-from lightweight.parity import check_parity
-from lightweight.quantization import BATCH_SIZE, QuantizeParams, Quantizer, load_qat
+from lightweight.quantization import QuantizeParams, Quantizer, load_qat
 from lightweight.resuming import resumable
 from lightweight.runtime import start, workspace
 from lightweight.training import TrainParams, train
@@ -49,11 +46,7 @@ def main() -> None:
         fine_tune = partial(train, dataset=data, seed=params.seed, saved=saved, **how)
         quantizer = Quantizer(model, data, chosen, params.seed, params.threads, fine_tune, saved, say)
         content = quantizer.run()
-        before, expected = (torch_logits(part, data, data.val, BATCH_SIZE) for part in (model, quantizer.reference()))
-        found = onnx_logits(open_session(content, params.threads), data.val, BATCH_SIZE)
-        if chosen.method in ("dynamic", "static", "qat") and saturates() and not chosen.reduce_range:
-            say("warning: sums of 8-bit products saturate on this CPU (no VNNI): quantize.reduce_range: true avoids it")
-        error, drop = check_parity(expected, found, data.val, chosen, before)
+        error, drop = quantizer.check(content)
         layers = coverage.rows(graph.layers(content), quantizer.layers, quantizer.kept, chosen.method)
         write_bytes(OPTIMIZED, content)
         write_csv(PLOTS / "coverage.csv", layers[0], layers)

@@ -333,3 +333,13 @@ def test_the_gate_names_the_images_that_are_farthest_off(tiny_dataset, expected)
         check_parity(expected, found, tiny_dataset.val, quantize_params("static"))
     worst = f"7 ({expected[7].argmax()} became {found[7].argmax()}), "
     assert f"farthest off (index, class in model and file): {worst}" in str(error.value)
+
+
+@pytest.mark.parametrize(("reduce_range", "warned"), [(True, False), (False, True)])
+def test_a_cpu_that_saturates_is_warned_of_unless_the_range_is_reduced(tiny_dataset, monkeypatch, reduce_range, warned):
+    monkeypatch.setattr(quantization, "saturates", lambda: True)
+    found = quantizer(pruned_convnet(tiny_dataset), tiny_dataset, "dynamic", reduce_range=reduce_range)
+    said: list[str] = []
+    found.say = said.append
+    found.check(convnet_file("dynamic", tiny_dataset))
+    assert [line.startswith("warning: sums of 8-bit products saturate") for line in said] == [True] * warned
