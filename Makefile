@@ -5,7 +5,8 @@ INSTALLED := .venv/installed
 AUDITING := .venv/audit/installed
 OSV := https://api.osv.dev/v1/query
 
-.PHONY: help setup repro mend verify test lint baseline recipe weights readme audit licences needs-git
+.PHONY: help setup repro mend verify test lint baseline recipe weights readme litert executorch audit licences needs-git
+.SECONDARY:
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-22s %s\n", $$1, $$2}'
@@ -52,6 +53,12 @@ weights: setup needs-git ## NAME=mnist: copy the original that the recipe traine
 readme: setup ## write the generated tables of the READMEs anew
 	@python -m recipes.table --readme
 
+litert: .venv/litert/installed ## convert the model to models/optimized.tflite in an environment of its own; check, score and time it
+	@.venv/litert/bin/python -m edge.litert
+
+executorch: .venv/executorch/installed ## the same to models/optimized.pte
+	@.venv/executorch/bin/python -m edge.executorch
+
 audit: ## look every pinned package up in the OSV database of vulnerabilities; accepted ones: SECURITY.md
 	@why=$$($(PYTHON) -c 'import sys, urllib.request as web; web.urlopen(sys.argv[1], b"{\"package\": {\"purl\": \"pkg:pypi/pip\"}}", timeout=20)' $(OSV) 2>&1 | tail -n 1); \
 	case "$$why" in \
@@ -67,9 +74,9 @@ licences: setup $(AUDITING) ## write licences.csv anew: name, version, licence a
 		--packages $$(sed -n 's/==.*//p' requirements.txt constraints.txt) --output-file .licences.csv.tmp >/dev/null
 	@sed -e 's/^\("[^"]*","[^"+]*\)+[^"]*"/\1"/' -e '/^"torchao"/s/UNKNOWN/BSD-3-Clause/' .licences.csv.tmp >licences.csv && rm .licences.csv.tmp
 
-$(AUDITING): requirements-audit.txt
-	$(PYTHON) -m venv .venv/audit
-	.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-audit.txt
+.venv/%/installed: requirements-%.txt # what does not go with the packages of the others
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 needs-git:

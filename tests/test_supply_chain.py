@@ -29,8 +29,11 @@ from tests.workspace import Workspace
 
 PINNED = ("requirements.txt", "constraints.txt", "constraints-cuda.txt")  # the last is for NVIDIA GPUs alone
 LISTED = PINNED[:2]
+OPTIONAL = ("audit", "runtimes", "litert", "executorch")
 SECURITY = (ROOT / "SECURITY.md").read_text()
-SOURCES = sorted(path for name in ("lightweight", "stages", "recipes", "bench") for path in (ROOT / name).glob("*.py"))
+SOURCES = sorted(
+    path for name in ("lightweight", "stages", "recipes", "bench", "edge") for path in (ROOT / name).glob("*.py")
+)
 SILENCED = 'os.environ["ORT_DISABLE_TELEMETRY"] = "1"'
 
 
@@ -47,7 +50,7 @@ def pins(*names: str) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("name", [*PINNED, "requirements-audit.txt", "requirements-runtimes.txt"])
+@pytest.mark.parametrize("name", [*PINNED, *(f"requirements-{name}.txt" for name in OPTIONAL)])
 def test_every_requirement_is_one_exact_version(name):
     assert requirements(name)
     for entry in requirements(name):

@@ -1,0 +1,118 @@
+"""What the converters share: the model of the pipeline, the gate that its file must pass, and the table beside ONNX.
+
+Every converted file takes what the ONNX file takes, one image at a time: float32 (1, C, H, W), values 0 to 255, and
+gives float32 logits (1, classes).
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lightweight.calibration import balanced
+from lightweight.checkpoint import load_checkpoint
+from lightweight.data import Dataset, Split, load_dataset
+from lightweight.errors import bad_param
+from lightweight.evaluation import Variant, examine, score
+from lightweight.export import FromPixels
+from lightweight.files import write_bytes
+from lightweight.inference import load_session, pixels, torch_logits
+from lightweight.latency import interleave, summarize
+from lightweight.machine import cpu_name, instructions
+from lightweight.params import Seed, Threads, load_params
+from lightweight.parity import check_parity
+from lightweight.quantization import BATCH_SIZE, QuantizeParams
+from lightweight.report import accuracy, markdown
+from lightweight.runtime import start
+
+PARAMS = Path("params.yaml")
+PREPARED = Path("data/prepared.safetensors")
+ORIGINAL = Path("models/original.safetensors")
+RECALIBRATED = Path("models/recalibrated.safetensors")
+OPTIMIZED = Path("models/optimized.onnx")
+METHODS = ("none", "dynamic", "static")
+ROUNDS = 30
+Predict = Callable[[np.ndarray], np.ndarray]  # of one image
+
+
+@dataclass(frozen=True)
+class Source:
+    """The model to convert, and all that decides how."""
+
+    model: nn.Module
+    dataset: Dataset
+    params: QuantizeParams
+    threads: int
+    seed: int
+
+    @property
+    def network(self) -> nn.Module:
+        """From raw pixels to logits."""
+        return FromPixels(self.model, self.dataset).eval()
+
+    @property
+    def blank(self) -> tuple[Tensor]:
+        """One image, from which the network is captured."""
+        return (torch.zeros(1, self.dataset.channels, self.dataset.image_size, self.dataset.image_size),)
+
+    @property
+    def images(self) -> np.ndarray:
+        """The calibration images of `quantize`, float32 (N, C, H, W)."""
+        split = self.dataset.train
+        return pixels(split.images[balanced(split.labels, self.params.calibration_images, self.seed)])
+
+
+def load() -> Source:
+    """Raises InputError for a method that the converters do not know."""
+    params = load_params(PARAMS, seed=Seed, threads=Threads, quantize=QuantizeParams)
+    if params.quantize.method not in METHODS:
+        rule = f"files for edge devices are made by {', '.join(METHODS)}"
+        raise bad_param("quantize.method", params.quantize.method, rule)
+    start(params.threads, params.seed)
+    dataset = load_dataset(PREPARED)
+    model = load_checkpoint(RECALIBRATED, dataset).model
+    return Source(model, dataset, params.quantize, params.threads, params.seed)
+
+
+def publish(path: Path, content: bytes, predict: Predict, source: Source) -> None:
+    """Check it against the model on validation, write it, score it on the test images, print a table."""
+    dataset, val = source.dataset, source.dataset.val
+    expected = torch_logits(source.model, dataset, val, BATCH_SIZE)
+    error, drop = check_parity(expected, logits(predict, val), val, source.params)
+    write_bytes(path, content)
+    print(f"{path}  {source.params.method}  logit error {error:.3%}  val accuracy drop {drop:.2%}", flush=True)
+    original, shipped = (examine(file, dataset, BATCH_SIZE, source.threads) for file in (ORIGINAL, OPTIMIZED))
+    converted = Variant(logits(predict, dataset.test).argmax(1), {"size_bytes": len(content)})
+    image = pixels(dataset.test.images[:1])
+    session = load_session(OPTIMIZED, source.threads)
+    calls = {"onnx": lambda: session.run(None, {"input": image}), "edge": lambda: predict(image)}
+    samples = interleave(calls, ROUNDS)
+    rows = [["file", "test accuracy", "MB", "gained", "lost", "batch 1 (ms)", "times as fast"]]
+    for file, variant, name in ((ORIGINAL, original, ""), (OPTIMIZED, shipped, "onnx"), (path, converted, "edge")):
+        scores = score(variant, original, dataset.test.labels.numpy())
+        row = [str(file), accuracy(scores), f"{scores['size_bytes'] / 1e6:.3f}", str(scores["gained"])]
+        found = summarize(samples[name], samples["onnx"]) if name else {}
+        speed = [f"{found['latency_ms']:.3f}", f"{found['speedup']:.2f}"] if found else ["", ""]
+        rows.append([*row, str(scores["lost"]), *speed])
+    print(f"\n{markdown(rows)}\n{len(dataset.test):,} test images, {cpu_name()} ({instructions()})")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """The converters report every step, and what they miss on this machine."""
+    logging.disable()
+    with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def logits(predict: Predict, split: Split) -> np.ndarray:
+    """float32 (N, classes), image by image."""
+    return np.concatenate([predict(pixels(image)) for image in split.images.split(1)])
