@@ -12,6 +12,20 @@ def explain(metrics: Metrics, latency: Metrics) -> list[str]:
     return [f"{name}: {_sentence(metrics, name, latency.get(measured, {}))}" for name, measured in MODELS.items()]
 
 
+def slower(latency: Metrics) -> list[str]:
+    """Warnings where the optimized file is slower than its own network in float32, in the same runtime."""
+    lines = []
+    for batch, found in latency.get("optimized", {}).items():
+        ratio = found.get("against_float", {}) if batch.startswith("batch_") else {}
+        if ratio.get("verdict") == "slower":
+            times = f"{ratio['speedup']:.2f} times [{ratio['speedup_low']:.2f}, {ratio['speedup_high']:.2f}]"
+            where = (
+                f"at {batch.replace('_', ' ')} the optimized file runs {times} as fast as the same network in float32"
+            )
+            lines.append(f"warning: {where}: here quantize saves bytes, not time; quantize.method: none is faster")
+    return lines
+
+
 MODELS = {"pruned": "", "recalibrated": "recalibrated", "optimized": "optimized"}  # and whose latency is its own
 
 

@@ -5,7 +5,7 @@ import html
 from pathlib import Path
 
 from lightweight.coverage import describe
-from lightweight.explanation import explain
+from lightweight.explanation import explain, slower
 from lightweight.files import read_csv, read_json, write_text
 from lightweight.report import VARIANTS, Metrics, comparison, verdict
 
@@ -43,7 +43,7 @@ def write_page(path: Path, metrics: Metrics, latency: Metrics, pictures: Path) -
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>Lightweight</title>",
         f"<style>{STYLE}</style><h1>Lightweight: original against optimized</h1>",
         *(f"<p>{html.escape(line)}</p>" for line in verdict(metrics, latency).splitlines()),
-        *(f"<p>{html.escape(line)}</p>" for line in explain(metrics, latency)),
+        *(f"<p>{html.escape(line)}</p>" for line in [*explain(metrics, latency), *slower(latency)]),
         f"<table>{_row('th', head)}{''.join(_row('td', row) for row in rows)}</table>",
         f"<p>Latency on {html.escape(cpu)}.</p>" if cpu else "",
     ]

@@ -11,6 +11,7 @@ import torch
 from lightweight.checkpoint import load_checkpoint
 from lightweight.command import run
 from lightweight.data import load_dataset
+from lightweight.explanation import slower
 from lightweight.export import export_onnx
 from lightweight.files import write_bytes, write_json
 from lightweight.inference import load_session, open_session, pixels
@@ -55,11 +56,13 @@ def main() -> None:
             result[f"batch_{size}"] = summarize(samples[name], samples["original"])
             if name in ("recalibrated", "optimized"):  # in the same runtime: what compression itself does
                 result[f"batch_{size}"]["against_exported"] = summarize(samples[name], samples["exported"])
+        against = summarize(samples["optimized"], samples["recalibrated"])  # the same network in float32
+        results["optimized"][f"batch_{size}"]["against_float"] = against
     for name, result in results.items():
         write_json(METRICS / "latency" / f"{name}.json", result)
     write_bytes(PLOTS / "latency.png", draw_latency(results))
     write_page(PLOTS / "report.html", *read_metrics(METRICS), PLOTS)
-    print(f"benchmark  {cpu_name()}  -> {METRICS / 'latency'}")
+    print(*slower(results), f"benchmark  {cpu_name()}  -> {METRICS / 'latency'}", sep="\n")
 
 
 if __name__ == "__main__":

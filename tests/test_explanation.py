@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightweight.explanation import explain
+from lightweight.explanation import explain, slower
 from tests.examples import made_up_latency, made_up_metrics
 
 
@@ -66,3 +66,15 @@ def test_every_pruned_model_has_its_sentence_with_and_without_latency():
     for latency in ({}, made_up_latency()):
         lines = explain(made_up_metrics(), latency)
         assert [line.partition(":")[0] for line in lines] == ["pruned", "recalibrated", "optimized"]
+
+
+def test_a_file_that_is_slower_than_its_network_in_float32_is_warned_of():
+    fast, slow = ratio(1.2, 1.1, 1.3, "faster"), ratio(0.5, 0.4, 0.6, "slower")
+    latency = {name: {"cpu": "A", "batch_1": fast, "batch_64": slow} for name in ("recalibrated", "optimized")}
+    assert slower(latency) == []  # than the original: that is what pruning does, or the runtime
+    for batch in ("batch_1", "batch_64"):
+        latency["optimized"][batch]["against_float"] = latency["optimized"][batch]["against_exported"]
+    assert slower(latency) == [
+        "warning: at batch 64 the optimized file runs 0.50 times [0.40, 0.60] as fast as the same network in float32: "
+        "here quantize saves bytes, not time; quantize.method: none is faster"
+    ]
