@@ -19,7 +19,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 EVENTS = ("open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "fcntl.flock")
-OUTPUTS = {"train": "original", "swa": "averaged", "prune": "pruned", "sensitivity": "none"}
+OUTPUTS = {
+    "train": "original.safetensors",
+    "swa": "averaged.safetensors",
+    "prune": "pruned.safetensors",
+    "sensitivity": "",
+    "quantize": "optimized.onnx",
+}
 
 
 def arm(number: int, note: Callable[[str], None]) -> None:
@@ -77,7 +83,8 @@ def attempt(main: Callable[[], None], number: int, log: Path) -> bool:
 def clear(stage: str) -> None:
     """Remove the outputs, as DVC does before it runs a stage."""
     shutil.rmtree("plots", ignore_errors=True)
-    Path(f"models/{OUTPUTS[stage]}.safetensors").unlink(missing_ok=True)
+    if OUTPUTS[stage]:
+        Path(f"models/{OUTPUTS[stage]}").unlink(missing_ok=True)
     if stage == "train":
         shutil.rmtree("models/snapshots", ignore_errors=True)
 

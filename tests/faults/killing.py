@@ -38,6 +38,8 @@ SMALL = (
     ("  epochs: 1                # of fine", "  epochs: 3                # of fine"),
     ("  rounds: 30 ", "  rounds: 10 "),
     ("threads: 2 ", "threads: 1 "),
+    ("  method: dynamic ", "  method: qat "),
+    ("  epochs: 1                # qat", "  epochs: 3                # qat"),
 )
 
 

@@ -20,6 +20,10 @@ FEW = (
     ("  ema: 0.0 ", "  ema: 0.9 "),
     ("  start: 5 ", "  start: 1 "),
     ("  epochs: 1                # of fine", "  epochs: 2                # of fine"),
+    ("  method: dynamic ", "  method: static "),
+    ("  max_drop: null           # layers", "  max_drop: 0.0           # layers"),
+    ("  max_logit_error: 0.1 ", "  max_logit_error: 1.0 "),
+    ("  max_accuracy_drop: 0.01 ", "  max_accuracy_drop: 1.0 "),
 )
 
 
@@ -35,6 +39,8 @@ def trained(tmp_path_factory, tiny_dataset) -> Workspace:
     save_dataset(project.path / "data/prepared.safetensors", few_images(tiny_dataset))
     for name in ("train", "swa"):
         project.stage(name)
+    models = project.path / "models"
+    (models / "recalibrated.safetensors").write_bytes((models / "averaged.safetensors").read_bytes())
     return project
 
 
@@ -45,6 +51,7 @@ def trained(tmp_path_factory, tiny_dataset) -> Workspace:
         pytest.param("swa", marks=pytest.mark.slow),
         pytest.param("prune", marks=pytest.mark.slow),
         pytest.param("sensitivity", marks=pytest.mark.slow),
+        pytest.param("quantize", marks=pytest.mark.slow),
     ],
 )
 def test_a_stage_that_is_killed_at_any_touch_of_the_disk_ends_in_the_same_bytes(trained, stage):
