@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,12 +33,17 @@ def with_onnxruntime(path: Path) -> Predict:
     return lambda images: session.run(None, {"input": images})[0]
 
 
-def with_openvino(path: Path) -> Predict:
+def compile_openvino(path: Path) -> Any:
+    """OpenVINO's compiled model of an ONNX or IR file: one thread, no smaller floats than float32."""
     import openvino
 
     core = openvino.Core()
     exact = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    compiled = core.compile_model(core.read_model(path), "CPU", exact)
+    return core.compile_model(core.read_model(path), "CPU", exact)
+
+
+def with_openvino(path: Path) -> Predict:
+    compiled = compile_openvino(path)
     return lambda images: compiled({"input": images})[0]
 
 
