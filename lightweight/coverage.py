@@ -4,18 +4,27 @@ from collections.abc import Collection, Iterable
 from dataclasses import asdict
 from typing import Any
 
+COLUMNS = ["name", "weights", "nonzero", "bits", "macs", "int8", "reason"]
+PARTIAL = ("not quantized", "stored in")  # reasons of methods that leave whole layers in float, as they should
 ENOUGH = 0.9  # of the MACs, where a method is meant for all layers
 LEFT = "the method converts linear layers only"
+ELSEWHERE = "operators that no method converts"
 
 
 def rows(
-    layers: Iterable[Any], convertible: Collection[str], kept: Collection[str], method: str
+    layers: Iterable[Any], convertible: Collection[str], kept: Collection[str], method: str, macs: int = 0
 ) -> list[dict[str, Any]]:
     """A row per layer of `graph.layers`, with the reason why it does not run on 8-bit integers.
 
-    `convertible` names the layers that the method can convert, `kept` those that went back to float32.
+    `convertible` names the layers that the method can convert, `kept` those that went back to float32. What they lack
+    of the `macs` of the whole network has a row of its own.
     """
-    return [asdict(layer) | {"reason": _reason(layer, convertible, kept, method)} for layer in layers]
+    found = [asdict(layer) | {"reason": _reason(layer, convertible, kept, method)} for layer in layers]
+    rest = macs - sum(row["macs"] for row in found)
+    if rest > 0.005 * macs:
+        other = {"name": "others", "weights": 0, "nonzero": 0, "bits": 32, "macs": rest, "int8": False}
+        found.append(other | {"reason": ELSEWHERE})
+    return found
 
 
 def _reason(layer: Any, convertible: Collection[str], kept: Collection[str], method: str) -> str:
@@ -55,11 +64,13 @@ def describe(found: Collection[dict[str, Any]]) -> str:
     return "; ".join([", ".join(parts), *left])
 
 
-def warning(found: Collection[dict[str, Any]], method: str) -> str:
+def warning(found: Collection[dict[str, Any]]) -> str:
     """A line where a method for all layers leaves too much behind, else nothing."""
-    if method not in ("static", "qat") or int8_share(found) >= ENOUGH:
+    meant = not any(row["reason"].startswith((LEFT, *PARTIAL)) for row in found)
+    if not meant or int8_share(found) >= ENOUGH:
         return ""
-    return f"warning: less than {ENOUGH:.0%} of the MACs run on 8-bit integers\n"
+    left = ", ".join(row["name"] for row in found if row["reason"])
+    return f"warning: less than {ENOUGH:.0%} of the MACs run on 8-bit integers; in float: {left}"
 
 
 def _few(names: list[str]) -> str:

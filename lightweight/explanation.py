@@ -16,7 +16,7 @@ def slower(latency: Metrics) -> list[str]:
     """Warnings where the optimized file is slower than its own network in float32, in the same runtime."""
     lines = []
     for batch, found in latency.get("optimized", {}).items():
-        ratio = found.get("against_float", {}) if batch.startswith("batch_") else {}
+        ratio = found.get("against_recalibrated", {}) if batch.startswith("batch_") else {}
         if ratio.get("verdict") == "slower":
             times = f"{ratio['speedup']:.2f} times [{ratio['speedup_low']:.2f}, {ratio['speedup_high']:.2f}]"
             where = (
@@ -34,20 +34,21 @@ def _sentence(metrics: Metrics, name: str, latency: dict[str, Any]) -> str:
     pruned = metrics["recalibrated" if name == "optimized" else name]  # rounding to int8 makes zeros, too
     removed = 1 - pruned["parameters"] / before["parameters"] if pruned["macs"] < 0.995 * before["macs"] else 0.0
     zeros = 1 - pruned["nonzero_parameters"] / pruned["parameters"]
-    int8 = after["int8_mac_share"] > 0
+    bytes_each, bytes_before = (scores["size_bytes"] / scores["parameters"] for scores in (after, before))
+    fewer = bytes_each < 0.95 * bytes_before
     facts = [_times("file", before, after, "size_bytes"), _times("compressed", before, after, "compressed_bytes")]
     facts += [_macs(before["macs"], after["macs"]), *(_latency(batch, found) for batch, found in latency.items())]
-    return f"{_what(removed, zeros, int8)}. {', '.join(fact for fact in facts if fact)}. {_why(removed, zeros, int8)}"
+    return f"{_what(removed, zeros, fewer)}. {', '.join(fact for fact in facts if fact)}. {_why(removed, zeros, fewer)}"
 
 
-def _what(removed: float, zeros: float, int8: bool) -> str:
+def _what(removed: float, zeros: float, fewer: bool) -> str:
     parts = []
     if removed >= 0.005:
         parts.append(f"{removed:.0%} of the parameters are removed")
     if zeros >= 0.005:
         parts.append(f"{zeros:.0%} of {'the rest' if parts else 'the parameters'} are zero")
     done = " and ".join(parts) or "next to nothing is pruned"
-    return f"{done}, and weights are stored in int8" if int8 else done
+    return f"{done}, and weights are stored in fewer bits" if fewer else done
 
 
 def _times(what: str, before: dict[str, Any], after: dict[str, Any], key: str) -> str:
@@ -71,13 +72,13 @@ def _latency(batch: str, found: Any) -> str:
     return f"{where} {ratio['speedup']:.2f} times {interval} as fast as {EXPORTED}"
 
 
-def _why(removed: float, zeros: float, int8: bool) -> str:
+def _why(removed: float, zeros: float, fewer: bool) -> str:
     parts = []
     if removed >= 0.005:
         parts.append("Removed channels are neither stored nor computed.")
     if zeros >= 0.005:
         why = "Zeros are stored and multiplied like other weights, only compression gains by them"
         parts.append(f"{why}{'.' if removed >= 0.005 else ': choose prune.method: structured for speed.'}")
-    if int8:
-        parts.append("A weight in int8 takes one byte, not four.")
+    if fewer:
+        parts.append("A weight in 16, 8 or 4 bits takes that much less room than one in 32.")
     return " ".join(parts) or "There is nothing to gain from."

@@ -16,7 +16,17 @@ from onnx import numpy_helper
 
 from lightweight.export import NORMALIZATION
 
-MULTIPLY = {"Conv", "ConvInteger", "QLinearConv", "Gemm", "MatMul", "MatMulInteger", "QLinearMatMul", "MatMulNBits"}
+MULTIPLY = {
+    "Conv",
+    "ConvTranspose",
+    "ConvInteger",
+    "QLinearConv",
+    "Gemm",
+    "MatMul",
+    "MatMulInteger",
+    "QLinearMatMul",
+    "MatMulNBits",
+}
 INT8 = {  # operators of ONNX Runtime's optimized graphs that multiply 8-bit integers
     "ConvInteger", "QLinearConv", "MatMulInteger", "QLinearMatMul", "QGemm",
     "DynamicQuantizeMatMul", "MatMulIntegerToFloat",
@@ -78,7 +88,8 @@ def layers(content: bytes) -> list[Layer]:
             found.append(Layer(node.name, 0, 0, 32, products, node.name in executed))
             continue
         values = _unpacked(weights[name], node) if node.op_type == "MatMulNBits" else weights[name]
-        positions = math.prod(outputs[2:] if node.op_type.startswith("Conv") else outputs[:-1])
+        reached = shapes[node.input[0]] if node.op_type == "ConvTranspose" else outputs  # a weight multiplies each once
+        positions = math.prod(reached[2:] if node.op_type.startswith("Conv") else reached[:-1])
         bits = 4 if node.op_type == "MatMulNBits" else 8 * values.itemsize
         nonzero = int(np.count_nonzero(values != _zero(name, weights)))
         found.append(Layer(_layer(name), values.size, nonzero, bits, values.size * positions, name in executed))

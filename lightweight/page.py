@@ -4,7 +4,7 @@ import base64
 import html
 from pathlib import Path
 
-from lightweight.coverage import describe
+from lightweight.coverage import describe, warning
 from lightweight.explanation import explain, slower
 from lightweight.files import read_csv, read_json, write_text
 from lightweight.report import VARIANTS, Metrics, comparison, verdict
@@ -48,8 +48,9 @@ def write_page(path: Path, metrics: Metrics, latency: Metrics, pictures: Path) -
         f"<p>Latency on {html.escape(cpu)}.</p>" if cpu else "",
     ]
     if (pictures / "coverage.csv").exists():
-        covered = describe(read_csv(pictures / "coverage.csv"))
-        parts.append(f"<p>The optimized file: {html.escape(covered)}.</p>")
+        layers = read_csv(pictures / "coverage.csv")
+        lines = filter(None, [f"The optimized file: {describe(layers)}.", warning(layers)])
+        parts += [f"<p>{html.escape(line)}</p>" for line in lines]
     findings = read_csv(pictures / "images.csv") if (pictures / "images.csv").exists() else []
     if findings:
         items = "".join(f"<li>{html.escape('{images} {finding}: {paths}'.format(**row))}</li>" for row in findings)

@@ -31,7 +31,7 @@ class Classifier:
             _, self.channels, height, self.size = taken.shape
             self.classes = json.loads(self.session.get_modelmeta().custom_metadata_map["classes"])
             (logits,) = self.session.run(None, {"input": np.zeros((1, *taken.shape[1:]), dtype=np.float32)})
-            if logits.shape != (1, len(self.classes)):
+            if not isinstance(self.classes, list) or logits.shape != (1, len(self.classes)):
                 raise ValueError(f"gives {logits.shape} for one image and {len(self.classes)} classes")
         except OSError:
             raise

@@ -18,7 +18,7 @@ from lightweight.history import Epoch, History
 from lightweight.inference import onnx_logits, open_session, torch_logits
 from lightweight.machine import saturates
 from lightweight.params import Params
-from lightweight.parity import accuracy, check_parity, logit_error
+from lightweight.parity import SLACK, accuracy, check_parity, logit_error
 from lightweight.posttraining import Dynamic, Float16, Int4, Static
 from lightweight.resuming import Checkpointer
 
@@ -159,8 +159,9 @@ class Quantizer:
         whole = self.method.reference(self.method.layers) if self.params.method == "qat" else self.model
         (before, score), (_, probe) = score_on(self.dataset.val, self.model), score_on(self.images, whole)
         search = Fallback(self.method.layers, score, probe, self.saved)
-        self.kept, self.rows = search.search(before - max_drop), search.rows
+        least, self.rows = before - max_drop - SLACK, search.rows
+        self.kept = search.search(least)
         left = self.rows[-1]["val_accuracy"]
-        if left < before - max_drop:
+        if left < least:
             rule = f"cannot be met: with every layer in float32 the file still loses {before - left:.3g}"
             raise bad_param("quantize.max_drop", max_drop, rule)

@@ -29,6 +29,7 @@ RECALIBRATED = Path("models/recalibrated.safetensors")
 OPTIMIZED = Path("models/optimized.onnx")
 METRICS = Path("metrics")
 PLOTS = Path("plots")
+PAIRS = (("recalibrated", "exported"), ("optimized", "exported"), ("optimized", "recalibrated"))  # in the same runtime
 
 
 def main() -> None:
@@ -54,10 +55,8 @@ def main() -> None:
         samples = interleave(calls, params.benchmark.rounds)
         for name, result in results.items():
             result[f"batch_{size}"] = summarize(samples[name], samples["original"])
-            if name in ("recalibrated", "optimized"):  # in the same runtime: what compression itself does
-                result[f"batch_{size}"]["against_exported"] = summarize(samples[name], samples["exported"])
-        against = summarize(samples["optimized"], samples["recalibrated"])  # the same network in float32
-        results["optimized"][f"batch_{size}"]["against_float"] = against
+        for name, other in PAIRS:
+            results[name][f"batch_{size}"][f"against_{other}"] = summarize(samples[name], samples[other])
     for name, result in results.items():
         write_json(METRICS / "latency" / f"{name}.json", result)
     write_bytes(PLOTS / "latency.png", draw_latency(results))

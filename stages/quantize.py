@@ -14,6 +14,7 @@ from lightweight.command import run
 from lightweight.data import load_dataset
 from lightweight.distillation import load_teacher
 from lightweight.files import write_bytes, write_csv
+from lightweight.macs import count_macs
 from lightweight.optimization import make_schedule
 from lightweight.params import Seed, Threads, load_params
 from lightweight.quantization import QuantizeParams, Quantizer, load_qat
@@ -45,15 +46,20 @@ def main() -> None:
     with resumable(WORK, "quantize", vars(params), files, OPTIMIZED, say) as saved:
         fine_tune = partial(train, dataset=data, seed=params.seed, saved=saved, **how)
         quantizer = Quantizer(model, data, chosen, params.seed, params.threads, fine_tune, saved, say)
-        content = quantizer.run()
-        error, drop = quantizer.check(content)
-        layers = coverage.rows(graph.layers(content), quantizer.layers, quantizer.kept, chosen.method)
+        try:
+            content = quantizer.run()
+            error, drop = quantizer.check(content)
+        finally:  # the trials of a search that failed say why
+            write_csv(PLOTS / "fallback.csv", fallback.COLUMNS, quantizer.rows)
+        macs, found = count_macs(model, data.blank(1)), graph.layers(content)
+        layers = coverage.rows(found, quantizer.layers, quantizer.kept, chosen.method, macs)
         write_bytes(OPTIMIZED, content)
-        write_csv(PLOTS / "coverage.csv", layers[0], layers)
+        write_csv(PLOTS / "coverage.csv", coverage.COLUMNS, layers)
         write_csv(PLOTS / "calibration.csv", calibration.COLUMNS, quantizer.calibrated())
-        write_csv(PLOTS / "fallback.csv", fallback.COLUMNS, quantizer.rows)
         write_csv(PLOTS / "qat.csv", history.COLUMNS, quantizer.history.table())
-    print(f"{coverage.warning(layers, chosen.method)}quantize  {chosen.method}  {coverage.describe(layers)}")
+    print(
+        *filter(None, [coverage.warning(layers)]), f"quantize  {chosen.method}  {coverage.describe(layers)}", sep="\n"
+    )
     print(f"quantize  logit error {error:.3%}  val accuracy drop {drop:.2%}  -> {OPTIMIZED}")
 
 

@@ -219,9 +219,11 @@ def test_the_newest_snapshots_are_kept_and_averaging_goes_on_from_one_of_them(pr
 def test_a_file_that_disagrees_with_its_model_is_not_written(prepared, tiny_dataset):
     save_checkpoint(prepared.path / "models/recalibrated.safetensors", new("convnet", False, tiny_dataset))
     prepared.set_params(("  max_logit_error: 0.1 ", "  max_logit_error: 1e-9 "))
+    prepared.set_params(("  max_drop: null           # layers", "  max_drop: 0.01           # layers"))
     line = one_line(prepared.stage("quantize", code=1))
-    assert line.startswith("params.yaml: quantize.max_logit_error = 1e-09: exceeded by ")
+    assert line.startswith("params.yaml: quantize.max_logit_error = 1e-09: exceeded: ")
     assert not (prepared.path / "models/optimized.onnx").exists()
+    assert [row["kind"] for row in read_csv(prepared.path / "plots/fallback.csv")] == ["whole"]
 
 
 def test_a_full_disk_leaves_the_old_file_whole(prepared):

@@ -31,9 +31,21 @@ def test_the_sentence_weighs_layers_by_macs_and_weights_and_is_the_same_from_a_f
 
 def test_methods_for_all_layers_warn_when_they_leave_much_behind():
     few, all_ = coverage.rows(LAYERS, [], [], "static"), coverage.rows([LAYERS[1]], [], [], "static")
-    said = "warning: less than 90% of the MACs run on 8-bit integers\n"
-    assert [coverage.warning(rows, "static") for rows in (few, all_)] == [said, ""]
-    assert coverage.warning(few, "dynamic") == ""
+    said = "warning: less than 90% of the MACs run on 8-bit integers; in float: conv, node_matmul, odd"
+    assert [coverage.warning(rows) for rows in (few, all_)] == [said, ""]
+    for method in ("none", "dynamic", "int4"):  # which are not meant for all layers
+        assert coverage.warning(coverage.rows(LAYERS, [], [], method)) == ""
+    assert coverage.warning(coverage.rows([Layer("conv", 100, 90, 16, 700, False)], [], [], "fp16")) == ""
+
+
+def test_what_no_layer_of_the_file_computes_is_a_row_of_its_own():
+    total = sum(layer.macs for layer in LAYERS)
+    assert len(coverage.rows(LAYERS, ["fc"], [], "static", macs=total)) == len(LAYERS)
+    rows = coverage.rows([LAYERS[1]], ["fc"], [], "static", macs=1000)
+    assert rows[-1]["macs"] == 700
+    assert coverage.int8_share(rows) == 0.3
+    assert "others: operators that no method converts" in coverage.describe(rows)
+    assert coverage.warning(rows).endswith("in float: others")
 
 
 def test_many_layers_are_counted():

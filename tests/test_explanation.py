@@ -46,11 +46,18 @@ def test_both_are_said():
     assert text.startswith("recalibrated: 50% of the parameters are removed and 50% of the rest are zero. ")
 
 
-@pytest.mark.parametrize(("int8", "why"), [(0.0, "There is nothing to gain from."), (0.5, "takes one byte, not four.")])
-def test_a_model_that_is_not_pruned_is_said_to_be_so(int8, why):
-    text = sentence(int8_mac_share=int8)
-    assert text.startswith("recalibrated: next to nothing is pruned")
-    assert why in text
+@pytest.mark.parametrize(
+    ("size", "what", "why"),
+    [
+        (4000, "next to nothing is pruned.", "There is nothing to gain from."),
+        (1000, "next to nothing is pruned, and weights are stored in fewer bits.", "less room than one in 32."),
+    ],
+)
+def test_a_model_that_is_not_pruned_is_said_to_be_so(size, what, why):
+    for share in (0.0, 0.002):  # of the MACs in int8, which fp16 has not and of which dynamic can have little
+        text = sentence(int8_mac_share=share, size_bytes=size)
+        assert text.startswith(f"recalibrated: {what}")
+        assert text.endswith(why)
 
 
 def test_zeros_that_come_of_rounding_to_int8_are_not_said_to_be_pruned():
@@ -58,7 +65,7 @@ def test_zeros_that_come_of_rounding_to_int8_are_not_said_to_be_pruned():
     metrics["optimized"] = scores(int8_mac_share=1.0, nonzero_parameters=900, parameters=950, size_bytes=1000)
     text = explain(metrics, {})[2]
     assert text.startswith(
-        "optimized: next to nothing is pruned, and weights are stored in int8. file 4.0 times smaller"
+        "optimized: next to nothing is pruned, and weights are stored in fewer bits. file 4.0 times smaller"
     )
 
 
@@ -73,7 +80,7 @@ def test_a_file_that_is_slower_than_its_network_in_float32_is_warned_of():
     latency = {name: {"cpu": "A", "batch_1": fast, "batch_64": slow} for name in ("recalibrated", "optimized")}
     assert slower(latency) == []  # than the original: that is what pruning does, or the runtime
     for batch in ("batch_1", "batch_64"):
-        latency["optimized"][batch]["against_float"] = latency["optimized"][batch]["against_exported"]
+        latency["optimized"][batch]["against_recalibrated"] = latency["optimized"][batch]["against_exported"]
     assert slower(latency) == [
         "warning: at batch 64 the optimized file runs 0.50 times [0.40, 0.60] as fast as the same network in float32: "
         "here quantize saves bytes, not time; quantize.method: none is faster"

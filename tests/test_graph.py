@@ -43,11 +43,24 @@ class Attention(nn.Module):
         return self.head(self.attention(rows, rows, rows, need_weights=False)[0].mean(1))
 
 
+class Upsampling(nn.Module):
+    """A transposed convolution between a convolution and the classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(1, 8, 3, stride=4), nn.ConvTranspose2d(8, 4, 2, stride=2)
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.up(self.down(images).relu()).mean((2, 3)))
+
+
 MACS = {  # by hand: positions x outputs x inputs
     "convnet": [28 * 28 * 16 * 9, 14 * 14 * 32 * 16 * 9, 10 * 32 * 7 * 7],
     "cnn": [12 * 12 * 16 * 25, 6 * 6 * 24 * 16 * 9, 6 * 6 * 32 * 24 * 9, 992 * 32 * 6 * 6, 10 * 992],
     "rows": [28 * 16 * 28, 28 * 16 * 16, 10 * 16],
     "attention": [28 * 16 * 28, 28 * 48 * 16, 28 * 28 * 16, 28 * 16 * 28, 28 * 16 * 16, 10 * 16],
+    "upsampling": [7 * 7 * 8 * 9, 7 * 7 * 8 * 4 * 4, 10 * 4],
 }
 
 
@@ -58,6 +71,7 @@ def networks(tiny_dataset) -> dict[str, tuple[nn.Module, Dataset]]:
         "cnn": (small_cnn(), small_images(tiny_dataset)),
         "rows": (Rows().eval(), tiny_dataset),
         "attention": (Attention().eval(), tiny_dataset),
+        "upsampling": (Upsampling().eval(), tiny_dataset),
     }
 
 

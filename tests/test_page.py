@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from lightweight import coverage
+from lightweight.files import write_csv
+from lightweight.graph import Layer
 from lightweight.page import TITLES, read_metrics, write_page
 from lightweight.report import VARIANTS, comparison
 from tests.examples import made_up_latency, made_up_metrics
@@ -126,3 +129,21 @@ def test_what_was_skipped_and_converted_is_listed_where_something_was(pictures, 
     page = Page(tmp_path / "page.html")
     assert "2 skipped: <broken>: a/1.png; b/{0}.png" in page.text
     assert "broken" not in [tag for tag, _ in page.tags]
+
+
+def test_the_page_says_what_runs_in_int8_and_warns_where_it_is_little(pictures):
+    rows = coverage.rows([Layer("conv", 100, 90, 32, 700, False), Layer("fc", 10, 10, 8, 300, True)], [], [], "static")
+    write_csv(pictures / "coverage.csv", coverage.COLUMNS, rows)
+    text = written(pictures).text
+    assert "The optimized file: 30% of the MACs run on 8-bit integers" in text
+    assert "warning: less than 90% of the MACs run on 8-bit integers; in float: conv" in text
+
+
+def test_the_page_warns_of_a_file_that_is_slower_than_its_network_in_float32(pictures):
+    latency = made_up_latency()
+    assert "warning" not in written(pictures, latency).text
+    slow = {"speedup": 0.5, "speedup_low": 0.4, "speedup_high": 0.6, "verdict": "slower"}
+    latency["optimized"] = latency["optimized"] | {
+        "batch_1": latency["optimized"]["batch_1"] | {"against_recalibrated": slow}
+    }
+    assert "warning: at batch 1 the optimized file runs 0.50 times" in written(pictures, latency).text
