@@ -18,6 +18,7 @@ import numpy as np
 
 from lightweight.command import run
 from lightweight.data import load_dataset
+from lightweight.errors import InputError
 from lightweight.inference import load_session, pixels
 from lightweight.machine import cpu_name, instructions
 from lightweight.parity import accuracy, logit_error
@@ -69,7 +70,12 @@ RUNTIMES = {
 
 def main() -> None:
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else OPTIMIZED
-    test = load_dataset(PREPARED).test
+    dataset = load_dataset(PREPARED)
+    test, session = dataset.test, load_session(path, threads=1)
+    taken, given = (tuple(item.shape[1:]) for item in (session.get_inputs()[0], session.get_outputs()[0]))
+    if (taken, given) != (tuple(test.images.shape[1:]), (dataset.num_classes,)):
+        rule = f"the data set has {tuple(test.images.shape[1:])} and {dataset.num_classes} classes"
+        raise InputError(f"{path}: is for images of shape {taken} and {given[0]} classes, {rule}")
     batches = [pixels(part) for part in test.images.split(BATCH_SIZE)]
     logits: dict[str, np.ndarray] = {}
     rows, failed = [["runtime", "version", "logit error", "same class", "test accuracy"]], []
@@ -83,8 +89,6 @@ def main() -> None:
             predict = load(path)
             logits[name] = found = np.concatenate([predict(batch) for batch in batches])
         except Exception as error:  # of classes that the runtimes do not name in their interfaces
-            if not logits:
-                raise
             rows.append([name, version, "cannot run the file", "", ""])
             failed.append(f"{name}: {_reason(error)}")
             continue

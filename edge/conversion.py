@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lightweight.calibration import balanced
 from lightweight.checkpoint import load_checkpoint
 from lightweight.data import Dataset, Split, load_dataset
-from lightweight.errors import bad_param
+from lightweight.errors import InputError, bad_param
 from lightweight.evaluation import Variant, examine, score
 from lightweight.export import FromPixels
 from lightweight.files import write_bytes
@@ -51,6 +51,7 @@ class Source:
     params: QuantizeParams
     threads: int
     seed: int
+    others: dict[Path, Variant]  # what the file is compared with
 
     @property
     def network(self) -> nn.Module:
@@ -70,15 +71,20 @@ class Source:
 
 
 def load() -> Source:
-    """Raises InputError for a method that the converters do not know."""
+    """Raises InputError for what the converters do not know, and where the pipeline has not run."""
     params = load_params(PARAMS, seed=Seed, threads=Threads, quantize=QuantizeParams)
     if params.quantize.method not in METHODS:
         rule = f"files for edge devices are made by {', '.join(METHODS)}"
         raise bad_param("quantize.method", params.quantize.method, rule)
+    if params.quantize.method == "static" and params.quantize.calibration != "minmax":
+        raise bad_param("quantize.calibration", params.quantize.calibration, "files for edge devices know minmax only")
+    if params.quantize.max_drop is not None:
+        raise bad_param("quantize.max_drop", params.quantize.max_drop, "must be null for files for edge devices")
     start(params.threads, params.seed)
     dataset = load_dataset(PREPARED)
     model = load_checkpoint(RECALIBRATED, dataset).model
-    return Source(model, dataset, params.quantize, params.threads, params.seed)
+    others = {path: examine(path, dataset, BATCH_SIZE, params.threads) for path in (ORIGINAL, OPTIMIZED)}
+    return Source(model, dataset, params.quantize, params.threads, params.seed, others)
 
 
 def publish(path: Path, content: bytes, predict: Predict, source: Source) -> None:
@@ -88,15 +94,15 @@ def publish(path: Path, content: bytes, predict: Predict, source: Source) -> Non
     error, drop = check_parity(expected, logits(predict, val), val, source.params)
     write_bytes(path, content)
     print(f"{path}  {source.params.method}  logit error {error:.3%}  val accuracy drop {drop:.2%}", flush=True)
-    original, shipped = (examine(file, dataset, BATCH_SIZE, source.threads) for file in (ORIGINAL, OPTIMIZED))
     converted = Variant(logits(predict, dataset.test).argmax(1), {"size_bytes": len(content)})
     image = pixels(dataset.test.images[:1])
     session = load_session(OPTIMIZED, source.threads)
     calls = {"onnx": lambda: session.run(None, {"input": image}), "edge": lambda: predict(image)}
     samples = interleave(calls, ROUNDS)
     rows = [["file", "test accuracy", "MB", "gained", "lost", "batch 1 (ms)", "times as fast"]]
-    for file, variant, name in ((ORIGINAL, original, ""), (OPTIMIZED, shipped, "onnx"), (path, converted, "edge")):
-        scores = score(variant, original, dataset.test.labels.numpy())
+    for file, variant in {**source.others, path: converted}.items():
+        name = {OPTIMIZED: "onnx", path: "edge"}.get(file)
+        scores = score(variant, source.others[ORIGINAL], dataset.test.labels.numpy())
         row = [str(file), accuracy(scores), f"{scores['size_bytes'] / 1e6:.3f}", str(scores["gained"])]
         found = summarize(samples[name], samples["onnx"]) if name else {}
         speed = [f"{found['latency_ms']:.3f}", f"{found['speedup']:.2f}"] if found else ["", ""]
@@ -105,12 +111,20 @@ def publish(path: Path, content: bytes, predict: Predict, source: Source) -> Non
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """The converters report every step, and what they miss on this machine."""
+def converter(name: str) -> Iterator[None]:
+    """A converter at work: quiet about every step and what it misses on this machine; its failures are InputErrors."""
     logging.disable()
-    with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-        warnings.simplefilter("ignore")
-        yield
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error}: `make {name}` installs it, in an environment of its own") from None
+    except Exception as error:  # of classes that the converters do not name in their interfaces
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{name} cannot convert the network: {reason}") from None
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def logits(predict: Predict, split: Split) -> np.ndarray:

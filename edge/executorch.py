@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from edge.conversion import Predict, Source, load, publish, quiet
+from edge.conversion import Predict, Source, converter, load, publish
 from lightweight.command import run
 
 FILE = Path("models/optimized.pte")
@@ -27,7 +27,7 @@ def main() -> None:
 
 def convert(source: Source) -> bytes:
     """Equal models, images and versions give equal bytes."""
-    with quiet():
+    with converter("executorch"):
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as xnnpack
         from executorch.exir import to_edge_transform_and_lower
@@ -46,7 +46,7 @@ def convert(source: Source) -> bytes:
 
 
 def opened(content: bytes, threads: int) -> Predict:
-    with quiet():
+    with converter("executorch"):
         from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
         from executorch.runtime import Runtime
 

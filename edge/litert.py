@@ -15,7 +15,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 
 import numpy as np
 
-from edge.conversion import Predict, Source, load, publish, quiet
+from edge.conversion import Predict, Source, converter, load, publish
 from lightweight.command import run
 
 FILE = Path("models/optimized.tflite")
@@ -29,7 +29,7 @@ def main() -> None:
 
 def convert(source: Source) -> bytes:
     """Equal models, images and versions give equal bytes."""
-    with quiet():
+    with converter("litert"):
         import litert_torch
         from ai_edge_quantizer import recipe
 
@@ -66,7 +66,8 @@ def quantized(exported: bytes, how: list, images: np.ndarray | None) -> bytes:
 
 
 def opened(content: bytes, threads: int) -> Predict:
-    from ai_edge_litert.interpreter import Interpreter
+    with converter("litert"):
+        from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=content, num_threads=threads)
     interpreter.allocate_tensors()

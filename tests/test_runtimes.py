@@ -5,7 +5,9 @@ import pytest
 
 from bench import runtimes
 from lightweight.data import Dataset, save_dataset
-from tests.examples import METHODS, convnet_file
+from lightweight.errors import InputError
+from lightweight.export import export_onnx
+from tests.examples import METHODS, convnet_file, small_cnn, small_images
 
 
 @pytest.fixture
@@ -80,3 +82,11 @@ def test_openvino_agrees_on_every_method(ask, monkeypatch, method):
 def test_opencv_agrees_where_it_knows_the_operators(ask, method):
     pytest.importorskip("cv2", reason="pip install -r requirements-runtimes.txt")
     assert ask(method)[0] == 0
+
+
+def test_a_file_for_other_images_is_one_line(tmp_path, ask, tiny_dataset, monkeypatch):
+    small = small_images(tiny_dataset)
+    (tmp_path / "other.onnx").write_bytes(export_onnx(small_cnn(), small).SerializeToString())
+    monkeypatch.setattr("sys.argv", ["runtimes", "other.onnx"])
+    with pytest.raises(InputError, match=r"^other.onnx: is for images of shape \(1, 12, 12\) and 10 classes, the data"):
+        runtimes.main()
