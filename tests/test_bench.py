@@ -4,7 +4,7 @@ from statistics import mean
 
 import pytest
 
-from bench import pruning
+from bench import pruning, quantization_report
 from lightweight.files import read_csv
 from tests.contract import ROOT
 
@@ -17,8 +17,11 @@ def accuracy(**about: str) -> float:
     return mean(found)
 
 
-def test_the_table_is_generated_from_the_figures():
-    assert (ROOT / pruning.TABLE).read_text() == pruning.table(read_csv(ROOT / pruning.FIGURES))
+@pytest.mark.parametrize(
+    ("module", "text"), [(pruning, pruning.table), (quantization_report, quantization_report.text)]
+)
+def test_tables_are_generated_from_the_figures(module, text):
+    assert (ROOT / module.TABLE).read_text() == text(read_csv(ROOT / module.FIGURES))
 
 
 @pytest.mark.parametrize("sparsity", ["0.7", "0.9"])
@@ -33,3 +36,15 @@ def test_new_batchnorm_statistics_recover_what_pruning_cost():
     about = {"network": "tiny", "sparsity": "0.7", "method": "unstructured", "scope": "global", "schedule": "none"}
     assert accuracy(**about, reestimated="False") < 0.8
     assert accuracy(**about, reestimated="True") > 0.98
+
+
+@pytest.mark.parametrize("method", ["static", "qat"])
+def test_all_of_the_cnn_in_int8_keeps_accuracy_in_a_quarter_of_the_bytes(method):
+    rows = [
+        row for row in read_csv(ROOT / quantization_report.FIGURES) if (row["network"], row["tool"]) == ("cnn", "ours")
+    ]
+    exported, optimized = (next(row for row in rows if row["method"] == name) for name in ("none", method))
+    lost = int(optimized["lost"]) - int(optimized["gained"])
+    assert lost <= 0.0005 * int(exported["images"])
+    assert int(exported["size_bytes"]) >= 3.9 * int(optimized["size_bytes"])
+    assert float(optimized["int8_mac_share"]) == 1
