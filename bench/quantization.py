@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,10 @@ def make(folder: Path, recipe: str, raw: Path) -> None:
     for (tool, method), (suffix, quantize) in quantizers().items():
         if not (result := folder / f"{file_name(tool, method)}{suffix}").exists():
             print(f"{folder.name}  {tool}  {method}", flush=True)
-            quantize(folder / "ours-none.onnx", images, result)
+            with TemporaryDirectory(dir=folder) as scratch:  # what has its final name is whole
+                quantize(folder / "ours-none.onnx", images, Path(scratch) / result.name)
+                for file in sorted(Path(scratch).iterdir()):  # .bin before .xml
+                    file.replace(folder / file.name)
 
 
 def stage(name: str, folder: Path, raw: Path, params: dict[str, Any]) -> None:

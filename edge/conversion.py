@@ -87,6 +87,13 @@ def load() -> Source:
     return Source(model, dataset, params.quantize, params.threads, params.seed, others)
 
 
+def deliver(path: Path, convert: Callable[[Source], bytes], opened: Callable[[bytes, int], Predict]) -> None:
+    """Convert the model of the pipeline; `opened` makes of the file, and a number of threads, what predicts."""
+    source = load()
+    content = convert(source)
+    publish(path, content, opened(content, source.threads), source)
+
+
 def publish(path: Path, content: bytes, predict: Predict, source: Source) -> None:
     """Check it against the model on validation, write it, score it on the test images, print a table."""
     dataset, val = source.dataset, source.dataset.val

@@ -13,16 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from edge.conversion import Predict, Source, converter, load, publish
+from edge.conversion import Predict, Source, converter, deliver
 from lightweight.command import run
-
-FILE = Path("models/optimized.pte")
-
-
-def main() -> None:
-    source = load()
-    content = convert(source)
-    publish(FILE, content, opened(content, source.threads), source)
 
 
 def convert(source: Source) -> bytes:
@@ -56,4 +48,4 @@ def opened(content: bytes, threads: int) -> Predict:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(lambda: deliver(Path("models/optimized.pte"), convert, opened))

@@ -15,16 +15,8 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 
 import numpy as np
 
-from edge.conversion import Predict, Source, converter, load, publish
+from edge.conversion import Predict, Source, converter, deliver
 from lightweight.command import run
-
-FILE = Path("models/optimized.tflite")
-
-
-def main() -> None:
-    source = load()
-    content = convert(source)
-    publish(FILE, content, opened(content, source.threads), source)
 
 
 def convert(source: Source) -> bytes:
@@ -82,4 +74,4 @@ def opened(content: bytes, threads: int) -> Predict:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(lambda: deliver(Path("models/optimized.tflite"), convert, opened))
