@@ -1,5 +1,10 @@
-"""A ratio of latencies is measured in one run: the models take turns, so that a slow moment hits them all."""
+"""A ratio of latencies is measured in one run: the models take turns, so that a slow moment hits them all.
 
+The threads of a runtime spin on after a call (ONNX Runtime's for about 60 ms) and would take the cores of whoever
+comes next: a turn begins when the process is idle, and who follows whom changes from round to round.
+"""
+
+import random
 import time
 from collections.abc import Callable
 from statistics import median
@@ -11,7 +16,8 @@ from scipy.stats import binom
 
 from lightweight.params import Params
 
-SETTLE_SECONDS = 0.02  # a thread pool spins for a while after its last call and would take the cores of the next
+LOOK_SECONDS = 0.01  # between two looks at whether threads still spin
+MOST_LOOKS = 100  # where something else in the process never rests
 SAMPLE_SECONDS = 0.01  # shorter calls are repeated until a sample lasts this long
 
 
@@ -21,16 +27,16 @@ class BenchmarkParams(Params):
 
 
 def interleave(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
-    """Milliseconds per call (rounds,) of each, measured A B C, B C A, C A B, ... after a warm-up."""
+    """Milliseconds per call (rounds,) of each, measured once a round in an order drawn anew, after a warm-up."""
     repeats = {}
     for name, call in calls.items():
         call()
         repeats[name] = max(1, round(SAMPLE_SECONDS / max(_seconds(call, 3), 1e-9)))
-    names, samples = list(calls), {name: [] for name in calls}
-    for turn in range(rounds):
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
-            time.sleep(SETTLE_SECONDS)
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    order = random.Random(0)
+    for _ in range(rounds):
+        for name in order.sample(list(calls), len(calls)):
+            _settle()
             calls[name]()
             samples[name].append(1000 * _seconds(calls[name], repeats[name]))
     return {name: np.array(values) for name, values in samples.items()}
@@ -54,6 +60,17 @@ def summarize(samples: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
         "speedup_high": float(high),
         "verdict": verdict,
     }
+
+
+def _settle() -> None:
+    """Wait until no thread of this process runs."""
+    before = time.process_time()
+    for _ in range(MOST_LOOKS):
+        time.sleep(LOOK_SECONDS)
+        now = time.process_time()
+        if now - before < 0.1 * LOOK_SECONDS:
+            return
+        before = now
 
 
 def _seconds(call: Callable[[], Any], repeats: int) -> float:

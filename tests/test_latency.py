@@ -16,13 +16,23 @@ KEYS = ["latency_ms", "latency_ms_p05", "latency_ms_p95", "speedup", "speedup_lo
 @pytest.fixture
 def calls(monkeypatch) -> SimpleNamespace:
     """Calls A, B and C of 1, 4 and 50 ms on a clock that nothing else moves, and the record of their turns."""
-    made = SimpleNamespace(seconds={"A": 0.001, "B": 0.004, "C": 0.05}, now=0.0, turns="")
+    made = SimpleNamespace(seconds={"A": 0.001, "B": 0.004, "C": 0.05}, now=0.0, turns="", disturbed=0)
 
     def call(name: str) -> None:
+        made.disturbed += bool(made.turns) and made.turns[-1] != name and made.busy > 0
         made.turns += name
         made.now += made.seconds[name]
+        made.busy = made.spinning[name]
 
-    monkeypatch.setattr(latency, "time", SimpleNamespace(perf_counter=lambda: made.now, sleep=lambda _: None))
+    made.spinning = {"A": 0.0, "B": 0.035, "C": 0.0}  # seconds for which threads go on after a call
+    made.busy, made.spent = 0.0, 0.0
+
+    def sleep(seconds: float) -> None:
+        made.spent += min(made.busy, seconds)
+        made.busy = max(0.0, made.busy - seconds)
+
+    clock = SimpleNamespace(perf_counter=lambda: made.now, process_time=lambda: made.spent, sleep=sleep)
+    monkeypatch.setattr(latency, "time", clock)
     made.functions = {name: lambda name=name: call(name) for name in made.seconds}
     return made
 
@@ -34,18 +44,52 @@ def test_every_model_is_timed_once_a_round_in_milliseconds_per_call(calls):
         assert values == pytest.approx(np.full(12, 1000 * calls.seconds[name]))
 
 
-def test_the_order_rotates_from_round_to_round_after_one_untimed_call_each(calls, monkeypatch):
+def rounds_of(turns: str, number: int) -> list[str]:
+    """The order of each of the last rounds, in which every model has one untimed call and one sample."""
+    found = [turns[-6 * number :][start : start + 6] for start in range(0, 6 * number, 6)]
+    assert all(order[::2] == order[1::2] for order in found)
+    return [order[::2] for order in found]
+
+
+def test_every_round_has_an_order_of_its_own_after_one_untimed_call_each(calls, monkeypatch):
     monkeypatch.setattr(latency, "SAMPLE_SECONDS", 0)
-    interleave(calls.functions, rounds=7)
-    rounds = ["AABBCC", "BBCCAA", "CCAABB", "AABBCC", "BBCCAA", "CCAABB", "AABBCC"]
-    assert calls.turns.endswith("".join(rounds))
-    assert set(calls.turns.removesuffix("".join(rounds))) == set("ABC")
+    interleave(calls.functions, rounds=30)
+    found = rounds_of(calls.turns, 30)
+    assert {"".join(sorted(order)) for order in found} == {"ABC"}
+    assert {order[1:] for order in found} == {"AB", "BA", "AC", "CA", "BC", "CB"}  # each follows each
+
+
+def test_equal_runs_have_equal_orders(calls):
+    interleave(calls.functions, rounds=10)
+    before, calls.turns = calls.turns, ""
+    interleave(calls.functions, rounds=10)
+    assert calls.turns == before
+
+
+def test_a_turn_begins_when_the_threads_of_the_one_before_have_stopped(calls, monkeypatch):
+    monkeypatch.setattr(latency, "SAMPLE_SECONDS", 0)
+    interleave(calls.functions, rounds=1)  # the warm-up, in which nothing is timed, does not wait
+    calls.disturbed = 0
+    interleave(calls.functions, rounds=20)
+    in_warm_up = calls.disturbed
+    assert in_warm_up <= 2
+    monkeypatch.setattr(latency, "MOST_LOOKS", 1)
+    interleave(calls.functions, rounds=20)
+    assert calls.disturbed > in_warm_up + 10
+
+
+def test_a_process_that_never_rests_is_measured_all_the_same(calls):
+    calls.spinning = dict.fromkeys("ABC", math.inf)
+    samples = interleave(calls.functions, rounds=3)
+    assert samples["A"] == pytest.approx(np.full(3, 1))
 
 
 def test_short_calls_are_repeated_until_a_sample_lasts_long_enough(calls):
-    interleave(calls.functions, rounds=3)
+    interleave(calls.functions, rounds=1)
     repeats = {"A": 10, "B": round(0.01 / 0.004), "C": 1}
-    assert calls.turns.endswith("".join(name * (1 + repeats[name]) for name in "ABCBCACAB"))
+    order = dict.fromkeys(calls.turns[-sum(repeats.values()) - 3 :])
+    assert sorted(order) == ["A", "B", "C"]
+    assert calls.turns.endswith("".join(name * (1 + repeats[name]) for name in order))
 
 
 def test_a_slow_moment_that_hits_both_models_does_not_change_the_ratio():
