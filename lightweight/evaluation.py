@@ -34,14 +34,18 @@ class Variant:
     costs: dict[str, Any]
 
 
-def examine(path: Path, dataset: Dataset, batch_size: int, threads: int) -> Variant:
-    """Predictions and costs of a `.safetensors` or `.onnx` model file. Raises InputError when it is damaged."""
+def examine(path: Path, dataset: Dataset, batch_size: int, threads: int, macs: int = 0) -> Variant:
+    """Predictions and costs of a `.safetensors` or `.onnx` model file. Raises InputError when it is damaged.
+
+    `macs` is what the network of an ONNX file computes: more than its layers do where others do the rest.
+    """
     content = read_bytes(path)
     if path.suffix == ".onnx":
         logits = onnx_logits(load_session(path, threads), dataset.test, batch_size)
         layers = graph.layers(content)
         learned, nonzero = graph.parameters(content)
-        macs, int8 = sum(layer.macs for layer in layers), graph.int8_share(layers)
+        macs = max(macs, sum(layer.macs for layer in layers))
+        int8 = sum(layer.macs for layer in layers if layer.int8) / max(1, macs)
     else:
         model = load_checkpoint(path, dataset).model
         learned = sum(tensor.numel() for tensor in model.parameters())

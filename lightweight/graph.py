@@ -117,11 +117,6 @@ def parameters(content: bytes) -> tuple[int, int]:
     return sum(map(np.size, arrays.values())), sum(int((arrays[name] != zeros[name]).sum()) for name in learned)
 
 
-def int8_share(found: list[Layer]) -> float:
-    """The share of all MACs that run on 8-bit integers; 0 of none."""
-    return sum(layer.macs for layer in found if layer.int8) / max(1, sum(layer.macs for layer in found))
-
-
 def _initializers(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     return {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
 

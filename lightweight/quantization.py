@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import Any, Literal, Protocol
 
 import onnx
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 
 from lightweight.calibration import Calibration, balanced, rows
@@ -37,6 +37,14 @@ class QuantizeParams(Params):
     lr: float = Field(gt=0, le=10)
     max_logit_error: float = Field(gt=0)
     max_accuracy_drop: float = Field(ge=0, le=1)
+
+    @field_validator("max_accuracy_drop")
+    @classmethod
+    def _lets_max_drop_pass(cls, value: float, info: ValidationInfo) -> float:
+        allowed = info.data.get("max_drop")
+        if allowed is not None and allowed > value:
+            raise ValueError(f"must be at least max_drop, {allowed}: a file that loses more fails the stage")
+        return value
 
 
 class Convertible(Protocol):

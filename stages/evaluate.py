@@ -18,6 +18,7 @@ PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")
 MODELS = Path("models")
 METRICS = Path("metrics")
+OPTIMIZED = "optimized"
 PREDICTIONS = Path("plots/predictions.csv")
 
 
@@ -25,13 +26,15 @@ def main() -> None:
     params = load_params(PARAMS, threads=Threads, evaluate=EvaluateParams)
     data = load_dataset(PREPARED).to(start(params.threads, seed=0))
     labels = data.test.labels.cpu().numpy()
-    files = {name: MODELS / f"{name}.{'onnx' if name == 'optimized' else 'safetensors'}" for name in VARIANTS}
-    variants = {name: examine(path, data, params.evaluate.batch_size, params.threads) for name, path in files.items()}
+    how = {"dataset": data, "batch_size": params.evaluate.batch_size, "threads": params.threads}
+    variants = {name: examine(MODELS / f"{name}.safetensors", **how) for name in VARIANTS if name != OPTIMIZED}
+    macs = variants["recalibrated"].costs["macs"]
+    variants[OPTIMIZED] = examine(MODELS / f"{OPTIMIZED}.onnx", **how, macs=macs)
     for name, variant in variants.items():
         scores = score(variant, variants["original"], labels)
         write_json(METRICS / f"{name}.json", scores)
         print(f"evaluate  {name:<12}  test accuracy {scores['accuracy']:.2%}  {scores['size_bytes']:>12,} bytes")
-    pairs = zip(labels, variants["optimized"].predictions, strict=True)
+    pairs = zip(labels, variants[OPTIMIZED].predictions, strict=True)
     rows = [{"actual": data.classes[actual], "predicted": data.classes[predicted]} for actual, predicted in pairs]
     write_csv(PREDICTIONS, rows[0], rows)
     print(f"evaluate  {len(VARIANTS)} variants  -> {METRICS}")

@@ -124,6 +124,15 @@ def test_the_share_of_int8_macs_is_that_of_the_file(variants):
     assert shares == floats | {"dynamic": pytest.approx(linear), "static": 1}
 
 
+def test_what_no_layer_of_the_file_computes_counts_as_float(tiny_dataset, files):
+    def costs(macs: int) -> dict:
+        return examine(files["static"], tiny_dataset, batch_size=16, threads=1, macs=macs).costs
+
+    assert (costs(CONVNET_MACS)["macs"], costs(CONVNET_MACS)["int8_mac_share"]) == (CONVNET_MACS, 1)
+    more = 4 * CONVNET_MACS
+    assert (costs(more)["macs"], costs(more)["int8_mac_share"]) == (more, 0.25)
+
+
 def test_predictions_are_the_most_likely_classes_of_the_test_images(tiny_dataset, variants):
     model = trained("convnet", tiny_dataset)
     expected = model(tiny_dataset.normalize(tiny_dataset.test.images)).argmax(1).tolist()

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from lightweight import graph
 from lightweight.data import Dataset
-from lightweight.graph import Layer
 from lightweight.macs import count_macs
 from lightweight.units import sparsity
 from tests.examples import METHODS, convnet_file, pruned_convnet, shipped, small_cnn, small_images
@@ -103,8 +102,6 @@ def test_the_layers_are_those_of_the_network_with_their_weights_and_zeros(tiny_d
 def test_the_runtime_executes_exactly_the_quantized_layers_in_int8(tiny_dataset, method, in_int8):
     layers = graph.layers(convnet_file(method, tiny_dataset))
     assert {layer.name for layer in layers if layer.int8} == in_int8
-    share = sum(layer.macs for layer in layers if layer.name in in_int8) / sum(layer.macs for layer in layers)
-    assert graph.int8_share(layers) == share
 
 
 def test_an_8_bit_layer_that_the_runtime_executes_in_float_does_not_count(tiny_dataset):
@@ -115,11 +112,6 @@ def test_an_8_bit_layer_that_the_runtime_executes_in_float_does_not_count(tiny_d
     assert activation.op_type == "QuantizeLinear"
     conv.input[0] = activation.input[0]
     assert [layer.int8 for layer in graph.layers(model.SerializeToString())] == [True, False, True]
-
-
-def test_the_int8_share_weighs_layers_by_their_macs():
-    layers = [Layer("a", 1, 1, 8, macs=100, int8=True), Layer("b", 900, 900, 32, macs=300, int8=False)]
-    assert graph.int8_share(layers) == 0.25
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -69,7 +69,7 @@ def test_residual_sums_run_on_integers_too(tmp_path):
     data = noise(3, 32)
     method = quantizer(build("resnet20", 3, 32, 10, False), data, "qat", calibration_images=16)._method()
     content = method.convert([]).SerializeToString()
-    assert graph.int8_share(graph.layers(content)) == 1
+    assert all(layer.int8 for layer in graph.layers(content))
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(tmp_path / "executed.onnx")

@@ -1,6 +1,7 @@
 """Quantized files are small, reproducible and faithful, and those that are not faithful do not pass the gate."""
 
 import hashlib
+import json
 from copy import deepcopy
 from dataclasses import replace
 from unittest.mock import patch
@@ -17,7 +18,9 @@ from lightweight.checkpoint import Checkpoint, save_checkpoint
 from lightweight.data import Split, save_dataset
 from lightweight.errors import InputError
 from lightweight.inference import onnx_logits, open_session, torch_logits
+from lightweight.params import load_params
 from lightweight.parity import accuracy, check_parity, logit_error
+from lightweight.quantization import QuantizeParams
 from lightweight.units import layers
 from tests.examples import (
     METHODS,
@@ -289,6 +292,19 @@ def test_a_network_without_linear_layers_is_refused_by_methods_for_them(tiny_dat
     )
 
 
+def test_a_budget_that_the_gate_would_refuse_is_refused_before_any_work(tmp_path):
+    path = tmp_path / "params.yaml"
+    content = quantize_params("static").model_dump() | {"max_drop": 0.06}
+    path.write_text(json.dumps({"quantize": content}))
+    with pytest.raises(InputError) as error:
+        load_params(path, quantize=QuantizeParams)
+    rule = "must be at least max_drop, 0.06: a file that loses more fails the stage"
+    assert str(error.value) == f"{path}: quantize.max_accuracy_drop = 0.05: {rule}"
+    for allowed in (None, 0.05):
+        path.write_text(json.dumps({"quantize": content | {"max_drop": allowed}}))
+        assert load_params(path, quantize=QuantizeParams).quantize.max_drop == allowed
+
+
 def test_layers_go_back_until_the_loss_is_inside_the_budget(tiny_dataset):
     model = pruned_convnet(tiny_dataset)
     found = quantizer(model, tiny_dataset, "static", max_drop=0.0)
@@ -304,7 +320,7 @@ def test_layers_go_back_until_the_loss_is_inside_the_budget(tiny_dataset):
 def test_what_a_budget_keeps_is_what_the_file_loses_by(tiny_dataset, loss, kept):
     """With files whose rounding of a layer, of none or of the rest of the network ruins the prediction."""
     model = pruned_convnet(tiny_dataset)
-    found = quantizer(model, tiny_dataset, "static", max_drop=0.1)
+    found = quantizer(model, tiny_dataset, "static", max_drop=0.1, max_accuracy_drop=0.1)
     file = found._file
 
     def ruined(stay) -> bytes:
