@@ -6,7 +6,7 @@ comes next: a turn begins when the process is idle, and who follows whom changes
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from statistics import median
 from typing import Annotated, Any
 
@@ -40,6 +40,14 @@ def interleave(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np
             calls[name]()
             samples[name].append(1000 * _seconds(calls[name], repeats[name]))
     return {name: np.array(values) for name, values in samples.items()}
+
+
+def compare(samples: dict[str, np.ndarray], reference: str, pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """`summarize` of every model against `reference`, and of each pair (model, other) as its `against_OTHER`."""
+    found = {name: summarize(values, samples[reference]) for name, values in samples.items()}
+    for name, other in pairs:
+        found[name][f"against_{other}"] = summarize(samples[name], samples[other])
+    return found
 
 
 def summarize(samples: np.ndarray, reference: np.ndarray) -> dict[str, Any]:

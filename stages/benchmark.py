@@ -4,6 +4,7 @@ Reads   params.yaml, data/prepared.safetensors, models/{original,recalibrated}.s
 Writes  metrics/latency/MODEL.json, plots/latency.png, plots/report.html
 """
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from lightweight.explanation import slower
 from lightweight.export import export_onnx
 from lightweight.files import write_bytes, write_json
 from lightweight.inference import load_session, open_session, pixels
-from lightweight.latency import BenchmarkParams, interleave, summarize
+from lightweight.latency import BenchmarkParams, compare, interleave
 from lightweight.machine import cpu_name, instructions
 from lightweight.page import read_metrics, write_page
 from lightweight.params import Threads, load_params
@@ -47,16 +48,10 @@ def main() -> None:
     results = {name: dict(where) for name in ("original", *sessions)}
     for size in params.benchmark.batch_sizes:
         images = data.test.images[torch.arange(size) % len(data.test)]
-        normalized, raw = data.normalize(images), {"input": pixels(images)}
-        calls = {
-            "original": torch.inference_mode()(lambda images=normalized: original(images)),
-            **{name: lambda session=session, raw=raw: session.run(None, raw) for name, session in sessions.items()},
-        }
-        samples = interleave(calls, params.benchmark.rounds)
-        for name, result in results.items():
-            result[f"batch_{size}"] = summarize(samples[name], samples["original"])
-        for name, other in PAIRS:
-            results[name][f"batch_{size}"][f"against_{other}"] = summarize(samples[name], samples[other])
+        calls = {"original": torch.inference_mode()(partial(original, data.normalize(images)))}
+        calls |= {name: partial(session.run, None, {"input": pixels(images)}) for name, session in sessions.items()}
+        for name, found in compare(interleave(calls, params.benchmark.rounds), "original", PAIRS).items():
+            results[name][f"batch_{size}"] = found
     for name, result in results.items():
         write_json(METRICS / "latency" / f"{name}.json", result)
     write_bytes(PLOTS / "latency.png", draw_latency(results))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lightweight import latency
-from lightweight.latency import interleave, summarize
+from lightweight.latency import compare, interleave, summarize
 
 KEYS = ["latency_ms", "latency_ms_p05", "latency_ms_p95", "speedup", "speedup_low", "speedup_high", "verdict"]
 
@@ -144,6 +144,14 @@ def test_there_is_a_difference_only_where_the_interval_does_not_span_one(low, hi
     found = summarize(np.ones(20), ratios)
     assert (found["speedup_low"], found["speedup_high"]) == (low, high)
     assert found["verdict"] == verdict
+
+
+def test_every_model_is_compared_with_the_reference_and_pairs_with_each_other():
+    samples = {name: np.full(20, value) for name, value in {"A": 12.0, "B": 6.0, "C": 2.0}.items()}
+    found = compare(samples, "A", [("C", "B")])
+    assert [found[name]["speedup"] for name in "ABC"] == [1, 2, 6]
+    assert found["C"].pop("against_B") == summarize(samples["C"], samples["B"])
+    assert all(list(entry) == KEYS for entry in found.values())
 
 
 def test_a_model_is_no_faster_than_itself():
