@@ -70,7 +70,7 @@ def test_one_that_is_not_installed_is_no_failure(ask, monkeypatch):
     assert "not installed" in said
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "qat"])
 def test_openvino_agrees_on_every_method(ask, monkeypatch, method):
     pytest.importorskip("openvino", reason="pip install -r requirements-runtimes.txt")
     names = ("onnxruntime", "openvino")
@@ -78,7 +78,7 @@ def test_openvino_agrees_on_every_method(ask, monkeypatch, method):
     assert ask(method)[0] == 0
 
 
-@pytest.mark.parametrize("method", ["none", "fp16", "static"])
+@pytest.mark.parametrize("method", ["none", "fp16", "static", "qat"])
 def test_opencv_agrees_where_it_knows_the_operators(ask, method):
     pytest.importorskip("cv2", reason="pip install -r requirements-runtimes.txt")
     assert ask(method)[0] == 0
