@@ -42,7 +42,7 @@ from lightweight.latency import interleave, summarize
 from lightweight.machine import cpu_name, instructions
 
 WORK = Path("work/bench")
-RECIPES = {"cnn": "mnist-structured", "tiny": "tiny-mnist", "resnet18": "resnet18-cifar10-scratch"}
+RECIPES = {"cnn": "mnist-structured", "tiny": "tiny-mnist", "resnet18": "resnet18-cifar10-structured"}
 METHODS = ("none", "fp16", "dynamic", "static", "qat", "int4")
 CHANGES = {"reduce_range": True, "max_drop": None, "max_logit_error": 1.0, "max_accuracy_drop": 1.0}  # no gate
 EXPORTED, EAGER = ("ours", "none"), ("PyTorch", "eager")
