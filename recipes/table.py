@@ -20,7 +20,7 @@ from lightweight.report import Metrics, accuracy, comparison, markdown, verdict
 FOLDER = Path("recipes")
 PUBLISHED = FOLDER / "published.toml"
 READMES = (Path("README.md"), FOLDER / "README.md")
-TABLE = re.compile(r"(<!-- (recipe \w+|recipes) -->\n).*?(<!-- end -->)", re.DOTALL)
+TABLE = re.compile(r"(<!-- (recipe [\w-]+|recipes) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main() -> None:
@@ -94,7 +94,7 @@ def costs(training: dict[str, Any] | None) -> list[str]:
 def where(latency: Metrics) -> str:
     here = latency["original"]
     instructions = f" ({here['instructions']})" if here.get("instructions") else ""
-    return f"{here['cpu']}{instructions}, {here['threads']} threads"
+    return f"{here['cpu']}{instructions}, {here['threads']} thread{'s' * (here['threads'] > 1)}"
 
 
 def tables(metrics: Metrics, latency: Metrics) -> str:

@@ -38,13 +38,21 @@ def test_new_batchnorm_statistics_recover_what_pruning_cost():
     assert accuracy(**about, reestimated="True") > 0.98
 
 
+def quantized(network: str, method: str) -> dict[str, str]:
+    """The figures of a file of ours."""
+    rows = read_csv(ROOT / quantization_report.FIGURES)
+    return next(row for row in rows if (row["network"], row["tool"], row["method"]) == (network, "ours", method))
+
+
+@pytest.mark.parametrize("method", ["static", "qat"])
+@pytest.mark.parametrize("network", ["cnn", "tiny", "resnet18"])
+def test_all_of_a_network_runs_in_int8(network, method):
+    assert float(quantized(network, method)["int8_mac_share"]) == 1
+
+
 @pytest.mark.parametrize("method", ["static", "qat"])
 def test_all_of_the_cnn_in_int8_keeps_accuracy_in_a_quarter_of_the_bytes(method):
-    rows = [
-        row for row in read_csv(ROOT / quantization_report.FIGURES) if (row["network"], row["tool"]) == ("cnn", "ours")
-    ]
-    exported, optimized = (next(row for row in rows if row["method"] == name) for name in ("none", method))
+    exported, optimized = quantized("cnn", "none"), quantized("cnn", method)
     lost = int(optimized["lost"]) - int(optimized["gained"])
     assert lost <= 0.0005 * int(exported["images"])
     assert int(exported["size_bytes"]) >= 3.9 * int(optimized["size_bytes"])
-    assert float(optimized["int8_mac_share"]) == 1

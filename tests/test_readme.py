@@ -16,7 +16,7 @@ PARAMS = YAML(typ="safe").load(ROOT / "params.yaml")
 def test_its_tables_are_generated_from_the_recipes_metrics(monkeypatch):
     monkeypatch.chdir(ROOT)
     found = list(TABLE.finditer(README))
-    assert [match[2] for match in found] == ["recipe mnist"]
+    assert [match[2] for match in found] == ["recipe mnist-structured"]
     for match in found:
         assert match[0] == match[1] + generated(match[2]) + match[3]
 

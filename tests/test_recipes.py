@@ -82,6 +82,23 @@ def test_structured_pruning_of_the_cnn_keeps_accuracy_with_a_tenth_of_the_parame
         assert stored["latency"]["recalibrated"][batch]["against_exported"]["speedup"] >= 5
 
 
+def test_structured_pruning_and_integers_together_make_the_cnn_ten_times_faster_than_in_pytorch():
+    stored = read_json(ROOT / "recipes/mnist-structured.json")
+    original, optimized = (stored["metrics"][name] for name in ("original", "optimized"))
+    assert optimized["accuracy"] >= original["accuracy"] - 0.001
+    for batch in ("batch_1", "batch_64"):
+        assert stored["latency"]["optimized"][batch]["speedup_low"] >= 10
+
+
+def test_two_fifths_of_the_macs_of_resnet18_keep_its_accuracy_in_int8_too():
+    metrics = read_json(ROOT / "recipes/resnet18-cifar10-structured.json")["metrics"]
+    original, pruned, optimized = (metrics[name] for name in ("original", "recalibrated", "optimized"))
+    assert original["macs"] >= 2.5 * pruned["macs"]
+    assert optimized["int8_mac_share"] == 1
+    for scores in (pruned, optimized):
+        assert scores["accuracy"] >= original["accuracy"] - 0.005
+
+
 def test_quantizing_resnet18_keeps_the_published_promise():
     metrics = read_json(ROOT / "recipes/resnet18-cifar10-reduced.json")["metrics"]
     original, optimized = metrics["original"], metrics["optimized"]
