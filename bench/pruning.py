@@ -194,15 +194,21 @@ def groups(rows: list[dict[str, str]]) -> dict[tuple[str, ...], dict[str, list[f
     return found
 
 
+def unpruned(network: str, rows: list[dict[str, str]]) -> list[float]:
+    """Percent before pruning, by seed."""
+    own = (row for row in rows if (row["network"], row["method"]) == (network, "dense"))
+    return [100 * float(row["accuracy"]) for row in own if row["reestimated"] == "False"]
+
+
+def ends(values: list[float]) -> tuple[float, float]:
+    return min(values), max(values)
+
+
 def table(rows: list[dict[str, str]]) -> str:
     parts = []
     for case in CASES:
-        dense = [
-            100 * float(row["accuracy"])
-            for row in rows
-            if row["network"] == case.network and row["method"] == "dense" and row["reestimated"] == "False"
-        ]
-        if not dense:
+        before = unpruned(case.network, rows)
+        if not before:
             continue
         head = ["tool", "pruned", "fine-tuned", "statistics", *(f"{share:.0%}" for share in SPARSITIES[1:])]
         lines = [
@@ -217,10 +223,20 @@ def table(rows: list[dict[str, str]]) -> str:
             if network == case.network
         ]
         title = f"`{case.network}`, {case.images:,} training images, {case.epochs} + {case.tuning} epochs, "
-        parts.append(
-            f"{title}{len(dense)} seeds: dense {spread(dense)} % of 2,000 test images.\n\n{markdown([head, *lines])}"
-        )
+        title += f"{len(before)} seeds: dense {spread(before)} % of 2,000 test images."
+        parts.append(f"{title}\n\n{markdown([head, *lines])}\n{gain(case.network, rows)}\n")
     return "\n".join(parts)
+
+
+def gain(network: str, rows: list[dict[str, str]]) -> str:
+    """What pruning over all layers together gains on that of each layer alone."""
+    found, said = groups(rows), []
+    for schedule in ("none", "one_shot", "polynomial"):
+        both = [found[network, "ours", "unstructured", scope, schedule, "True"] for scope in ("global", "layer")]
+        gains = (mean(both[0][share]) - mean(both[1][share]) for share in ("0.5", "0.7", "0.9"))
+        points = [f"{round(points, 1) + 0.0:+.1f}" for points in gains]
+        said.append(f"{schedule.replace('_', ' ')} {', '.join(points)}")
+    return f"Global against layer with new statistics at 50, 70 and 90 %, in points, by fine-tuning: {'; '.join(said)}."
 
 
 def spread(values: list[float]) -> str:
@@ -231,20 +247,21 @@ def spread(values: list[float]) -> str:
 
 def draw(rows: list[dict[str, str]]) -> None:
     cases = [case for case in CASES if any(row["network"] == case.network for row in rows)]
-    figure, axes = plt.subplots(1, len(cases), figsize=(6.4 * len(cases), 4.2), squeeze=False)
+    figure, axes = plt.subplots(2, len(cases), figsize=(6.4 * len(cases), 8.4), squeeze=False, sharex=True)
     styles = {"none": ":", "one_shot": "--", "polynomial": "-"}
     colors = {"unstructured, global": "#1f6fb2", "unstructured, layer": "#7fb2d9", "structured, layer": "#c8553d"}
-    for axis, case in zip(axes.flat, cases, strict=True):
+    panels = [(case.network, new) for new in ("True", "False") for case in cases]
+    for axis, panel in zip(axes.flat, panels, strict=True):
         for (network, tool, method, scope, schedule, new), by_sparsity in groups(rows).items():
-            if (network, tool, new) == (case.network, "ours", "True"):
-                shares = [100 * float(share) for share in by_sparsity]
-                name, middle = f"{method}, {scope}", [mean(values) for values in by_sparsity.values()]
-                axis.plot(
-                    shares, middle, styles[schedule], color=colors[name], label=f"{name}, {schedule.replace('_', ' ')}"
-                )
-        axis.set_title(f"{case.network}: accuracy with new statistics (%)")
+            if ((network, new), tool) == (panel, "ours"):
+                values = [unpruned(network, rows), *by_sparsity.values()]
+                shares, name = [0.0, *(100 * float(share) for share in by_sparsity)], f"{method}, {scope}"
+                label = f"{name}, {schedule.replace('_', ' ')}"
+                axis.plot(shares, list(map(mean, values)), styles[schedule], color=colors[name], label=label)
+                axis.fill_between(shares, *zip(*map(ends, values), strict=True), color=colors[name], alpha=0.12)
+        axis.set_title(f"{panel[0]}: accuracy with {'new' if panel[1] == 'True' else 'old'} statistics (%)")
         axis.set_xlabel("sparsity (%)")
-        axis.legend(fontsize=7)
+    axes[0][0].legend(fontsize=7)
     figure.savefig(PLOT, dpi=130, bbox_inches="tight")
 
 

@@ -92,7 +92,20 @@ def unfit(group: Any, graph: torch_pruning.DependencyGraph, outputs: list[Any]) 
         return "attention must keep its heads"
     if len(group[0].idxs) < 2:
         return "it has a single channel"
+    if _tied(graph, group[0].dep.target.module):
+        return "its channels go in pairs or more, as the halves of a gate do"
     return None
+
+
+def _tied(graph: torch_pruning.DependencyGraph, root: nn.Module) -> bool:
+    """Whether the first channel of `root` takes others of `root` with it."""
+    found = {
+        channel
+        for dep, channels in coupled(graph, root, [0])
+        if dep.target.module is root and dep.handler not in INPUTS
+        for channel in channels
+    }
+    return len(found) > 1
 
 
 @torch.no_grad()
@@ -105,7 +118,9 @@ def is_consistent(model: nn.Module, image: Tensor, units: list[str]) -> bool:
     image = torch.linspace(-1, 1, image.numel(), dtype=torch.float64, device=image.device).view(image.shape)
     graph, modules = trace(unread, image), dict(unread.named_modules())
     for name in units:
-        for dep, idxs in coupled(graph, modules[name], [0]):
+        with tracing(unread):
+            group = coupled(graph, modules[name], [0])
+        for dep, idxs in group:
             if dep.handler in INPUTS and isinstance(dep.target.module, tuple(ROOTS)):
                 dep.target.module.weight[:, idxs] = 0
     expected = unread(image)

@@ -32,7 +32,7 @@ MODELS = {"pruned": "", "recalibrated": "recalibrated", "optimized": "optimized"
 def _sentence(metrics: Metrics, name: str, latency: dict[str, Any]) -> str:
     before, after = metrics["original"], metrics[name]
     pruned = metrics["recalibrated" if name == "optimized" else name]  # rounding to int8 makes zeros, too
-    removed = 1 - pruned["parameters"] / before["parameters"] if pruned["macs"] < 0.995 * before["macs"] else 0.0
+    removed = 1 - pruned["parameters"] / before["parameters"]
     zeros = 1 - pruned["nonzero_parameters"] / pruned["parameters"]
     bytes_each, bytes_before = (scores["size_bytes"] / scores["parameters"] for scores in (after, before))
     fewer = bytes_each < 0.95 * bytes_before

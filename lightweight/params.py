@@ -22,6 +22,7 @@ Threads = Annotated[int, Field(ge=1, le=1024, strict=True)]
 LARGEST = 100_000  # bytes of the file, which has 5,000 in the project; the parser takes a second for them
 MOST = 10_000  # values in it, each alias counted as all that it stands for: nine lines of aliases can stand for 9^9
 LONGEST = 100  # characters of an integer, and of a value in a message
+INNER = re.compile(r"\((share|auto|by layer)\)|\[key\]")  # what stands in a place for a part of a union, and for a key
 SHOWN = Repr()  # of values, which may be of any size
 SHOWN.maxlevel, SHOWN.maxstring, SHOWN.maxother = 2, 80, 80
 
@@ -98,9 +99,7 @@ def _section(path: Path, content: dict[str, Any], name: str, kind: Any) -> Any:
 def _one_line(section: str, content: Any, kind: Any, error: ValidationError) -> str:
     errors = error.errors(include_url=False)
     first = next((found for found in errors if found["type"] == "extra_forbidden"), errors[0])
-    key = ".".join(
-        _plain(part) for part in (section, *first["loc"]) if not str(part).startswith(("(", "["))
-    )  # of a union, a key
+    key = ".".join(_plain(part) for part in (section, *first["loc"]) if not INNER.fullmatch(str(part)))
     match first["type"]:
         case "missing":
             return f"{key}: missing"

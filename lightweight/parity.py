@@ -6,10 +6,10 @@ import numpy as np
 
 from lightweight.data import Split
 from lightweight.errors import bad_param
+from lightweight.validation import SLACK
 
 EXPORT_ERROR = 1e-4  # relative, of a float32 file against its model: rounding in another order, nothing else
 WORST = 5
-SLACK = 1e-9  # of accuracies, which are shares of images: 0.8 - 0.79 is more than 0.01 in floating point
 
 
 def logit_error(expected: np.ndarray, found: np.ndarray) -> float:

@@ -22,7 +22,7 @@ from lightweight.narrowing import narrow, narrowed
 from lightweight.probing import Prober, Settle
 from lightweight.resuming import Checkpointer
 from lightweight.units import Amounts, Layers, Method, Units, amounts_by_unit, counts, find_units, spared
-from lightweight.validation import validate
+from lightweight.validation import SLACK, validate
 
 PROBES = ["probe", "kind", "layer", "amount", "val_accuracy"]
 
@@ -53,6 +53,21 @@ class PruneParams(ScheduleParams):
     round_to: int = Field(ge=1, le=1024)
     lr: float = Field(gt=0, le=10)
     distill: bool
+
+    @field_validator("amount")
+    @classmethod
+    def _rises(cls, value: Any, info: ValidationInfo) -> Any:
+        least = info.data.get("initial_sparsity", 0)
+        if info.data.get("schedule") == "polynomial" and isinstance(value, float) and 0 < value < least:
+            raise ValueError(f"must be at least initial_sparsity, {least}, from which the polynomial schedule rises")
+        return value
+
+    @field_validator("max_drop", "target_parameters", "target_macs")
+    @classmethod
+    def _is_spent(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and info.data.get("amount", "auto") != "auto":
+            raise ValueError("needs amount: auto, which finds shares by layer for it")
+        return value
 
     @field_validator("target_macs")
     @classmethod
@@ -129,8 +144,9 @@ class Pruner:
             pruned = self._prune(amounts)
             _, accuracy = validate(pruned.model, self.dataset, self.dataset.val)
             trials.rows.append({"kind": "trial", "layer": "", "amount": 1 - cost(amounts), "val_accuracy": accuracy})
-            if accuracy >= before - max_drop:
-                trials.low, trials.best = level, {"shapes": pruned.shapes, "state": pruned.model.state_dict()}
+            if before - accuracy <= max_drop + SLACK:
+                trials.low = max(level, 1 - cost(amounts))  # of whole channels, more than asked for
+                trials.best = {"shapes": pruned.shapes, "state": pruned.model.state_dict()}
                 trials.history = self.history
             else:
                 trials.high = level

@@ -18,9 +18,10 @@ from lightweight.history import Epoch, History
 from lightweight.inference import onnx_logits, open_session, torch_logits
 from lightweight.machine import saturates
 from lightweight.params import Params
-from lightweight.parity import SLACK, accuracy, check_parity, logit_error
+from lightweight.parity import accuracy, check_parity, logit_error
 from lightweight.posttraining import Dynamic, Float16, Int4, Static
 from lightweight.resuming import Checkpointer
+from lightweight.validation import SLACK
 
 BATCH_SIZE = 256
 LINEAR = ("dynamic", "int4")  # methods that leave convolutions as they are

@@ -11,6 +11,7 @@ from lightweight.importance import Kind
 from lightweight.params import Params
 from lightweight.probing import Prober
 from lightweight.units import Layers, Method
+from lightweight.validation import SLACK
 
 
 class SensitivityParams(Params):
@@ -47,6 +48,6 @@ def largest(prober: Prober, max_drop: float, probes: int) -> float:
     low, high = 0.0, 1.0
     for _ in range(probes):
         middle = (low + high) / 2
-        good = prober.accuracy - prober.probe("", middle) <= max_drop
+        good = prober.accuracy - prober.probe("", middle) <= max_drop + SLACK
         low, high = (middle, high) if good else (low, middle)
     return low

@@ -33,7 +33,9 @@ class Channels:
         for group in groups:
             outputs = [dep.target for dep, _ in group if graph.is_out_channel_pruning_fn(dep.handler)]
             layers = [names[node.module] for node in outputs if isinstance(node.module, tuple(ROOTS))]
-            if reason := unfit(group, graph, outputs):
+            with tracing(model):
+                reason = unfit(group, graph, outputs)
+            if reason:
                 self.skipped |= dict.fromkeys(layers, reason)
             else:
                 layers.sort(key=order.index)
@@ -63,6 +65,8 @@ class Channels:
 
     def possible(self, count: int, size: int) -> int:
         """How many of `size` channels can be removed where `count` are wanted: a multiple of `round_to` stays."""
+        if count <= 0:  # what nobody prunes is not rounded, either
+            return 0
         kept = max(1, round((size - count) / self.round_to)) * self.round_to
         return size - min(size, kept)
 

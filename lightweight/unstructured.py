@@ -25,6 +25,7 @@ class Weights:
         self.hooks = [
             weight.register_hook(lambda gradient, name=name: gradient.masked_fill(self.zeroed[name], 0))
             for name, weight in self.weights.items()
+            if weight.requires_grad  # frozen ones do not change
         ]
 
     def scores(self, importance: Importance) -> dict[str, Tensor]:
@@ -33,8 +34,8 @@ class Weights:
         return {name: score.masked_fill(self.zeroed[name].flatten(), -1) for name, score in found.items()}
 
     def possible(self, count: int, size: int) -> int:
-        """How many of `size` weights can be removed where `count` are wanted."""
-        return count
+        """How many of `size` weights can be removed where `count` are wanted: a layer without any would be blind."""
+        return min(count, size - 1)
 
     def zero(self, counts: dict[str, int], scores: dict[str, Tensor]) -> None:
         """Zero so many of each layer's weights altogether, the least important first."""

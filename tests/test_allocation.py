@@ -1,13 +1,23 @@
 """A budget is spent where it hurts least, and a target is met or the closest is named."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from lightweight.allocation import GRID, affordable, allocate, meet
+from lightweight.allocation import GRID, affordable, allocate, measure, meet
 from lightweight.errors import InputError
 from tests.examples import BNNET, new, noise, prune_params, units_of
 
 TOUGH = [(0.0, 0.0), *((amount, 0.0) for amount in GRID)]
 FRAIL = [(0.0, 0.0), *((amount, amount) for amount in GRID)]
+
+
+def test_a_curve_never_falls_whatever_noise_does_to_accuracy():
+    probes = dict(zip(GRID, (0.9, 0.95, 0.7, 0.8, 0.5, 0.6), strict=True))
+    units = SimpleNamespace(sizes={"layer": 10})
+    prober = SimpleNamespace(units=units, accuracy=0.92, alone=lambda unit, amount: probes[amount])
+    drops = [drop for _, drop in measure(prober)["layer"]]
+    assert drops == pytest.approx([0, 0.02, 0.02, 0.22, 0.22, 0.42, 0.42])
 
 
 def test_what_is_affordable_lies_on_the_curve():

@@ -41,6 +41,12 @@ def test_removed_channels_buy_bytes_macs_and_speed():
     )
 
 
+def test_removed_parameters_that_cost_few_macs_are_said():
+    text = sentence(parameters=523, nonzero_parameters=523, size_bytes=2092, compressed_bytes=1890, macs=498)
+    assert text.startswith("recalibrated: 48% of the parameters are removed. file 1.9 times smaller")
+    assert text.endswith("MACs unchanged. Removed channels are neither stored nor computed.")
+
+
 def test_both_are_said():
     text = sentence(parameters=500, nonzero_parameters=250, size_bytes=2000, macs=250)
     assert text.startswith("recalibrated: 50% of the parameters are removed and 50% of the rest are zero. ")

@@ -306,6 +306,21 @@ def test_an_unknown_layer_in_the_amounts_is_named_with_those_that_there_are():
     assert str(error.value) == f"params.yaml: prune.amount.conv7 = 0.25: {rule}"
 
 
+def test_no_layer_loses_all_of_its_weights():
+    model = new(BNNET)
+    one_shot(model, amount=0.995)
+    left = [int(weight.count_nonzero()) for weight in chosen(model).values()]
+    assert left[0] == 1
+    assert min(left) == 1
+
+
+def test_layers_that_a_network_froze_by_itself_are_pruned_too():
+    model = new(BNNET)
+    model[0].requires_grad_(False)
+    one_shot(model, amount=0.5)
+    assert (model[0].weight == 0).sum() == 36
+
+
 def test_excluded_layers_stay_as_they_are():
     model = new(BNNET)
     before = state(model)

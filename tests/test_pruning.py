@@ -1,5 +1,6 @@
 """An amount, amounts by layer, a size or a loss of accuracy: what the result must be is checked on the result."""
 
+import json
 from copy import deepcopy
 
 import pytest
@@ -11,7 +12,8 @@ from lightweight.checkpoint import Checkpoint
 from lightweight.errors import InputError
 from lightweight.history import Epoch
 from lightweight.macs import count_macs
-from lightweight.pruning import Pruner
+from lightweight.params import load_params
+from lightweight.pruning import PruneParams, Pruner
 from lightweight.resuming import Checkpointer
 from lightweight.validation import validate
 from tests.examples import BNNET, different, prune_params, state, train, trained
@@ -50,6 +52,30 @@ def test_an_amount_of_zero_is_the_identity_and_trains_nothing(source, tiny_datas
 def test_an_amount_of_zero_does_not_hide_a_pattern_without_a_layer(source, tiny_dataset):
     with pytest.raises(InputError, match=r"prune\.exclude = 'conv9': names no layer"):
         compress(source, tiny_dataset, amount=0.0, exclude=["conv9"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_drop": 0.01}, "prune.max_drop = 0.01: needs amount: auto, which finds shares by layer for it"),
+        (
+            {"method": "structured", "target_macs": 0.4},
+            "prune.target_macs = 0.4: needs amount: auto, which finds shares by layer for it",
+        ),
+        (
+            {"schedule": "polynomial", "initial_sparsity": 0.8},
+            "prune.amount = 0.5: must be at least initial_sparsity, 0.8, from which the polynomial schedule rises",
+        ),
+        ({"amount": {"[12]*": 1.0, "conv1": 0.5}}, "prune.amount.[12]* = 1.0: must be less than 1"),
+        ({"amount": "auto"}, "prune.target_macs = None: amount: auto needs exactly one of max_drop, target_parameters"),
+    ],
+)
+def test_params_that_contradict_each_other_are_one_line(tmp_path, changes, message):
+    path = tmp_path / "params.yaml"
+    path.write_text(json.dumps({"prune": prune_params().model_dump() | changes}))
+    with pytest.raises(InputError) as error:
+        load_params(path, prune=PruneParams)
+    assert str(error.value).startswith(f"{path}: {message}")
 
 
 def test_the_source_stays_as_it_was(source, tiny_dataset):

@@ -1,6 +1,7 @@
 """Every layer is pruned alone, and the model is afterwards what it was."""
 
 from copy import deepcopy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -68,6 +69,12 @@ def test_the_largest_amount_is_inside_the_budget_and_a_step_more_is_not(tiny_dat
     assert found.accuracy - by_amount[amount] <= 0.1
     assert found.accuracy - by_amount[amount + 2**-6] > 0.1
     assert [row["probe"] for row in found.rows] == list(range(1, 8))
+
+
+def test_a_loss_of_just_the_budget_is_inside_it():
+    found = SimpleNamespace(accuracy=0.97, probe=lambda name, amount: 0.95 if amount <= 0.5 else 0.9)
+    assert 0.97 - 0.95 > 0.02, "in floating point"
+    assert largest(found, 0.02, 4) == 0.5
 
 
 def test_few_images_are_a_random_part_of_the_validation_split(tiny_dataset):

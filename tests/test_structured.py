@@ -66,6 +66,48 @@ def test_what_stays_is_a_multiple(round_to):
         assert layer.weight.shape[0] >= round_to
 
 
+def test_what_nobody_prunes_is_not_rounded():
+    model = nn.Sequential(nn.Conv2d(1, 10, 3), nn.ReLU(), nn.Conv2d(10, 20, 3), nn.Flatten(), nn.Linear(11520, 10))
+    prune_in_place(model, method="structured", round_to=8, amount={"0": 0.0, "2": 0.5})
+    assert (model[0].out_channels, model[2].out_channels) == (10, 8)
+
+
+class Gated(nn.Module):
+    """Half of a layer's channels decide what the other half lets pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.gate = nn.Conv2d(1, 8, 28), nn.Linear(8, 16)
+        self.out = nn.Linear(8, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        passed, let = self.gate(self.before(images).flatten(1)).chunk(2, 1)
+        return self.out(passed * let.sigmoid())
+
+
+def test_halves_of_a_gate_keep_their_channels_because_they_go_in_pairs():
+    model = Gated()
+    units = prune_in_place(model, method="structured", amount=0.5)
+    assert list(units.sizes) == ["before"]
+    assert units.skipped["gate"] == "its channels go in pairs or more, as the halves of a gate do"
+    assert (model.before.out_channels, model.gate.out_features, model.out.in_features) == (4, 16, 8)
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.memory = nn.Linear(28, 16), nn.LSTM(16, 12, batch_first=True)
+        self.out = nn.Linear(12, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.out(self.memory(self.first(images.squeeze(1)))[0][:, -1])
+
+
+def test_a_recurrent_network_is_one_line_that_names_a_layer():
+    with pytest.raises(InputError, match=r"^channels of the network cannot be pruned: it cannot be traced at (\w+): "):
+        prune_in_place(Recurrent(), method="structured")
+
+
 def test_the_channels_that_stay_are_the_most_important_with_their_own_weights_in_order():
     model = nn.Sequential(nn.Conv2d(1, 6, 28, bias=False), nn.Flatten(), nn.Linear(6, 10))
     size = torch.tensor([3.0, 1.0, 6.0, 2.0, 5.0, 4.0])
@@ -193,6 +235,22 @@ def test_rounds_compose_to_the_amount_and_train_the_smaller_network(tiny_dataset
 
     prune_in_place(model, tiny_dataset, recover=recover, method="structured", schedule="iterative", amount=0.75)
     assert widths == [16, 8]
+
+
+def test_rounds_compose_over_all_units_together():
+    model = new(BNNET)
+    units = prune_in_place(model, method="structured", schedule="iterative", scope="global", amount=0.75)
+    left = sum(dict(model.named_modules())[name].weight.shape[0] for name in units.sizes)
+    assert left == sum(units.sizes.values()) / 4
+
+
+def test_a_unit_is_left_alone_when_one_of_its_layers_is_excluded():
+    model = build("torchvision/resnet18", 3, 32, 10, True)
+    params = prune_params(method="structured")
+    (partners,) = (names for names in units_of(model, params, noise(3, 32)).members.values() if "conv1" in names)
+    assert "layer1.0.conv2" in partners
+    units = units_of(model, params.model_copy(update={"exclude": ["layer1.0.conv2"]}), noise(3, 32))
+    assert not {name for names in units.members.values() for name in names} & set(partners)
 
 
 def test_equal_seeds_remove_equal_channels_and_other_seeds_others():

@@ -62,23 +62,26 @@ def test_learning_from_the_original_is_something_else(project):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("changes", "message"),
     [
-        (("  amount: 0.5 ", '  amount: {"conv[12]": 0.5, head: 0.5} '), "prune.amount.head = 0.5: names no layer that"),
         (
-            ("  exclude: []              # of", "  exclude: [norm1] # of"),
+            [("  amount: 0.5 ", '  amount: {"conv[12]": 0.5, head: 0.5} ')],
+            "prune.amount.head = 0.5: names no layer that",
+        ),
+        (
+            [("  exclude: []              # of", "  exclude: [norm1] # of")],
             "prune.exclude = 'norm1': names no layer; layers are",
         ),
         (
-            ("  amount: 0.5 ", "  amount: auto "),
+            [("  amount: 0.5 ", "  amount: auto "), ("  target_macs: null", "  target_macs: 0.001")],
             "prune.target_macs = 0.001: cannot be met: with 95% of everything chosen pruned, 0.0",
         ),
     ],
 )
-def test_what_cannot_be_pruned_so_is_one_line(project, tmp_path, change, message):
+def test_what_cannot_be_pruned_so_is_one_line(project, tmp_path, changes, message):
     shutil.copytree(project.path, tmp_path / "project", ignore=shutil.ignore_patterns("work"))
     copy = Workspace(tmp_path / "project")
-    copy.set_params(change, ("  target_macs: null", "  target_macs: 0.001"))
+    copy.set_params(*changes)
     (copy.path / "models/pruned.safetensors").unlink(missing_ok=True)
     *_, line = copy.run(sys.executable, "-m", "stages.prune", code=1).splitlines()
     assert line.startswith(f"error: params.yaml: {message}")
