@@ -54,13 +54,12 @@ def int8_share(found: Collection[dict[str, Any]]) -> float:
 def describe(found: Collection[dict[str, Any]]) -> str:
     """A sentence of rows, as they are or as a CSV file gives them."""
     weights = max(1, sum(int(row["weights"]) for row in found))
+    whose = "of convolutions and matrix products " * any(row["reason"] == ELSEWHERE for row in found)
     parts = [f"{int8_share(found):.0%} of the MACs run on 8-bit integers"]
     for bits in (4, 8, 16):
         few = sum(int(row["weights"]) for row in found if int(row["bits"]) == bits)
-        parts += [f"{few / weights:.0%} of the weights take {bits} bits"] if few else []
-    reasons = dict.fromkeys(row["reason"] for row in found if row["reason"])
-    names = {reason: [row["name"] for row in found if row["reason"] == reason] for reason in reasons}
-    left = [f"{_few(names[reason])}: {reason}" for reason in reasons]
+        parts += [f"{few / weights:.0%} of the weights {whose}take {bits} bits"] if few else []
+    left = [f"{_few(names)}: {reason}" for reason, names in _left(found).items()]
     return "; ".join([", ".join(parts), *left])
 
 
@@ -69,8 +68,14 @@ def warning(found: Collection[dict[str, Any]]) -> str:
     meant = not any(row["reason"].startswith((LEFT, *PARTIAL)) for row in found)
     if not meant or int8_share(found) >= ENOUGH:
         return ""
-    left = ", ".join(row["name"] for row in found if row["reason"])
+    left = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in _left(found).items())
     return f"warning: less than {ENOUGH:.0%} of the MACs run on 8-bit integers; in float: {left}"
+
+
+def _left(found: Collection[dict[str, Any]]) -> dict[str, list[str]]:
+    """The names of what does not run on integers, by reason."""
+    reasons = dict.fromkeys(row["reason"] for row in found if row["reason"])
+    return {reason: [row["name"] for row in found if row["reason"] == reason] for reason in reasons}
 
 
 def _few(names: list[str]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from lightweight.coverage import describe, warning
 from lightweight.explanation import explain, slower
 from lightweight.files import read_csv, read_json, write_text
-from lightweight.report import VARIANTS, Metrics, comparison, verdict
+from lightweight.report import VARIANTS, Metrics, comparison, verdict, where
 
 TITLES = {
     "comparison": "Original and optimized",
@@ -38,14 +38,13 @@ def read_metrics(folder: Path) -> tuple[Metrics, Metrics]:
 def write_page(path: Path, metrics: Metrics, latency: Metrics, pictures: Path) -> None:
     """Write the page from what lies in the folder `pictures` now; the two stages that draw both call it."""
     head, *rows = comparison(metrics, latency)
-    cpu = next((entry["cpu"] for entry in latency.values()), None)
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>Lightweight</title>",
         f"<style>{STYLE}</style><h1>Lightweight: original against optimized</h1>",
         *(f"<p>{html.escape(line)}</p>" for line in verdict(metrics, latency).splitlines()),
         *(f"<p>{html.escape(line)}</p>" for line in [*explain(metrics, latency), *slower(latency)]),
         f"<table>{_row('th', head)}{''.join(_row('td', row) for row in rows)}</table>",
-        f"<p>Latency on {html.escape(cpu)}.</p>" if cpu else "",
+        f"<p>Latency on {html.escape(where(latency))}.</p>" if latency else "",
     ]
     if (pictures / "coverage.csv").exists():
         layers = read_csv(pictures / "coverage.csv")

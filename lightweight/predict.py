@@ -66,6 +66,8 @@ def main() -> None:
     reader.add_argument("images", type=Path, nargs="+", metavar="image")
     reader.add_argument("--fit", action="store_true", help="crop, resize and convert images as the data set's were")
     given = reader.parse_args()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # names of files and classes may hold anything
     try:
         classifier = Classifier(given.model)
     except (InputError, OSError) as error:
@@ -74,10 +76,11 @@ def main() -> None:
     for path in given.images:
         try:
             name, probability = classifier.predict(path, given.fit)
-            print(f"{path}  {name}  {probability:.2%}")
         except (InputError, OSError) as error:
             failed = True
             print(f"error: {error}", file=sys.stderr)
+        else:
+            print(f"{path}  {name}  {probability:.2%}")
     sys.exit(failed)
 
 

@@ -31,7 +31,7 @@ from torchao.quantization.pt2e.quantizer import (
 from lightweight.data import Dataset
 from lightweight.export import export_onnx
 from lightweight.folding import LAYERS, capture, fold_batchnorm, layers
-from lightweight.graph import MULTIPLY
+from lightweight.naming import name_weights
 
 aten = torch.ops.aten
 SUMS = {aten.add.Tensor, aten.add_.Tensor, aten.mul.Tensor, aten.mul_.Tensor}
@@ -107,7 +107,7 @@ class Trained:
     def convert(self, kept: Collection[str]) -> onnx.ModelProto:
         with warnings.catch_warnings(action="ignore"):
             model = export_onnx(Captured(convert_pt2e(self.reference(kept).graph)), self.dataset)
-        _name_weights(model, [name for name in self.layers if name not in set(kept)])
+        name_weights(model, [name for name in self.layers if name not in set(kept)])
         return model
 
 
@@ -151,34 +151,3 @@ def _without(graph: fx.GraphModule, names: Collection[str]) -> None:
             node.replace_input_with(image, image.args[0])
     graph.graph.eliminate_dead_code()
     graph.recompile()
-
-
-def _name_weights(model: onnx.ModelProto, names: list[str]) -> None:
-    """Give integer weights, scales and zero points the names that ONNX Runtime's quantizer gives them, in place."""
-    held = {item.name: item for item in model.graph.initializer}
-    writers = {node.output[0]: node for node in model.graph.node if node.op_type in ("DequantizeLinear", "Transpose")}
-    found = []
-    for node in (node for node in model.graph.node if node.op_type in MULTIPLY):
-        writer = writers.get(node.input[1])
-        while writer is not None and writer.op_type == "Transpose":
-            writer = writers.get(writer.input[0])
-        found += [writer] if writer is not None and writer.input[0] in held else []
-    for name, node in zip(names, found, strict=True):
-        for place, suffix in enumerate(("quantized", "scale", "zero_point")):
-            own = onnx.TensorProto()
-            own.CopyFrom(held[node.input[place]])  # layers of equal width share their zero points
-            own.name = node.input[place] = f"model.{name}.weight_{suffix}"
-            model.graph.initializer.append(own)
-    used = {name for node in model.graph.node for name in node.input}
-    left = [item for item in model.graph.initializer if item.name in used]
-    del model.graph.initializer[:]
-    for item in left:
-        item.name = _short(item.name)
-    model.graph.initializer.extend(left)
-    for node in model.graph.node:
-        node.input[:] = map(_short, node.input)
-
-
-def _short(name: str) -> str:
-    """Without the module that only holds the graph."""
-    return name.replace("model.graph.", "model.", 1)

@@ -145,9 +145,10 @@ class Quantizer:
 
     def _trained(self) -> Convertible:
         trained = load_qat().Trained(self.model, self.dataset, self.images.images, self.params.reduce_range)
-        self.history = self.saved.track("history", self.history)
-        for _ in self.history.record(trained.train(self.fine_tune)):
-            self.say(self.history.line(self.params.epochs))
+        if trained.layers:
+            self.history = self.saved.track("history", self.history)
+            for _ in self.history.record(trained.train(self.fine_tune)):
+                self.say(self.history.line(self.params.epochs))
         return trained
 
     def _file(self, kept: Collection[str]) -> bytes:

@@ -22,6 +22,13 @@ def comparison(metrics: Metrics, latency: Metrics) -> list[list[str]]:
     return [head, *(_row(name, metrics[name], latency.get(name), batches) for name in VARIANTS)]
 
 
+def where(latency: Metrics) -> str:
+    """The processor, its instruction set and the threads that the latencies were measured with."""
+    here = latency["original"]
+    instructions = f" ({here['instructions']})" if here.get("instructions") else ""
+    return f"{here['cpu']}{instructions}, {here['threads']} thread{'s' * (here['threads'] > 1)}"
+
+
 def _row(name: str, scores: dict[str, Any], latency: dict[str, Any] | None, batches: list[str]) -> list[str]:
     return [
         name,

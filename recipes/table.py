@@ -15,7 +15,7 @@ from lightweight.coverage import describe
 from lightweight.explanation import explain
 from lightweight.files import read_csv, read_json, write_text
 from lightweight.page import read_metrics
-from lightweight.report import Metrics, accuracy, comparison, markdown, verdict
+from lightweight.report import Metrics, accuracy, comparison, markdown, verdict, where
 
 FOLDER = Path("recipes")
 PUBLISHED = FOLDER / "published.toml"
@@ -89,12 +89,6 @@ def costs(training: dict[str, Any] | None) -> list[str]:
         return ["", ""]
     seconds, memory = training["seconds_per_epoch"], training["peak_gpu_memory_bytes"] or training["peak_memory_bytes"]
     return ["" if seconds is None else f"{seconds:.1f}", f"{memory / 1e9:.2f}"]
-
-
-def where(latency: Metrics) -> str:
-    here = latency["original"]
-    instructions = f" ({here['instructions']})" if here.get("instructions") else ""
-    return f"{here['cpu']}{instructions}, {here['threads']} thread{'s' * (here['threads'] > 1)}"
 
 
 def tables(metrics: Metrics, latency: Metrics) -> str:

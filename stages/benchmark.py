@@ -21,6 +21,7 @@ from lightweight.machine import cpu_name, instructions
 from lightweight.page import read_metrics, write_page
 from lightweight.params import Threads, load_params
 from lightweight.plotting import draw_latency
+from lightweight.report import where
 from lightweight.runtime import start
 
 PARAMS = Path("params.yaml")
@@ -44,8 +45,8 @@ def main() -> None:
         "optimized": load_session(OPTIMIZED, params.threads),
     }
     original.to(memory_format=torch.channels_last)
-    where = {"cpu": cpu_name(), "instructions": instructions(), "threads": params.threads}
-    results = {name: dict(where) for name in ("original", *sessions)}
+    about = {"cpu": cpu_name(), "instructions": instructions(), "threads": params.threads}
+    results = {name: dict(about) for name in ("original", *sessions)}
     for size in params.benchmark.batch_sizes:
         images = data.test.images[torch.arange(size) % len(data.test)]
         calls = {"original": torch.inference_mode()(partial(original, data.normalize(images)))}
@@ -56,7 +57,7 @@ def main() -> None:
         write_json(METRICS / "latency" / f"{name}.json", result)
     write_bytes(PLOTS / "latency.png", draw_latency(results))
     write_page(PLOTS / "report.html", *read_metrics(METRICS), PLOTS)
-    print(*slower(results), f"benchmark  {cpu_name()}  -> {METRICS / 'latency'}", sep="\n")
+    print(*slower(results), f"benchmark  {where(results)}  -> {METRICS / 'latency'}", sep="\n")
 
 
 if __name__ == "__main__":

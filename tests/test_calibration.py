@@ -5,6 +5,7 @@ import json
 import onnx
 import pytest
 import torch
+from torch import Tensor
 
 from lightweight.calibration import balanced, rows, write_ranges
 from tests.examples import exported, pruned_convnet, quantizer
@@ -45,8 +46,9 @@ def ranges(tiny_dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranges")
     onnx.save(exported(pruned_convnet(tiny_dataset), tiny_dataset), folder / "model.onnx")
 
-    def ranges(method: str, percentile: float = 99.0) -> dict[str, tuple[float, float]]:
-        write_ranges(folder / "model.onnx", tiny_dataset.train.images, method, percentile, folder / "ranges.json")
+    def ranges(method: str, percentile: float = 99.0, images: Tensor | None = None) -> dict[str, tuple[float, float]]:
+        images = tiny_dataset.train.images if images is None else images
+        write_ranges(folder / "model.onnx", images, method, percentile, folder / "ranges.json")
         found = json.loads((folder / "ranges.json").read_text())["data"]
         return {name: tuple(_number(about[end]) for end in ("lowest", "highest")) for name, about in found.items()}
 
@@ -64,6 +66,12 @@ def _number(value) -> float:
 def test_extremes_are_those_of_the_pixels(tiny_dataset, ranges):
     low, high = ranges("minmax")["input"]
     assert (low, high) == (float(tiny_dataset.train.images.min()), float(tiny_dataset.train.images.max()))
+
+
+def test_every_image_is_looked_at(tiny_dataset, ranges):
+    images = tiny_dataset.train.images.clamp(max=100)
+    images[299, 0, 3, 3] = 250
+    assert ranges("minmax", images=images)["input"] == (0, 250)
 
 
 @pytest.mark.parametrize("method", ["entropy", "percentile"])

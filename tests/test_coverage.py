@@ -31,7 +31,8 @@ def test_the_sentence_weighs_layers_by_macs_and_weights_and_is_the_same_from_a_f
 
 def test_methods_for_all_layers_warn_when_they_leave_much_behind():
     few, all_ = coverage.rows(LAYERS, [], [], "static"), coverage.rows([LAYERS[1]], [], [], "static")
-    said = "warning: less than 90% of the MACs run on 8-bit integers; in float: conv, node_matmul, odd"
+    said = "warning: less than 90% of the MACs run on 8-bit integers; in float: conv, odd: static cannot convert it; "
+    said += "node_matmul: a product of two activations"
     assert [coverage.warning(rows) for rows in (few, all_)] == [said, ""]
     for method in ("none", "dynamic", "int4"):  # which are not meant for all layers
         assert coverage.warning(coverage.rows(LAYERS, [], [], method)) == ""
@@ -45,7 +46,8 @@ def test_what_no_layer_of_the_file_computes_is_a_row_of_its_own():
     assert rows[-1]["macs"] == 700
     assert coverage.int8_share(rows) == 0.3
     assert "others: operators that no method converts" in coverage.describe(rows)
-    assert coverage.warning(rows).endswith("in float: others")
+    assert "100% of the weights of convolutions and matrix products take 8 bits" in coverage.describe(rows)
+    assert coverage.warning(rows).endswith("in float: others: operators that no method converts")
 
 
 def test_many_layers_are_counted():

@@ -83,7 +83,7 @@ def test_the_table_is_the_comparison_of_all_variants(pictures):
 def test_the_cpu_of_the_latencies_is_named_and_cannot_become_markup(pictures):
     name = """<img src='x'> & "Co" <script>"""
     page = written(pictures, made_up_latency(cpu=name))
-    assert f"Latency on {name}." in page.text
+    assert f"Latency on {name}, 1 thread." in page.text
     assert sum(tag == "img" for tag, _ in page.tags) == len(PICTURES)
     assert "script" not in {tag for tag, _ in page.tags}
 

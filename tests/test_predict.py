@@ -28,9 +28,9 @@ def folder(tmp_path_factory, tiny_dataset) -> Path:
     return folder
 
 
-def predict(folder: Path, *arguments: str, code: int = 0) -> tuple[list[str], list[str]]:
+def predict(folder: Path, *arguments: str, code: int = 0, **changed: str) -> tuple[list[str], list[str]]:
     command = [sys.executable, "-m", "lightweight.predict", *arguments]
-    environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"} | changed
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr
     return done.stdout.splitlines(), done.stderr.splitlines()
@@ -50,6 +50,13 @@ def test_classes_and_probabilities_are_those_of_the_evaluated_logits(folder, tin
     said, _ = predict(folder, "model.onnx", *(f"{number}.png" for number in range(NUMBER)))
     assert said == [f"{number}.png  {line}" for number, line in enumerate(expected(folder, tiny_dataset))]
     assert len({line.split()[1] for line in said}) > 2
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped_and_the_others_are_classified(folder, tiny_dataset):
+    (folder / "grö\udcff.png").write_bytes((folder / "0.png").read_bytes())
+    said, _ = predict(folder, "model.onnx", "grö\udcff.png", "1.png", PYTHONIOENCODING="ascii")
+    first, second = expected(folder, tiny_dataset)[:2]
+    assert said == [f"gr\\xf6\\udcff.png  {first}", f"1.png  {second}"]
 
 
 def test_the_lines_of_the_readme_say_the_same(folder, tiny_dataset):

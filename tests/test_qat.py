@@ -65,6 +65,27 @@ def test_every_layer_runs_on_integers(tiny_dataset):
     assert all(layer.int8 and layer.bits == 8 for layer in found)
 
 
+def test_layers_of_equal_weights_are_told_apart(tiny_dataset):
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
+    model.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 10)])
+    with torch.no_grad():
+        for layer in (model[2], model[4], model[7], model[8]):
+            layer.weight.zero_()
+    found = quantizer(model, tiny_dataset, "qat", calibration_images=20)
+    content = found.run()
+    assert [layer.name for layer in graph.layers(content)] == ["0", "2", "4", "7", "8", "9"]
+    expected = torch_logits(found.reference(), tiny_dataset, tiny_dataset.val, 64)
+    assert logit_error(expected, onnx_logits(open_session(content, 1), tiny_dataset.val, 64)) < 0.02
+
+
+def test_a_network_without_such_a_layer_is_refused_before_any_training(tiny_dataset):
+    model = nn.Sequential(nn.Flatten(2), nn.Conv1d(1, 10, 784), nn.Flatten())
+    found = quantizer(model, tiny_dataset, "qat")
+    found.fine_tune = None
+    with pytest.raises(InputError, match=r"quantize\.method = 'qat': the network has no layer with weights that it"):
+        found.run()
+
+
 def test_residual_sums_run_on_integers_too(tmp_path):
     data = noise(3, 32)
     method = quantizer(build("resnet20", 3, 32, 10, False), data, "qat", calibration_images=16)._method()

@@ -292,6 +292,15 @@ def test_a_network_without_linear_layers_is_refused_by_methods_for_them(tiny_dat
     )
 
 
+def test_the_method_of_calibration_and_its_percentile_reach_the_file(tiny_dataset):
+    model, how = pruned_convnet(tiny_dataset), (("minmax", 99.0), ("percentile", 90.0), ("percentile", 99.9))
+    files = {
+        quantize(model, tiny_dataset, "static", calibration=method, percentile=share, calibration_images=50)
+        for method, share in how
+    }
+    assert len(files) == 3
+
+
 def test_a_budget_that_the_gate_would_refuse_is_refused_before_any_work(tmp_path):
     path = tmp_path / "params.yaml"
     content = quantize_params("static").model_dump() | {"max_drop": 0.06}

@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from lightweight import coverage
 from lightweight.data import save_dataset
 from lightweight.files import read_csv
 from tests.workspace import Workspace, copy_project
@@ -58,7 +59,8 @@ def test_methods_for_all_layers_leave_nothing_behind_and_keep_the_zeros(project,
 def test_a_budget_lists_its_trials_and_the_layers_that_it_keeps(project):
     project.set_params(("  max_drop: null           # layers", "  max_drop: 0.0            # layers"))
     project.set_params(("  method: dynamic  ", "  method: static  "))
-    project.stage("quantize")
+    said = project.stage("quantize")
+    assert coverage.warning(read_csv(project.path / "plots/coverage.csv")) in said
     project.set_params(("  method: static  ", "  method: dynamic  "))
     project.set_params(("  max_drop: 0.0            # layers", "  max_drop: null           # layers"))
     rows = read_csv(project.path / "plots/fallback.csv")
