@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -45,6 +46,7 @@ WORK = Path("work/bench")
 RECIPES = {"cnn": "mnist-structured", "tiny": "tiny-mnist", "resnet18": "resnet18-cifar10-structured"}
 METHODS = ("none", "fp16", "dynamic", "static", "qat", "int4")
 CHANGES = {"reduce_range": True, "max_drop": None, "max_logit_error": 1.0, "max_accuracy_drop": 1.0}  # no gate
+ELSEWHERE = ("static", "qat")  # whose files are timed in OpenVINO, too
 EXPORTED, EAGER = ("ours", "none"), ("PyTorch", "eager")
 IMAGES, BATCHES, ROUNDS, BATCH_SIZE = 512, (1, 64), 30, 100
 
@@ -118,6 +120,9 @@ def measured(folder: Path) -> Iterator[dict[str, Any]]:
             variants[name], calls[name] = in_openvino(path, folder / f"{file_name(*EXPORTED)}.onnx", dataset)
         else:
             variants[name], calls[name] = in_onnxruntime(path, dataset)
+    for method in ELSEWHERE if find_spec("openvino") else ():
+        path, name = folder / f"{file_name('ours', method)}.onnx", ("ours in OpenVINO", method)
+        variants[name], calls[name] = in_openvino(path, path, dataset)
     times = {size: latency(original, dataset, size, calls) for size in BATCHES}
     for name, variant in variants.items():
         row = dict(zip(("tool", "method"), name, strict=True))
@@ -148,7 +153,7 @@ def in_onnxruntime(path: Path, dataset: Dataset) -> tuple[Variant, Predict]:
 
 
 def in_openvino(path: Path, exported: Path, dataset: Dataset) -> tuple[Variant, Predict]:
-    """`exported` is the float32 file, whose names of layers OpenVINO keeps."""
+    """`exported` is the ONNX file that it was made from, whose names of layers OpenVINO keeps, or the file itself."""
     compiled = compile_openvino(path)
     logits = np.concatenate([compiled({"input": pixels(part)})[0] for part in dataset.test.images.split(BATCH_SIZE)])
     about = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
@@ -160,8 +165,9 @@ def in_openvino(path: Path, exported: Path, dataset: Dataset) -> tuple[Variant, 
     }
     nodes = {name: own[0].name for name, own in graph.weighted(onnx.load(exported)).items()}
     macs = {nodes.get(layer.name, layer.name): layer.macs for layer in graph.layers(read_bytes(exported))}
+    weights = path.with_suffix(".bin")
     costs = {
-        "size_bytes": path.stat().st_size + path.with_suffix(".bin").stat().st_size,
+        "size_bytes": path.stat().st_size + (weights.stat().st_size if weights.exists() else 0),
         "int8_mac_share": sum(macs[name] for name in macs if name in integer) / sum(macs.values()),
     }
     return Variant(logits.argmax(1), costs), lambda images: compiled({"input": images})

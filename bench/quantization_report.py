@@ -69,7 +69,7 @@ def draw(rows: Rows) -> None:
     figure, axes = plt.subplots(len(networks), 4, figsize=(15, 3.4 * len(networks)), squeeze=False)
     for line, (network, own) in zip(axes, networks.items(), strict=True):
         names = [f"{row['tool']} {row['method']}" for row in own]
-        colors = ["#1f6fb2" if row["tool"] == "ours" else "#b8b8b8" for row in own]
+        colors = ["#1f6fb2" if row["tool"].startswith("ours") else "#b8b8b8" for row in own]
         right, low, high = ([100 * float(row[f"accuracy{end}"]) for row in own] for end in ("", "_low", "_high"))
         errors = [[a - b for a, b in zip(right, low, strict=True)], [b - a for a, b in zip(right, high, strict=True)]]
         line[0].barh(names, right, color=colors, xerr=errors, ecolor="#555555")
