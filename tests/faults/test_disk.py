@@ -112,10 +112,14 @@ def test_a_damaged_checkpoint_starts_over_and_ends_in_the_same_bytes(prepared, d
     assert (prepared.path / "models/original.safetensors").read_bytes() == expected
 
 
-@pytest.mark.parametrize("damage", [_flip, _truncate])
 @pytest.mark.parametrize(
-    ("stage", "name"),
-    [("train", "data/prepared.safetensors"), ("prune", "models/averaged.safetensors")],
+    ("stage", "name", "damage"),
+    [
+        ("train", "data/prepared.safetensors", _flip),
+        ("prune", "models/averaged.safetensors", _truncate),
+        pytest.param("train", "data/prepared.safetensors", _truncate, marks=pytest.mark.slow),
+        pytest.param("prune", "models/averaged.safetensors", _flip, marks=pytest.mark.slow),
+    ],
 )
 def test_a_damaged_input_is_refused_even_where_its_size_and_time_are_unchanged(prepared, damage, stage, name):
     prepared.stage("train")
