@@ -22,14 +22,14 @@ $(INSTALLED): requirements.txt constraints.txt constraints-cuda.txt
 repro: setup ## run the pipeline on params.yaml and print the comparison
 	@if [ ! -e .git ]; then dvc config --local core.no_scm true; elif grep -qs no_scm .dvc/config.local; then dvc config --local --unset core.no_scm; fi
 	dvc repro
-	@python -m recipes.table
+	@python -m tools.report
 
 mend: ## after `dvc` itself was killed while it wrote one of its own files: bring dvc.lock back, drop a broken rwlock
 	@python -c 'import json; json.load(open(".dvc/tmp/rwlock"))' 2>/dev/null || rm -f .dvc/tmp/rwlock
 	@! dvc repro --dry 2>&1 | grep -qF dvc.lock || [ ! -e work/dvc.lock ] || { cp work/dvc.lock dvc.lock; echo "dvc.lock is now the copy that the last stage made before it began"; }
 
 verify: setup ## run the pipeline in a fresh clone: identical to dvc.lock? make's Error 3: other bytes on another CPU, metrics agree
-	@python -m bench.verify
+	@python -m tools.verify
 
 test: setup ## run the test suite (make test ARGS="-m slow" runs the slow tests)
 	python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
@@ -44,14 +44,14 @@ baseline: setup needs-git ## make the experiment `original`, for `dvc metrics di
 	@echo 'Compare: dvc metrics diff original'
 
 recipe: setup needs-git ## NAME=mnist: run recipes/mnist.yaml as an experiment, store its metrics beside it
-	@python -m recipes.run $(NAME)
-	@python -m recipes.table --readme
+	@python -m tools.recipe $(NAME)
+	@python -m tools.readme
 
 weights: setup needs-git ## NAME=mnist: copy the original that the recipe trained to data/raw/NAME.safetensors
 	dvc get . models/original.safetensors --rev recipe-$(NAME) --out data/raw/$(NAME).safetensors --force
 
 readme: setup ## write the generated tables of the READMEs anew
-	@python -m recipes.table --readme
+	@python -m tools.readme
 
 litert: .venv/litert/installed ## convert the model to models/optimized.tflite in an environment of its own; check, score and time it
 	@.venv/litert/bin/python -m edge.litert

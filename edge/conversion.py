@@ -16,21 +16,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightweight.calibration import balanced
-from lightweight.checkpoint import load_checkpoint
-from lightweight.data import Dataset, Split, load_dataset
-from lightweight.errors import InputError, bad_param
-from lightweight.evaluation import Variant, examine, score
-from lightweight.export import FromPixels
-from lightweight.files import write_bytes
-from lightweight.inference import load_session, pixels, torch_logits
-from lightweight.latency import interleave, summarize
-from lightweight.machine import cpu_name, instructions
-from lightweight.params import Seed, Threads, load_params
-from lightweight.parity import check_parity
-from lightweight.quantization import BATCH_SIZE, QuantizeParams
-from lightweight.report import accuracy, markdown
-from lightweight.runtime import start
+from lightweight.core.determinism import start
+from lightweight.core.errors import InputError, bad_param
+from lightweight.core.files import write_bytes
+from lightweight.core.machine import cpu_name, instructions
+from lightweight.core.params import Seed, Threads, load_params
+from lightweight.dataset import Dataset, Split, load_dataset
+from lightweight.evaluation.latency import interleave, summarize
+from lightweight.evaluation.scores import Variant, examine, score
+from lightweight.networks.model_file import load_checkpoint
+from lightweight.onnx.export import FromPixels
+from lightweight.onnx.session import load_session, pixels, torch_logits
+from lightweight.quantization.calibration import balanced
+from lightweight.quantization.parity import check_parity
+from lightweight.quantization.quantizer import BATCH_SIZE, QuantizeParams
+from lightweight.reporting.table import accuracy, markdown
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from edge.conversion import Predict, Source, converter, deliver
-from lightweight.command import run
+from lightweight.core.process import run
 
 
 def convert(source: Source) -> bytes:

@@ -16,7 +16,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 import numpy as np
 
 from edge.conversion import Predict, Source, converter, deliver
-from lightweight.command import run
+from lightweight.core.process import run
 
 
 def convert(source: Source) -> bytes:

@@ -7,8 +7,8 @@ from pydantic import Field
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from lightweight.data import Dataset
-from lightweight.params import Params
+from lightweight.core.params import Params
+from lightweight.dataset import Dataset
 
 
 class BnUpdateParams(Params):

@@ -16,8 +16,8 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # on by default, and read once: while
 import numpy as np
 import onnxruntime
 
-from lightweight.errors import InputError
-from lightweight.images import read_image
+from lightweight.core.errors import InputError
+from lightweight.preparation.images import read_image
 
 
 class Classifier:

@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import Field
 
-from lightweight.importance import Kind
-from lightweight.params import Params
-from lightweight.probing import Prober
-from lightweight.units import Layers, Method
-from lightweight.validation import SLACK
+from lightweight.core.params import Params
+from lightweight.networks.validation import SLACK
+from lightweight.pruning.groups import Layers, Method
+from lightweight.pruning.importance import Kind
+from lightweight.pruning.probe import Prober
 
 
 class SensitivityParams(Params):

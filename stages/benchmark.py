@@ -1,7 +1,7 @@
 """Benchmark: latency of the original, the pruned and the optimized model, in turns. Timings never enter dvc.lock.
 
 Reads   params.yaml, data/prepared.safetensors, models/{original,recalibrated}.safetensors, models/optimized.onnx
-Writes  metrics/latency/MODEL.json, plots/latency.png, plots/report.html
+Writes  metrics/latency/MODEL.json
 """
 
 from functools import partial
@@ -9,20 +9,16 @@ from pathlib import Path
 
 import torch
 
-from lightweight.checkpoint import load_checkpoint
-from lightweight.command import run
-from lightweight.data import load_dataset
-from lightweight.explanation import slower
-from lightweight.export import export_onnx
-from lightweight.files import write_bytes, write_json
-from lightweight.inference import load_session, open_session, pixels
-from lightweight.latency import BenchmarkParams, compare, interleave
-from lightweight.machine import cpu_name, instructions
-from lightweight.page import read_metrics, write_page
-from lightweight.params import Threads, load_params
-from lightweight.plotting import draw_latency
-from lightweight.report import where
-from lightweight.runtime import start
+from lightweight.core.determinism import start
+from lightweight.core.files import write_json
+from lightweight.core.machine import cpu_name, hardware_description, instructions
+from lightweight.core.params import Threads, load_params
+from lightweight.core.process import run
+from lightweight.dataset import load_dataset
+from lightweight.evaluation.latency import BenchmarkParams, compare, interleave, slowdown_warnings
+from lightweight.networks.model_file import load_checkpoint
+from lightweight.onnx.export import export_onnx
+from lightweight.onnx.session import load_session, open_session, pixels
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")
@@ -30,7 +26,6 @@ ORIGINAL = Path("models/original.safetensors")
 RECALIBRATED = Path("models/recalibrated.safetensors")
 OPTIMIZED = Path("models/optimized.onnx")
 METRICS = Path("metrics")
-PLOTS = Path("plots")
 PAIRS = (("recalibrated", "exported"), ("optimized", "exported"), ("optimized", "recalibrated"))  # in the same runtime
 
 
@@ -55,9 +50,11 @@ def main() -> None:
             results[name][f"batch_{size}"] = found
     for name, result in results.items():
         write_json(METRICS / "latency" / f"{name}.json", result)
-    write_bytes(PLOTS / "latency.png", draw_latency(results))
-    write_page(PLOTS / "report.html", *read_metrics(METRICS), PLOTS)
-    print(*slower(results), f"benchmark  {where(results)}  -> {METRICS / 'latency'}", sep="\n")
+    print(
+        *slowdown_warnings(results),
+        f"benchmark  {hardware_description(results['original'])}  -> {METRICS / 'latency'}",
+        sep="\n",
+    )
 
 
 if __name__ == "__main__":

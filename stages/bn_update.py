@@ -7,13 +7,13 @@ Writes  models/recalibrated.safetensors, plots/bn_update.csv
 from pathlib import Path
 
 from lightweight.batchnorm import BnUpdateParams, update_batchnorm
-from lightweight.checkpoint import load_checkpoint, save_checkpoint
-from lightweight.command import run
-from lightweight.data import load_dataset
-from lightweight.files import write_csv
-from lightweight.params import Seed, Threads, load_params
-from lightweight.runtime import start
-from lightweight.validation import validate
+from lightweight.core.determinism import start
+from lightweight.core.files import write_csv
+from lightweight.core.params import Seed, Threads, load_params
+from lightweight.core.process import run
+from lightweight.dataset import load_dataset
+from lightweight.networks.model_file import load_checkpoint, save_checkpoint
+from lightweight.networks.validation import validate
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")

@@ -6,19 +6,19 @@ Writes  data/checked
 
 from pathlib import Path
 
-from lightweight.averaging import SwaParams, remaining_epochs
 from lightweight.batchnorm import BnUpdateParams
-from lightweight.command import run
-from lightweight.evaluation import EvaluateParams
-from lightweight.files import write_text
-from lightweight.latency import BenchmarkParams
-from lightweight.params import Seed, Threads, load_all_params
-from lightweight.pruning import PruneParams
-from lightweight.quantization import QuantizeParams
-from lightweight.report import ReportParams
+from lightweight.core.files import write_text
+from lightweight.core.params import Seed, Threads, load_all_params
+from lightweight.core.process import run
+from lightweight.evaluation.latency import BenchmarkParams
+from lightweight.evaluation.scores import EvaluateParams
+from lightweight.preparation.prepare import PrepareParams
+from lightweight.pruning.pruner import PruneParams
+from lightweight.quantization.quantizer import QuantizeParams
+from lightweight.reporting.table import ReportParams
 from lightweight.sensitivity import SensitivityParams
-from lightweight.sources import PrepareParams
-from lightweight.training import TrainParams
+from lightweight.swa import SwaParams, remaining_epochs
+from lightweight.training.loop import TrainParams
 
 PARAMS = Path("params.yaml")
 CHECKED = Path("data/checked")

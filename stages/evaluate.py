@@ -6,13 +6,13 @@ Writes  metrics/VARIANT.json, plots/predictions.csv
 
 from pathlib import Path
 
-from lightweight.command import run
-from lightweight.data import load_dataset
-from lightweight.evaluation import EvaluateParams, examine, score
-from lightweight.files import write_csv, write_json
-from lightweight.params import Threads, load_params
-from lightweight.report import VARIANTS
-from lightweight.runtime import start
+from lightweight.core.determinism import start
+from lightweight.core.files import write_csv, write_json
+from lightweight.core.params import Threads, load_params
+from lightweight.core.process import run
+from lightweight.core.variants import VARIANTS
+from lightweight.dataset import load_dataset
+from lightweight.evaluation.scores import EvaluateParams, examine, score
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")

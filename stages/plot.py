@@ -1,22 +1,22 @@
-"""Plot: the pictures and the page that compare original and optimized.
+"""Plot: the pictures that compare original and optimized.
 
-Reads   metrics/VARIANT.json, plots/{images,coverage,train,swa,prune,sparsity,sensitivity,predictions}.csv
-Writes  plots/models.csv, plots/{comparison,training,sparsity,sensitivity,confusion}.png, plots/report.html
+Reads   metrics/VARIANT.json, plots/{train,swa,prune,sparsity,sensitivity,predictions}.csv
+Writes  plots/models.csv, plots/{comparison,training,sparsity,sensitivity,confusion}.png
 """
 
 from pathlib import Path
 
-from lightweight.command import run
-from lightweight.files import read_csv, write_bytes, write_csv
-from lightweight.page import read_metrics, write_page
-from lightweight.plotting import draw_comparison, draw_confusion, draw_sensitivity, draw_sparsity, draw_training
+from lightweight.core.files import read_csv, read_json, write_bytes, write_csv
+from lightweight.core.process import run
+from lightweight.core.variants import VARIANTS
+from lightweight.reporting.plots import draw_comparison, draw_confusion, draw_sensitivity, draw_sparsity, draw_training
 
 METRICS = Path("metrics")
 PLOTS = Path("plots")
 
 
 def main() -> None:
-    metrics, latency = read_metrics(METRICS)
+    metrics = {name: read_json(METRICS / f"{name}.json") for name in VARIANTS}
     names = ("train", "swa", "prune", "sparsity", "sensitivity", "predictions")
     train, swa, recovery, sparsity, sensitivity, predictions = (read_csv(PLOTS / f"{name}.csv") for name in names)
     pictures = {
@@ -30,8 +30,7 @@ def main() -> None:
         write_bytes(PLOTS / f"{name}.png", picture)
     rows = [{"model": name, **scores} for name, scores in metrics.items()]
     write_csv(PLOTS / "models.csv", rows[0], rows)
-    write_page(PLOTS / "report.html", metrics, latency, PLOTS)
-    print(f"plot  {len(pictures)} pictures  -> {PLOTS / 'report.html'}")
+    print(f"plot  {len(pictures)} pictures  -> {PLOTS}")
 
 
 if __name__ == "__main__":

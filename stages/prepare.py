@@ -7,13 +7,13 @@ Writes  data/prepared.safetensors, plots/images.csv
 import os
 from pathlib import Path
 
-from lightweight.command import run
-from lightweight.data import save_dataset
-from lightweight.files import write_csv
-from lightweight.folders import COLUMNS
-from lightweight.params import Seed, load_params
-from lightweight.runtime import workspace
-from lightweight.sources import PrepareParams, read_dataset
+from lightweight.core.determinism import workspace
+from lightweight.core.files import write_csv
+from lightweight.core.params import Seed, load_params
+from lightweight.core.process import run
+from lightweight.dataset import save_dataset
+from lightweight.preparation.image_folder import COLUMNS
+from lightweight.preparation.prepare import PrepareParams, read_dataset
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")

@@ -6,11 +6,11 @@ Writes  metrics/provenance.json
 
 from pathlib import Path
 
-from lightweight.command import run
-from lightweight.files import write_json
-from lightweight.params import Threads, load_params
-from lightweight.provenance import update
-from lightweight.report import VARIANTS
+from lightweight.core.files import write_json
+from lightweight.core.params import Threads, load_params
+from lightweight.core.process import run
+from lightweight.core.variants import VARIANTS
+from lightweight.reporting.provenance import update
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")

@@ -9,19 +9,19 @@ from functools import partial
 from pathlib import Path
 
 from lightweight.batchnorm import settled_by
-from lightweight.checkpoint import load_checkpoint, save_checkpoint
-from lightweight.command import run
-from lightweight.data import load_dataset
-from lightweight.distillation import load_teacher
-from lightweight.files import write_csv
-from lightweight.history import COLUMNS
-from lightweight.optimization import make_schedule
-from lightweight.params import Seed, Threads, load_params
-from lightweight.pruning import PROBES, PruneParams, Pruner
-from lightweight.resuming import resumable
-from lightweight.runtime import start, workspace
-from lightweight.training import TrainParams, train
-from lightweight.units import sparsity
+from lightweight.checkpointing.checkpointer import resumable
+from lightweight.core.determinism import start, workspace
+from lightweight.core.files import write_csv
+from lightweight.core.params import Seed, Threads, load_params
+from lightweight.core.process import run
+from lightweight.dataset import load_dataset
+from lightweight.networks.model_file import load_checkpoint, save_checkpoint
+from lightweight.pruning.groups import sparsity
+from lightweight.pruning.pruner import PROBES, PruneParams, Pruner
+from lightweight.training.history import COLUMNS
+from lightweight.training.loop import TrainParams, train
+from lightweight.training.loss import load_teacher
+from lightweight.training.optimizer import make_schedule
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")

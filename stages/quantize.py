@@ -8,19 +8,22 @@ Resumes from work/quantize
 from functools import partial
 from pathlib import Path
 
-from lightweight import calibration, coverage, fallback, graph, history
-from lightweight.checkpoint import load_checkpoint
-from lightweight.command import run
-from lightweight.data import load_dataset
-from lightweight.distillation import load_teacher
-from lightweight.files import write_bytes, write_csv
+from lightweight.checkpointing.checkpointer import resumable
+from lightweight.core.determinism import start, workspace
+from lightweight.core.files import write_bytes, write_csv
+from lightweight.core.params import Seed, Threads, load_params
+from lightweight.core.process import run
+from lightweight.dataset import load_dataset
 from lightweight.macs import count_macs
-from lightweight.optimization import make_schedule
-from lightweight.params import Seed, Threads, load_params
-from lightweight.quantization import QuantizeParams, Quantizer, load_qat
-from lightweight.resuming import resumable
-from lightweight.runtime import start, workspace
-from lightweight.training import TrainParams, train
+from lightweight.networks.model_file import load_checkpoint
+from lightweight.onnx import coverage, graph
+from lightweight.quantization import accuracy_control as fallback
+from lightweight.quantization import calibration
+from lightweight.quantization.quantizer import QuantizeParams, Quantizer, load_qat
+from lightweight.training import history
+from lightweight.training.loop import TrainParams, train
+from lightweight.training.loss import load_teacher
+from lightweight.training.optimizer import make_schedule
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")

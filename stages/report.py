@@ -6,10 +6,10 @@ Writes  metrics/model.json
 
 from pathlib import Path
 
-from lightweight.command import run
-from lightweight.files import read_json, write_json
-from lightweight.params import load_params
-from lightweight.report import ReportParams
+from lightweight.core.files import read_json, write_json
+from lightweight.core.params import load_params
+from lightweight.core.process import run
+from lightweight.reporting.table import ReportParams
 
 PARAMS = Path("params.yaml")
 METRICS = Path("metrics")

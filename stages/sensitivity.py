@@ -9,17 +9,17 @@ from functools import partial
 from pathlib import Path
 
 from lightweight.batchnorm import settled_by
-from lightweight.checkpoint import load_checkpoint
-from lightweight.command import run
-from lightweight.data import load_dataset
-from lightweight.files import write_csv
-from lightweight.importance import Importance
-from lightweight.params import Seed, Threads, load_params
-from lightweight.probing import COLUMNS, Prober
-from lightweight.resuming import resumable
-from lightweight.runtime import start, workspace
+from lightweight.checkpointing.checkpointer import resumable
+from lightweight.core.determinism import start, workspace
+from lightweight.core.files import write_csv
+from lightweight.core.params import Seed, Threads, load_params
+from lightweight.core.process import run
+from lightweight.dataset import load_dataset
+from lightweight.networks.model_file import load_checkpoint
+from lightweight.pruning.groups import find_units
+from lightweight.pruning.importance import Importance
+from lightweight.pruning.probe import COLUMNS, Prober
 from lightweight.sensitivity import SensitivityParams, largest, scan
-from lightweight.units import find_units
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")

@@ -9,20 +9,20 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from lightweight.averaging import SwaParams, average, begun_at, make_swa_schedule, remaining_epochs
 from lightweight.batchnorm import update_batchnorm
-from lightweight.checkpoint import load_checkpoint, save_checkpoint
-from lightweight.command import run
-from lightweight.data import load_dataset
-from lightweight.distillation import load_teacher
-from lightweight.errors import bad_param
-from lightweight.files import write_csv
-from lightweight.history import COLUMNS, History
-from lightweight.params import Seed, Threads, load_params
-from lightweight.resuming import resumable
-from lightweight.runtime import start, workspace
-from lightweight.snapshots import snapshot
-from lightweight.training import TrainParams, train
+from lightweight.checkpointing.checkpointer import resumable
+from lightweight.core.determinism import start, workspace
+from lightweight.core.errors import bad_param
+from lightweight.core.files import write_csv
+from lightweight.core.params import Seed, Threads, load_params
+from lightweight.core.process import run
+from lightweight.dataset import load_dataset
+from lightweight.networks.model_file import load_checkpoint, save_checkpoint
+from lightweight.swa import SwaParams, average, begun_at, make_swa_schedule, remaining_epochs
+from lightweight.training.history import COLUMNS, History
+from lightweight.training.loop import TrainParams, train
+from lightweight.training.loss import load_teacher
+from lightweight.training.snapshots import snapshot
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")

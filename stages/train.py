@@ -9,19 +9,20 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from lightweight import checkpoint, training
-from lightweight.command import run
-from lightweight.cost import note
-from lightweight.data import load_dataset
-from lightweight.distillation import load_teacher
-from lightweight.files import write_csv
-from lightweight.history import COLUMNS, History
-from lightweight.optimization import make_schedule
-from lightweight.params import Seed, Threads, load_params
-from lightweight.pretrained import load_weights
-from lightweight.resuming import resumable
-from lightweight.runtime import start, workspace
-from lightweight.snapshots import keep_snapshot, snapshot
+from lightweight.checkpointing.checkpointer import resumable
+from lightweight.core.determinism import start, workspace
+from lightweight.core.files import write_csv
+from lightweight.core.params import Seed, Threads, load_params
+from lightweight.core.process import run
+from lightweight.dataset import load_dataset
+from lightweight.networks import model_file as checkpoint
+from lightweight.training import loop as training
+from lightweight.training.history import COLUMNS, History
+from lightweight.training.loss import load_teacher
+from lightweight.training.optimizer import make_schedule
+from lightweight.training.pretrained import load_weights
+from lightweight.training.resource_usage import note
+from lightweight.training.snapshots import keep_snapshot, snapshot
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")

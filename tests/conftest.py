@@ -16,9 +16,9 @@ import torch
 from _pytest.nodeid import coerce_node_id
 from PIL import Image
 
-from lightweight import archives
-from lightweight.data import Dataset, Split
-from lightweight.images import fit_all
+from lightweight.dataset import Dataset, Split
+from lightweight.preparation import downloads as archives
+from lightweight.preparation.images import fit_all
 from tests.finished import Run, run_default
 
 ROOT = Path(__file__).parent.parent

@@ -1,26 +1,29 @@
-"""What a stage really uses, read from its source: imports, and sections of params.yaml."""
+"""What a stage really uses, read from its source: imports, the rooms that these lie in, and sections of params.yaml."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("stages", "lightweight")
 
 
-def imported_files(path: Path) -> set[str]:
-    """The closure of imports inside the project, `path` included, relative to the root; empty modules left out."""
+@cache
+def imported_files(path: Path) -> frozenset[str]:
+    """Close the imports inside the project over `path`, itself included: paths relative to the root, no empty files."""
     found, todo = set(), [path]
     while todo:
         file = todo.pop()
         name = file.relative_to(ROOT).as_posix()
         if name not in found:
             found.add(name)
-            todo += _modules(file)
+            todo += directly_imported(file)
     found |= {f"{name.split('/')[0]}/__init__.py" for name in found}
-    return {name for name in found if (ROOT / name).stat().st_size}
+    return frozenset(name for name in found if (ROOT / name).stat().st_size)
 
 
-def _modules(path: Path) -> list[Path]:
+def directly_imported(path: Path) -> list[Path]:
+    """List the modules of the project that the file names in an import."""
     names = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -31,8 +34,14 @@ def _modules(path: Path) -> list[Path]:
     return [file for file in files if file.exists()]
 
 
+def room(file: str) -> str:
+    """Name the folder of the library that a file lies in; a technique of one file, or a stage, is its own room."""
+    package, *inner, _ = file.split("/")
+    return f"{package}/{inner[0]}" if package == "lightweight" and inner else file
+
+
 def loaded_sections(path: Path) -> set[str]:
-    """The keywords of every `load_params` or `load_all_params` call in a stage script."""
+    """Collect the keywords of every `load_params` or `load_all_params` call in a stage script."""
     calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
     return {
         keyword.arg

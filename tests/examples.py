@@ -10,21 +10,23 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from lightweight import quantization, training
-from lightweight.augmentation import AugmentParams
-from lightweight.data import Dataset, Split
-from lightweight.export import export_onnx
-from lightweight.gradual import prune
-from lightweight.history import Epoch
-from lightweight.importance import Importance
-from lightweight.networks import build
-from lightweight.optimization import make_schedule
-from lightweight.pruning import PruneParams
-from lightweight.quantization import QuantizeParams, Quantizer
-from lightweight.report import VARIANTS, Metrics
-from lightweight.resuming import Checkpointer
-from lightweight.training import TrainParams
-from lightweight.units import Units, find_units
+from lightweight.checkpointing.checkpointer import Checkpointer
+from lightweight.core.variants import VARIANTS
+from lightweight.dataset import Dataset, Split
+from lightweight.networks.factory import build
+from lightweight.onnx.export import export_onnx
+from lightweight.pruning.groups import Units, find_units
+from lightweight.pruning.importance import Importance
+from lightweight.pruning.pruner import PruneParams
+from lightweight.pruning.schedule import prune
+from lightweight.quantization import quantizer as quantization
+from lightweight.quantization.quantizer import QuantizeParams, Quantizer
+from lightweight.reporting.table import Metrics
+from lightweight.training import loop as training
+from lightweight.training.augmentation import AugmentParams
+from lightweight.training.history import Epoch
+from lightweight.training.loop import TrainParams
+from lightweight.training.optimizer import make_schedule
 
 torch.set_num_threads(1)  # threads that wait for each other on tensors as small as these cost more than they save
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightweight.batchnorm import update_batchnorm
-from lightweight.validation import validate
+from lightweight.networks.validation import validate
 from tests.examples import BNNET, different, new, prune_in_place, state, trained
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")

@@ -11,8 +11,8 @@ import onnx
 import pytest
 from PIL import Image
 
-from lightweight.data import Dataset
-from lightweight.inference import onnx_logits, open_session
+from lightweight.dataset import Dataset
+from lightweight.onnx.session import onnx_logits, open_session
 from tests.contract import ROOT
 from tests.examples import convnet_file
 

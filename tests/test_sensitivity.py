@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from lightweight.batchnorm import settled_by, update_batchnorm
-from lightweight.importance import Importance
-from lightweight.probing import Prober
-from lightweight.resuming import Checkpointer
+from lightweight.checkpointing.checkpointer import Checkpointer
+from lightweight.networks.validation import validate
+from lightweight.pruning.importance import Importance
+from lightweight.pruning.probe import Prober
 from lightweight.sensitivity import largest, scan
-from lightweight.validation import validate
 from tests.examples import BNNET, different, prune_in_place, prune_params, state, trained, units_of
 
 LAYERS = ["0", "4", "9", "12"]

@@ -10,7 +10,8 @@ from pathlib import Path
 from tests.contract import ROOT
 
 NAMES = (
-    "stages", "lightweight", "recipes", "bench", "edge", "tests", ".dvc/config", ".dvc/.gitignore", ".dvcignore",
+    "stages", "lightweight", "recipes", "tools", "comparisons", "edge", "tests",
+    ".dvc/config", ".dvc/.gitignore", ".dvcignore",
     ".gitattributes", ".gitignore", "dvc.yaml", "params.yaml", "Makefile", "README.md", "pyproject.toml",
     "requirements.txt", "constraints.txt", "constraints-cuda.txt",
 )  # fmt: skip

@@ -22,9 +22,9 @@ from pathlib import Path
 import onnx
 import psutil
 
-from lightweight.files import write_csv
-from lightweight.scratch import FINISHED
-from lightweight.tensors import read_tensors
+from lightweight.checkpointing.run_folder import FINISHED
+from lightweight.core.files import write_csv
+from lightweight.core.tensor_file import read_tensors
 from tests.workspace import Workspace, copy_project
 
 KINDS = ("stage", "dvc", "both", "terminate", "ctrl-c")

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load
 
-from lightweight.tensors import HEADER, write_tensors
+from lightweight.core.tensor_file import HEADER, write_tensors
 
 INTEGERS = (
     0,

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from lightweight.checkpoint import Checkpoint, save_checkpoint
-from lightweight.data import Dataset, Split, save_dataset
-from lightweight.narrowing import narrowed
-from lightweight.networks import build
+from lightweight.dataset import Dataset, Split, save_dataset
+from lightweight.networks.factory import build
+from lightweight.networks.model_file import Checkpoint, save_checkpoint
+from lightweight.networks.pruned_shapes import narrowed
 from tests.contract import ROOT
 from tests.examples import prune_in_place
 

@@ -8,14 +8,16 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from lightweight import archives, folders, inference
-from lightweight.checkpoint import load_checkpoint
-from lightweight.data import Dataset, Split, load_dataset
-from lightweight.errors import InputError
-from lightweight.evaluation import examine
-from lightweight.networks import build
-from lightweight.pretrained import load_weights
-from lightweight.vision import torchvision
+from lightweight.core.errors import InputError
+from lightweight.core.torchvision_compat import torchvision
+from lightweight.dataset import Dataset, Split, load_dataset
+from lightweight.evaluation.scores import examine
+from lightweight.networks.factory import build
+from lightweight.networks.model_file import load_checkpoint
+from lightweight.onnx import session as inference
+from lightweight.preparation import downloads as archives
+from lightweight.preparation import image_folder as folders
+from lightweight.training.pretrained import load_weights
 from stages import check
 from tests.faults.mutation_corpus import ARGUMENTS, IDX_FILES
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lightweight.errors import LONGEST, InputError
+from lightweight.core.errors import LONGEST, InputError
 from tests.contract import ROOT
 from tests.faults.mutate import mutant
 from tests.faults.mutation_readers import READERS

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lightweight.data import Dataset, save_dataset
-from lightweight.files import read_csv
+from lightweight.core.files import read_csv
+from lightweight.dataset import Dataset, save_dataset
 from tests.faults.killing import leftovers, outputs, run_killing, survive
 from tests.workspace import Workspace, copy_project
 

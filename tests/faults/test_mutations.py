@@ -17,16 +17,16 @@ import onnx
 import pytest
 import torch
 
-from lightweight.checkpoint import load_checkpoint
-from lightweight.data import load_dataset
-from lightweight.distillation import LossParams, load_teacher
-from lightweight.errors import InputError
-from lightweight.files import write_csv
-from lightweight.images import read_image
-from lightweight.inference import load_session
-from lightweight.networks import build
-from lightweight.pretrained import load_weights
-from lightweight.tensors import read_tensors, write_tensors
+from lightweight.core.errors import InputError
+from lightweight.core.files import write_csv
+from lightweight.core.tensor_file import read_tensors, write_tensors
+from lightweight.dataset import load_dataset
+from lightweight.networks.factory import build
+from lightweight.networks.model_file import load_checkpoint
+from lightweight.onnx.session import load_session
+from lightweight.preparation.images import read_image
+from lightweight.training.loss import LossParams, load_teacher
+from lightweight.training.pretrained import load_weights
 from tests.contract import ROOT
 from tests.examples import METHODS, convnet_file
 from tests.faults.mutate import mutant
@@ -75,7 +75,7 @@ def test_twenty_thousand_mutants_are_accepted_or_refused_in_one_line(corpus):
 FAULTY = """
 import json, os, pickle, runpy, subprocess, sys, time
 from pathlib import Path
-from lightweight.errors import InputError
+from lightweight.core.errors import InputError
 from tests.faults import mutation_trial
 
 def refuse(content):

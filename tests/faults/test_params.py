@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 from ruamel.yaml import YAML
 
-from lightweight.errors import InputError
+from lightweight.core.errors import InputError
 from stages import check
 from tests.contract import ROOT
 from tests.faults.mutate_params import VALUES

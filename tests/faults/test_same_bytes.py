@@ -13,7 +13,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 from safetensors.torch import save_file
 
-from lightweight.networks import build
+from lightweight.networks.factory import build
 from tests.contract import ROOT
 from tests.faults.killing import outputs
 from tests.workspace import Workspace

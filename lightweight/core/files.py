@@ -1,0 +1,88 @@
+"""A file is either the complete new one or the complete old one, whatever happens while it is written."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+from lightweight.core.errors import InputError
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write beside `path` and rename; a failed write leaves the old file and no temporary one. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # another process may write the same file
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _remove_stale(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, f"not written: {error.strerror}", str(path)) from error
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove what processes that were killed have left of the file."""
+    for file in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+        process = file.name.rsplit(".", 2)[1]
+        if process.isdecimal() and not _lives(int(process)):
+            file.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
+
+
+def write_text(path: Path, content: str) -> None:
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Two-space indents, keys in the given order, no NaN: equal content gives equal bytes."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """A header, then one line per row."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def read_bytes(path: Path) -> bytes:
+    """Raises InputError that names a missing file."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; `dvc repro` makes it") from None
+    except MemoryError:
+        raise InputError(f"{path}: larger than the memory that is left: {path.stat().st_size:,} bytes") from None
+
+
+def read_json(path: Path) -> Any:
+    """Raises InputError that names a missing or damaged file."""
+    content = read_bytes(path)
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON: {error}") from None
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Rows as text by column, as `write_csv` wrote them."""
+    return list(csv.DictReader(io.StringIO(read_bytes(path).decode())))

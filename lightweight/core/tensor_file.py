@@ -1,0 +1,55 @@
+"""A file of tensors is safetensors with one JSON text and a SHA-256 of it all: reading it finds a flipped bit.
+
+Written without pickle, equal content gives equal bytes: the text stands under one key, because safetensors writes
+several metadata keys in random order.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
+from torch import Tensor
+
+from lightweight.core.errors import InputError
+from lightweight.core.files import read_bytes, write_bytes
+
+HEADER = "lightweight"  # the metadata key
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Write contiguous tensors on the CPU, none sharing memory with another, and what JSON can hold about them."""
+    text = json.dumps({"sha256": _digest(tensors, about)} | about)
+    write_bytes(path, save(tensors, metadata={HEADER: text}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a file by name, and what it says about them.
+
+    Raises InputError when it is missing, damaged, or not written by `write_tensors`.
+    """
+    content = read_bytes(path)
+    try:
+        tensors = load(content)
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {})[HEADER])
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: damaged or not a safetensors file: {' '.join(str(error).split())}") from None
+    except KeyError:
+        raise InputError(f"{path}: has no {HEADER!r} metadata: not written by this project") from None
+    if not isinstance(about, dict) or "sha256" not in about:
+        raise InputError(f"{path}: has no checksum: not written by this version of the project")
+    if about.pop("sha256") != _digest(tensors, about):
+        raise InputError(f"{path}: damaged: its content is not that of its checksum; delete it and run `dvc repro`")
+    return tensors, about
+
+
+def _digest(tensors: dict[str, Tensor], about: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(about).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,120 @@
+"""A network is a function of channels, image size and number of classes, found by its name and built to fit."""
+
+import importlib
+import inspect
+import os
+import sys
+import sysconfig
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from lightweight.core.errors import InputError, bad_param
+from lightweight.networks import zoo
+from lightweight.networks.architectures import NETWORKS
+
+PUBLISHED = ("torchvision/", "timm/")
+INSTALLED = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+LARGEST = {"channels": 16, "image_size": 1024, "num_classes": 100_000}  # which a model file cannot exceed, either
+
+
+def find(name: str) -> Callable[..., nn.Module]:
+    """The function behind the name of a built-in or published network, or of the user's own. Raises InputError."""
+    if not isinstance(name, str):
+        raise InputError(f"network {name!r} must be a name")
+    if name in NETWORKS:
+        return NETWORKS[name]
+    if name.startswith(PUBLISHED):
+        return zoo.find(name)
+    module, _, function = name.partition(":")
+    if not function:
+        built_in = ", ".join(NETWORKS)
+        own = "torchvision/NAME, timm/NAME, or package.module:function of your own"
+        raise InputError(f"unknown network {name!r}; known are {built_in}, {own}")
+    if not _is_own(module.partition(".")[0]):
+        raise InputError(f"network {name!r} must be a module in the project's folder: {Path.cwd()}")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
+        raise InputError(f"network {name!r} cannot be imported: {_first_line(error)}") from None
+
+
+def _is_own(package: str) -> bool:
+    """Whether it lies in the working folder: a model file names its network, and must not choose other code to run."""
+    try:
+        spec = find_spec(package)  # which imports nothing
+    except ValueError:
+        return package not in sys.modules
+    if spec is None:
+        return True  # the import says so
+    places = [Path(os.path.normpath(place)) for place in spec.submodule_search_locations or [spec.origin or ""]]
+    installed = any(place.is_relative_to(folder) for place in places for folder in INSTALLED)
+    return not installed and all(place.is_relative_to(Path.cwd()) for place in places)
+
+
+def known(name: str) -> str:
+    """The name itself, if `find` finds it. Raises InputError."""
+    find(name)
+    return name
+
+
+def build(name: str, channels: int, image_size: int, num_classes: int, small_stem: bool) -> nn.Module:
+    """A new network in channels_last whose output fits: one logit per class. Raises InputError."""
+    network = _make(name, channels, image_size, num_classes, small_stem)
+    accept(network, name, channels, image_size, num_classes)
+    return network.train().to(memory_format=torch.channels_last)
+
+
+def accept(network: nn.Module, name: str, channels: int, image_size: int, num_classes: int) -> None:
+    """Raises InputError unless the network turns images into one logit per class; leaves it in evaluation mode."""
+    shape = (channels, image_size, image_size)
+    try:
+        with torch.no_grad():
+            output = network.eval()(torch.zeros(2, *shape))
+    except Exception as error:
+        raise InputError(f"network {name!r} does not accept images of shape {shape}: {_first_line(error)}") from None
+    if not isinstance(output, torch.Tensor) or output.shape != (2, num_classes):
+        found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise InputError(f"network {name!r} gives {found} for 2 images; {num_classes} classes need (2, {num_classes})")
+
+
+def plan(name: str, **arguments: Any) -> nn.Module | None:
+    """What `build` would make, without memory for its weights; None where the network cannot do without."""
+    try:
+        with torch.device("meta"):
+            network = _make(name, **arguments)
+        return None if any(map(is_lazy, (*network.parameters(), *network.buffers()))) else network
+    except InputError:
+        return None
+
+
+def _make(name: str, channels: int, image_size: int, num_classes: int, small_stem: bool) -> nn.Module:
+    function = find(name)
+    arguments: dict[str, Any] = {"channels": channels, "image_size": image_size, "num_classes": num_classes}
+    for key, value in arguments.items():
+        if type(value) is not int or not 1 <= value <= LARGEST[key]:
+            raise InputError(f"network {name!r}: {key} = {value!r}: must be an integer from 1 to {LARGEST[key]:,}")
+    if name.startswith(PUBLISHED):
+        arguments["small_stem"] = small_stem
+    elif small_stem:
+        raise bad_param("train.small_stem", small_stem, f"only for torchvision/ and timm/ networks, not {name!r}")
+    try:
+        inspect.signature(function).bind(**arguments)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"network {name!r} must be a function of {', '.join(arguments)}: {error}") from None
+    try:
+        network = function(**arguments)
+    except (Exception, SystemExit) as error:
+        raise InputError(f"network {name!r} cannot be built: {_first_line(error)}") from None
+    if not isinstance(network, nn.Module):
+        raise InputError(f"network {name!r} returned {type(network).__name__}, not a torch.nn.Module")
+    return network
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

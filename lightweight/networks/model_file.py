@@ -1,0 +1,107 @@
+"""A model file rebuilds its network alone: name and arguments travel with the weights, without pickle."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightweight.core.errors import InputError
+from lightweight.core.tensor_file import read_tensors, write_tensors
+from lightweight.dataset import Dataset
+from lightweight.networks.factory import accept, build, plan
+from lightweight.networks.pruned_shapes import Shapes, narrow
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model, the name and arguments that `networks.build` made it from, and notes that are not weights.
+
+    `shapes` are those of the tensors that structured pruning has made narrower since.
+    """
+
+    model: nn.Module
+    network: str
+    arguments: dict[str, Any]
+    notes: dict[str, Any] = field(default_factory=dict)
+    shapes: Shapes = field(default_factory=dict)
+
+
+def new(network: str, small_stem: bool, data: Dataset) -> Checkpoint:
+    """A network for the images and classes of `data`, initialised from torch's current random state."""
+    arguments: dict[str, Any] = {
+        "channels": data.channels,
+        "image_size": data.input_size,
+        "num_classes": data.num_classes,
+        "small_stem": small_stem,
+    }
+    return Checkpoint(build(network, **arguments), network, arguments)
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Equal weights and notes give equal bytes, on any device and in any memory format."""
+    tensors = {
+        name: tensor.detach().cpu().contiguous().clone() for name, tensor in checkpoint.model.state_dict().items()
+    }
+    about = {"network": checkpoint.network, "arguments": checkpoint.arguments, "notes": checkpoint.notes}
+    if checkpoint.shapes:
+        about["shapes"] = checkpoint.shapes
+    write_tensors(path, tensors, about)
+
+
+def load_checkpoint(path: Path, data: Dataset | None = None) -> Checkpoint:
+    """The network with its weights, in evaluation mode, on the device of `data` or the CPU.
+
+    Raises InputError when the file is missing, damaged, holds the weights of another network, or was made for other
+    images or classes than those of `data`.
+    """
+    tensors, about = read_tensors(path)
+    if not {"network", "arguments", "notes"} <= about.keys():
+        raise InputError(f"{path}: not a model file: names no network")
+    shapes = about.get("shapes", {})
+    if not all(isinstance(part, dict) for part in (about["arguments"], about["notes"], shapes)):
+        raise InputError(f"{path}: not a model file: its arguments, notes and shapes must be mappings")
+    state = torch.random.get_rng_state()  # building initialises weights; loading must not use up random numbers
+    try:
+        planned = plan(about["network"], **about["arguments"])
+        if planned is not None:  # before memory is taken for as much as the file asks
+            narrow(planned, shapes)
+            _must_fit(path, about["network"], planned.state_dict(), tensors)
+        model = build(about["network"], **about["arguments"])
+        narrow(model, shapes)
+    except TypeError:
+        raise InputError(f"{path}: a model file of another version: built from {about['arguments']}") from None
+    torch.random.set_rng_state(state)
+    _must_fit(path, about["network"], model.state_dict(), tensors)
+    model.load_state_dict(tensors)
+    if shapes:
+        taken = {name: about["arguments"][name] for name in ("channels", "image_size", "num_classes")}
+        accept(model, about["network"], **taken)
+    if data:
+        _must_take(path, about["arguments"], data)
+        model.to(data.mean.device)
+    return Checkpoint(model.eval(), about["network"], about["arguments"], about["notes"], shapes)
+
+
+def _must_take(path: Path, arguments: dict[str, Any], data: Dataset) -> None:
+    needed = {"channels": data.channels, "image_size": data.input_size, "num_classes": data.num_classes}
+    for name, value in needed.items():
+        if arguments[name] != value:
+            raise InputError(f"{path}: has {name} {arguments[name]}, the data set {value}; `dvc repro` makes it anew")
+
+
+def _must_fit(path: Path, network: str, own: dict[str, torch.Tensor], given: dict[str, torch.Tensor]) -> None:
+    expected = {name: _kind(tensor) for name, tensor in own.items()}
+    found = {name: _kind(tensor) for name, tensor in given.items()}
+    if expected != found:
+        wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+        absent = "absent"
+        detail = "; ".join(
+            f"{name} is {found.get(name, absent)}, must be {expected.get(name, absent)}" for name in wrong[:3]
+        )
+        raise InputError(f"{path}: the weights do not fit the network {network!r}: {detail}")
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

@@ -1,0 +1,67 @@
+"""Structured pruning leaves a network of narrower layers; their shapes alone rebuild it from the dense one."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightweight.core.errors import InputError
+
+Shapes = dict[str, list[int]]  # of tensors in `state_dict`, by name
+
+
+def narrowed(before: nn.Module, after: nn.Module) -> Shapes:
+    """The shapes in which `after` differs from `before`."""
+    old = before.state_dict()
+    return {name: list(tensor.shape) for name, tensor in after.state_dict().items() if tensor.shape != old[name].shape}
+
+
+def narrow(model: nn.Module, shapes: Shapes) -> None:
+    """Cut tensors of the model to the shapes, in place, and let their layers know; the first channels stay.
+
+    Raises InputError when a shape is not one of a tensor of the model, or larger.
+    """
+    left = dict(shapes)
+    for prefix, module in model.named_modules():
+        groups = _depthwise(module)
+        for tensors in (module._parameters, module._buffers):
+            for key, tensor in tensors.items():
+                name = f"{prefix}.{key}".removeprefix(".")
+                if name in left and tensor is not None:
+                    shape = left.pop(name)
+                    tensors[key] = _cut(name, tensor, shape)
+        _tell(module, groups)
+    if left:
+        raise InputError(f"the network has no {next(iter(left))} to make narrower")
+
+
+def _cut(name: str, tensor: Tensor, shape: Any) -> Tensor:
+    sizes = list(tensor.shape)
+    fits = isinstance(shape, list) and len(shape) == len(sizes) and all(type(size) is int for size in shape)
+    if not fits or not all(1 <= size <= old for size, old in zip(shape, sizes, strict=True)):
+        raise InputError(f"{name} of shape {sizes} cannot be cut to {shape}")
+    part = tensor.detach()[tuple(slice(size) for size in shape)].clone(memory_format=torch.preserve_format)
+    return nn.Parameter(part, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else part
+
+
+def _depthwise(module: nn.Module) -> int:
+    """The output channels per input channel of a depthwise convolution, else 0."""
+    is_depthwise = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and 1 < module.groups == module.in_channels
+    return module.out_channels // module.groups if is_depthwise else 0
+
+
+def _tell(module: nn.Module, depthwise: int) -> None:
+    """Set the attributes of a layer by the shapes of its tensors."""
+    match module:
+        case nn.Conv1d() | nn.Conv2d() | nn.Conv3d():
+            module.out_channels = module.weight.shape[0]
+            module.groups = module.out_channels // depthwise if depthwise else module.groups
+            module.in_channels = module.weight.shape[1] * module.groups
+        case nn.Linear():
+            module.out_features, module.in_features = module.weight.shape
+        case nn.modules.batchnorm._NormBase() if module.affine or module.track_running_stats:
+            module.num_features = len(module.weight if module.affine else module.running_mean)
+        case nn.LayerNorm() if module.weight is not None:
+            module.normalized_shape = tuple(module.weight.shape)
+        case nn.PReLU():
+            module.num_parameters = len(module.weight)

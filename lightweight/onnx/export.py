@@ -1,0 +1,87 @@
+"""The file that ships takes raw pixels and knows its classes: normalisation and names are inside.
+
+Input `input`: float32 (N, C, H, W), values 0 to 255. Output `logits`: float32 (N, classes).
+"""
+
+import json
+import warnings
+from copy import deepcopy
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from lightweight.core.errors import InputError
+from lightweight.dataset import Dataset, resize
+
+CLASSES = "classes"  # the metadata key of the class names, a JSON list
+NORMALIZATION = {"offset", "scale"}  # the names of its two constants in the file
+
+
+class FromPixels(nn.Module):
+    """The network behind resizing and `(pixels - 255 mean) / (255 std)`, which is what it was trained on."""
+
+    def __init__(self, model: nn.Module, dataset: Dataset) -> None:
+        super().__init__()
+        # A global average of channels_last tensors would be exported with their strides, as a dozen nodes.
+        self.model = deepcopy(model).to(memory_format=torch.contiguous_format)
+        self.size = dataset.input_size
+        self.register_buffer("offset", -255 * dataset.mean.view(1, -1, 1, 1))
+        self.register_buffer("scale", 1 / (255 * dataset.std.view(1, -1, 1, 1)))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.model((resize(pixels, self.size) + self.offset) * self.scale)
+
+
+def export_onnx(model: nn.Module, dataset: Dataset) -> onnx.ModelProto:
+    """`model` on the CPU as ONNX for any batch size; equal weights give equal bytes, without traces of this machine.
+
+    Raises InputError when its graph depends on the values of the images.
+    """
+    network = FromPixels(model, dataset).eval()
+    pixels = torch.zeros(2, dataset.channels, dataset.image_size, dataset.image_size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter about itself
+        try:
+            program = torch.onnx.export(
+                network,
+                (pixels,),
+                dynamo=True,
+                input_names=["input"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise InputError(f"the network cannot be exported to ONNX: {_reason(error)}") from None
+    exported = program.model_proto
+    finish(exported, dataset)
+    return exported
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the error behind the exporter's own pages."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def finish(model: onnx.ModelProto, dataset: Dataset) -> None:
+    """Write the class names into `model` in place; remove stack traces and everything else that no runtime reads."""
+    del model.metadata_props[:]
+    model.metadata_props.add(key=CLASSES, value=json.dumps(dataset.classes))
+    model.producer_name, model.producer_version, model.doc_string = "lightweight", "", ""
+    graph = model.graph
+    used = {node.domain for node in graph.node}
+    versions = [item for item in model.opset_import if item.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(versions)
+    graph.name, graph.doc_string = "classifier", ""
+    del graph.metadata_props[:]
+    del graph.value_info[:]
+    ordered = sorted(graph.initializer, key=lambda item: item.name)
+    del graph.initializer[:]
+    graph.initializer.extend(ordered)
+    for item in (*graph.node, *graph.input, *graph.output, *graph.initializer):
+        item.doc_string = ""
+        del item.metadata_props[:]

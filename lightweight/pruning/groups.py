@@ -1,0 +1,134 @@
+"""What can be pruned of a network, in units: the weights of a layer, or channels that several layers share."""
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lightweight.core.errors import bad_param
+from lightweight.pruning.importance import Importance
+from lightweight.pruning.structured import Channels
+from lightweight.pruning.unstructured import Weights
+
+Method = Literal["unstructured", "structured"]
+Layers = Literal["conv", "linear", "both"]
+Amounts = float | dict[str, float]  # of everything, or by unit
+
+KINDS = {"conv": (nn.Conv2d,), "linear": (nn.Linear,), "both": (nn.Conv2d, nn.Linear)}
+
+
+class Units(Protocol):
+    """`sizes` counts the weights or channels of each unit in the dense network, `members` names its layers.
+
+    `zero` takes counts of all that is gone or zero, `hold` keeps zeros while others are trained, `finish` removes
+    channels at zero, `reset` gives zeros up, `release` leaves nothing of this behind.
+    """
+
+    sizes: dict[str, int]
+    members: dict[str, list[str]]
+
+    def scores(self, importance: Importance) -> dict[str, Tensor]: ...
+    def possible(self, count: int, size: int) -> int: ...
+    def zero(self, counts: dict[str, int], scores: dict[str, Tensor]) -> None: ...
+    def hold(self) -> None: ...
+    def finish(self) -> None: ...
+    def reset(self) -> None: ...
+    def release(self) -> None: ...
+    def cost(self, counts: dict[str, int], kind: str) -> float: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def layers(model: nn.Module, kind: Layers) -> dict[str, nn.Module]:
+    """Every layer of the kind by name, in the network's order, but those that compute their weights anew each time."""
+    found = {name: module for name, module in model.named_modules() if isinstance(module, KINDS[kind])}
+    return {name: module for name, module in found.items() if isinstance(module.weight, nn.Parameter)}
+
+
+def find_units(
+    model: nn.Module, image: Tensor, method: Method, kind: Layers, exclude: list[str], section: str, round_to: int = 1
+) -> Units:
+    """What can be pruned in layers of the kind, without those that patterns exclude, for images (1, C, H, W).
+
+    Raises InputError, which names the section of the params, when that is nothing, or a pattern names no layer.
+    """
+    chosen, out = layers(model, kind), spared(model, exclude, section)
+    if not chosen:
+        raise bad_param(f"{section}.layers", kind, "the network has no such layer")
+    reasons: dict[str, str] = {}
+    if method == "unstructured":
+        units: Units = Weights(model, {name: module for name, module in chosen.items() if name not in out})
+    else:
+        units = Channels(model, image, round_to)
+        names = units.members.items()
+        units.restrict([unit for unit, own in names if set(own) & set(chosen) and not set(own) & out])
+        reasons = {name: reason for name, reason in units.skipped.items() if name in chosen and name not in out}
+    if not units.sizes:
+        why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or f"{section}.exclude names them all"
+        raise bad_param(f"{section}.layers", kind, f"nothing can be pruned: {why}")
+    return units
+
+
+def spared(model: nn.Module, exclude: list[str], section: str) -> set[str]:
+    """The layers that patterns exclude. Raises InputError for a pattern that names none."""
+    known = layers(model, "both")
+    for pattern in exclude:
+        if not _matching(pattern, known):
+            raise bad_param(f"{section}.exclude", pattern, f"names no layer; layers are {', '.join(known)}")
+    return {name for pattern in exclude for name in _matching(pattern, known)}
+
+
+def _matching(pattern: str, names: Iterable[str]) -> list[str]:
+    return [name for name in names if fnmatchcase(name, pattern)]
+
+
+def amounts_by_unit(amounts: dict[str, float], units: Units) -> dict[str, float]:
+    """The shares that names and patterns of layers ask for, by unit; 0 for units that none of them means.
+
+    A layer's own name goes before patterns. Raises InputError for a pattern without a layer, and for different shares
+    of one layer or of layers that share their channels.
+    """
+    known = {name for names in units.members.values() for name in names}
+    found: dict[str, tuple[str, float]] = {}
+    for pattern, amount in sorted(amounts.items(), key=lambda item: item[0] not in known):
+        named = [unit for unit in units.sizes if _matching(pattern, units.members[unit])]
+        if not named:
+            can = ", ".join(name for unit in units.sizes for name in units.members[unit])
+            raise bad_param(f"prune.amount.{pattern}", amount, f"names no layer that can be pruned; these are {can}")
+        for unit in named:
+            before, other = found.setdefault(unit, (pattern, amount))
+            if other != amount and (pattern in known or before not in known):
+                shared = " and ".join(units.members[unit])
+                rule = f"{before}'s {other} is for the same channels or weights, those of {shared}"
+                raise bad_param(f"prune.amount.{pattern}", amount, rule)
+    return {unit: found.get(unit, ("", 0.0))[1] for unit in units.sizes}
+
+
+def counts(units: Units, amounts: Amounts, scope: str, scores: dict[str, Tensor]) -> dict[str, int]:
+    """How much of each unit goes: its share, or with the scope "global" the least important of all units together."""
+    sizes = units.sizes
+    if isinstance(amounts, dict):
+        wanted = {name: round(amounts[name] * size) for name, size in sizes.items()}
+    elif scope == "layer":
+        wanted = {name: round(amounts * size) for name, size in sizes.items()}
+    else:
+        wanted = {name: size - len(scores[name]) for name, size in sizes.items()}  # what is gone already
+        number = max(0, round(amounts * sum(sizes.values())) - sum(wanted.values()))
+        least = torch.cat([scores[name] for name in sizes]).topk(number, largest=False).indices
+        ends = torch.tensor([len(scores[name]) for name in sizes]).cumsum(0)
+        found = torch.bucketize(least.cpu(), ends, right=True).bincount(minlength=len(sizes))
+        wanted = {name: wanted[name] + int(more) for name, more in zip(sizes, found, strict=True)}
+    return {name: units.possible(wanted[name], size) for name, size in sizes.items()}
+
+
+def sparsity(before: nn.Module, after: nn.Module) -> list[dict[str, Any]]:
+    """One row per conv and linear layer: its weights before, how many are removed or zero after, and their share."""
+    rows = []
+    narrower = layers(after, "both")
+    for name, module in layers(before, "both").items():
+        number = module.weight.numel()
+        pruned = number - int(narrower[name].weight.count_nonzero())
+        rows.append({"layer": name, "weights": number, "pruned": pruned, "sparsity": pruned / number})
+    return rows

@@ -1,0 +1,58 @@
+"""The loss of a batch: cross-entropy with the labels, and, where there is a teacher, with its softened predictions.
+
+Knowledge distillation (Hinton, Vinyals and Dean 2015); label smoothing (Szegedy et al. 2016).
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from lightweight.core.errors import bad_param
+from lightweight.core.params import Params
+from lightweight.dataset import Dataset
+from lightweight.networks.model_file import load_checkpoint
+
+
+class LossParams(Params):
+    label_smoothing: float = Field(ge=0, lt=1)
+    teacher: Annotated[str, Field(min_length=1)] | None
+    temperature: float = Field(gt=0)
+    teacher_weight: float = Field(ge=0, le=1)
+
+
+def load_teacher(params: LossParams, root: Path, dataset: Dataset) -> nn.Module | None:
+    """The model of the file `params.teacher` relative to `root`, on the device of the data; None without one.
+
+    Raises InputError when the file is no model of this project or was made for other images or classes.
+    """
+    if params.teacher is None:
+        return None
+    path = root / params.teacher
+    if not path.is_file():
+        raise bad_param("train.teacher", params.teacher, "no such file")
+    teacher = load_checkpoint(path)
+    needed = {"channels": dataset.channels, "image_size": dataset.input_size, "num_classes": dataset.num_classes}
+    for name, value in needed.items():
+        if teacher.arguments[name] != value:
+            rule = f"has {name} {teacher.arguments[name]}, the data set {value}"
+            raise bad_param("train.teacher", params.teacher, rule)
+    return teacher.model.to(dataset.mean.device)
+
+
+def batch_loss(logits: Tensor, labels: Tensor, params: LossParams, teacher: Tensor | None) -> Tensor:
+    """The mean loss of a batch from logits (N, classes), labels (N,) and the teacher's logits, if any.
+
+    `(1 - w) CE(labels) + w T^2 KL(teacher || student)`, both distributions at temperature T: T^2 keeps the size of the
+    gradients.
+    """
+    loss = F.cross_entropy(logits, labels, label_smoothing=params.label_smoothing)
+    if teacher is None:
+        return loss
+    student = F.log_softmax(logits / params.temperature, dim=1)
+    target = F.log_softmax(teacher / params.temperature, dim=1)
+    divergence = F.kl_div(student, target, reduction="batchmean", log_target=True) * params.temperature**2
+    return torch.lerp(loss, divergence, params.teacher_weight)

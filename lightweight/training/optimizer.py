@@ -1,0 +1,114 @@
+"""One step of training: which parameters move, by which rule, how far, and in which arithmetic."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn, optim
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, OneCycleLR, StepLR
+
+from lightweight.core.errors import InputError, bad_param
+from lightweight.core.params import Params
+
+OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW}
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class OptimizationParams(Params):
+    """The part of section `train` that swa and prune follow as well."""
+
+    optimizer: Literal["sgd", "adam", "adamw"]
+    momentum: float = Field(ge=0, lt=1)
+    lr: float = Field(gt=0, le=10)
+    weight_decay: float = Field(ge=0, lt=1)
+    decay_all: bool
+    clip_norm: float = Field(ge=0)
+    precision: Literal["fp32", "bf16", "fp16"]
+    schedule: Literal["constant", "step", "cosine", "onecycle"]
+    step_epochs: int = Field(ge=1, le=10_000)
+    step_factor: float = Field(gt=0, le=1)
+
+
+def make_optimizer(model: nn.Module, params: OptimizationParams, lr: float) -> optim.Optimizer:
+    """SGD with momentum, Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019), of what is not frozen.
+
+    Weight decay is decoupled in AdamW and part of the gradient in the others. Unless `decay_all`, it spares the
+    parameters of one dimension: biases, and the weights of normalisation layers.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [{"params": trained}]
+    if not params.decay_all:
+        spared = [parameter for parameter in trained if parameter.ndim < 2]
+        decayed = [parameter for parameter in trained if parameter.ndim >= 2]
+        groups = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+    options: dict[str, Any] = {"fused": True}
+    if params.optimizer == "sgd":  # fused, it takes an overflow of fp16 into its momentum
+        options = {"fused": params.precision != "fp16", "momentum": params.momentum}
+    kind = OPTIMIZERS[params.optimizer]
+    groups = [group for group in groups if group["params"]]
+    return kind(groups, lr, weight_decay=params.weight_decay, **options)
+
+
+def make_schedule(
+    name: str, params: OptimizationParams, epochs: int, optimizer: optim.Optimizer, steps: int
+) -> LRScheduler:
+    """The learning rate over `epochs` of `steps` optimizer steps, its peak the rate that `optimizer` was given."""
+    match name:
+        case "constant":
+            return ConstantLR(optimizer, factor=1.0)
+        case "step":
+            return StepLR(optimizer, params.step_epochs * steps, params.step_factor)
+        case "cosine":
+            return CosineAnnealingLR(optimizer, T_max=epochs * steps)
+        case "onecycle":  # Smith and Topin 2018
+            peak = optimizer.param_groups[0]["lr"]
+            return OneCycleLR(optimizer, peak, total_steps=epochs * steps, cycle_momentum=False)
+        case _:
+            raise AssertionError(name)
+
+
+class Stepper:
+    """Turns losses into optimizer steps: clips the gradient's norm (Pascanu et al. 2013), scales losses in fp16.
+
+    Mixed precision after Micikevicius et al. 2018: weights stay float32, convolutions and matrix products take bf16 or
+    fp16. Raises InputError for fp16 without a GPU.
+    """
+
+    def __init__(self, optimizer: optim.Optimizer, params: OptimizationParams, device: torch.device) -> None:
+        if params.precision == "fp16" and device.type != "cuda":
+            raise bad_param("train.precision", "fp16", "needs a CUDA GPU; fp32 and bf16 run everywhere")
+        self.optimizer, self.clip_norm = optimizer, params.clip_norm
+        self.dtype, self.device = PRECISIONS.get(params.precision), device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=params.precision == "fp16")
+
+    def arithmetic(self) -> AbstractContextManager:
+        """Where forward passes belong."""
+        return torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
+
+    def step(self, loss: Tensor) -> None:
+        """One step down the gradient. Raises InputError where an operation of the network has no deterministic form."""
+        self.optimizer.zero_grad()
+        try:
+            self.scaler.scale(loss).backward()
+        except RuntimeError as error:  # on a GPU: of the adaptive pooling in VGG and AlexNet, for instance
+            if "deterministic" not in str(error):
+                raise
+            raise InputError(f"the network cannot be trained reproducibly here: {str(error).splitlines()[0]}") from None
+        if self.clip_norm:
+            self.scaler.unscale_(self.optimizer)
+            parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        for parameter, values in self.optimizer.state.items():  # fused kernels expect the layout of the parameter
+            for name, value in values.items():
+                if value.shape == parameter.shape:
+                    values[name] = torch.empty_like(parameter).copy_(value)

@@ -1,0 +1,23 @@
+"""The weights after each epoch are files: to go on from, to choose the best of, and as many as are wanted."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from lightweight.checkpointing.checkpointer import Checkpointer
+from lightweight.networks.model_file import Checkpoint, save_checkpoint
+from lightweight.training.history import History
+
+
+def snapshot(folder: Path, epoch: int) -> Path:
+    """Where the weights after an epoch lie."""
+    return folder / f"{epoch:04}.safetensors"
+
+
+def keep_snapshot(saved: Checkpointer, trained: Checkpoint, history: History, newest: int, patience: int) -> None:
+    """Write the weights after the newest row of the history, and drop those that are neither the best nor `newest`."""
+    row = history.rows[-1]
+    path = snapshot(saved.folder, row.epoch)
+    save_checkpoint(path, replace(trained, notes={"epoch": row.epoch, "lr": row.lr}))
+    saved.keep(path)
+    for epoch in history.obsolete(newest, patience):
+        saved.forget(snapshot(saved.folder, epoch))

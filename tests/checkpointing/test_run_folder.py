@@ -1,0 +1,132 @@
+"""Work finds its own folder again, never that of other work, and never while another process is in it."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from lightweight.checkpointing import run_folder as scratch
+from lightweight.checkpointing.run_folder import claim, fingerprint, tidy
+from tests.examples import train_params
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from lightweight.checkpointing.run_folder import claim
+print(claim(Path(sys.argv[1]), "0" * 16)[0].name, flush=True)
+time.sleep(60)
+"""
+DIGEST = """
+import importlib, os, sys
+from pathlib import Path
+sys.path.insert(0, os.getcwd())
+importlib.import_module("own")
+from lightweight.checkpointing.run_folder import fingerprint
+print(fingerprint({}, []))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch):
+    monkeypatch.setattr(scratch, "WAIT", 0.1)
+
+
+@pytest.fixture
+def stage(tmp_path) -> Path:
+    return tmp_path / "work/train"
+
+
+def test_the_digest_depends_on_parameters_and_contents_and_not_on_paths_or_order_of_keys(tmp_path):
+    def digest(content: str, name: str = "a", **params: object) -> str:
+        path = tmp_path / name
+        path.write_text(content)
+        return fingerprint(params, [path])
+
+    first = digest("data", seed=0, train=train_params())
+    assert len(first) == 16
+    assert digest("data", name="b", train=train_params(), seed=0) == first
+    others = [
+        digest("date", seed=0, train=train_params()),
+        digest("data", seed=1, train=train_params()),
+        digest("data", seed=0, train=train_params(lr=0.0030001)),
+        digest("data", seed=0),
+    ]
+    assert len({first, *others}) == 5
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [
+        ("cpu_type", lambda: "Another CPU"),
+        ("versions", lambda: {"torch": "9.9"}),
+        ("switches", lambda: {"MKL_CBWR": "AVX2"}),
+        ("sys.version", "9.9"),
+    ],
+)
+def test_the_digest_depends_on_the_machine(monkeypatch, attribute, value):
+    first = fingerprint({}, [])
+    monkeypatch.setattr(f"lightweight.checkpointing.run_folder.{attribute}", value)
+    assert fingerprint({}, []) != first
+
+
+def test_the_digest_depends_on_the_code_in_the_folder_that_is_loaded(tmp_path, monkeypatch, start_python):
+    monkeypatch.chdir(tmp_path)
+
+    def digest(content: str) -> str:
+        (tmp_path / "own.py").write_text(content)
+        output, errors = start_python(DIGEST).communicate(timeout=60)
+        assert not errors
+        return output
+
+    assert digest("x = 1") == digest("x = 1") != digest("x = 2")
+
+
+def test_packages_of_an_environment_inside_the_folder_are_not_its_code():
+    files = scratch._code()
+    assert files
+    assert not [file for file in files if file.is_relative_to(sys.prefix)]
+
+
+def test_equal_work_at_the_same_time_gets_folders_of_its_own(stage):
+    first, one = claim(stage, "0" * 16)
+    second, two = claim(stage, "0" * 16)
+    other, three = claim(stage, "1" * 16)
+    assert len({first, second, other}) == 3
+    for descriptor in (one, two, three):
+        os.close(descriptor)
+    again, one = claim(stage, "0" * 16)
+    assert again == first
+    os.close(one)
+
+
+def test_a_killed_process_lets_go_of_its_folder_and_a_living_one_does_not(stage, start_python):
+    process = start_python(HOLDER, stage)
+    name = process.stdout.readline().strip()
+    other, descriptor = claim(stage, "0" * 16)
+    os.close(descriptor)
+    assert other.name != name
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=10)
+    same, descriptor = claim(stage, "0" * 16)
+    os.close(descriptor)
+    assert same.name == name
+
+
+def test_tidying_spares_what_is_held_and_what_is_not_its_own(stage):
+    mine, one = claim(stage, "0" * 16)
+    held, two = claim(stage, "1" * 16)
+    (held / scratch.FINISHED).touch()
+    finished, three = claim(stage, "2" * 16)
+    (finished / scratch.FINISHED).touch()
+    os.close(three)
+    foreign = stage.parent / "cost" / "notes"
+    foreign.mkdir(parents=True)
+    (stage.parent / "file").touch()
+    tidy(stage.parent, mine)
+    os.close(one), os.close(two)
+    assert mine.exists()
+    assert held.exists()
+    assert foreign.exists()
+    assert not finished.exists()

@@ -1,0 +1,180 @@
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lightweight.core import process as command
+from tests.contract import ROOT
+
+STAGE = """
+from lightweight.core.process import run
+from lightweight.core.errors import InputError
+def main():
+    {body}
+run(main)
+"""
+SLEEPER = """
+import os, time
+from lightweight.core.process import run
+def main():
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+run(main)
+"""
+PARENT = """
+import subprocess, sys
+subprocess.run([sys.executable, "-c", sys.argv[1]])
+"""
+
+
+@pytest.fixture
+def finish(start_python):
+    def finish(body: str) -> tuple[int, str, str]:
+        process = start_python(STAGE.format(body=body))
+        output, errors = process.communicate(timeout=30)
+        return process.returncode, output, errors
+
+    return finish
+
+
+def test_a_good_run_prints_what_it_prints_and_ends_with_0(finish):
+    assert finish("print('done')") == (0, "done\n", "")
+
+
+def test_a_bad_input_is_one_line_and_exit_code_1(finish):
+    assert finish("raise InputError('params.yaml: seed: missing')") == (1, "", "error: params.yaml: seed: missing\n")
+
+
+@pytest.mark.parametrize(
+    ("body", "line"),
+    [
+        ("open('/nowhere/at/all')", "error: /nowhere/at/all: No such file or directory\n"),
+        ("raise OSError(28, 'No space left on device')", "error: input or output: No space left on device\n"),
+        ("raise OSError('cannot read')", "error: input or output: cannot read\n"),
+    ],
+)
+def test_a_failing_file_system_is_one_line_and_exit_code_1(finish, body, line):
+    assert finish(body) == (1, "", line)
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(finish):
+    code, _, errors = finish("raise ValueError('a bug')")
+    assert code == 1
+    assert errors.startswith("Traceback")
+    assert errors.endswith("ValueError: a bug\n")
+
+
+STARTING = """
+import os, subprocess, sys
+environment = os.environ | {"DVC_ROOT": os.getcwd()}
+process = subprocess.Popen([sys.executable, "-m", "stages.slow"], env=environment, stdout=subprocess.PIPE)
+print(process.stdout.readline().decode(), end="", flush=True)
+process.wait()
+"""
+
+
+@pytest.fixture
+def importing(tmp_path, monkeypatch):
+    """A stage in the middle of an import that swallows exceptions: (its process id, the process that started it)."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stages").mkdir()
+    shutil.copy2(ROOT / "stages/__init__.py", tmp_path / "stages")
+    (tmp_path / "stages/slow.py").write_text(IMPORTING)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", STARTING],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    yield int(parent.stdout.readline()), parent
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(parent.pid, signal.SIGKILL)
+    parent.communicate(timeout=30)
+
+
+IMPORTING = """
+import os, time
+print(os.getpid(), flush=True)
+for _ in range(600):
+    try:
+        time.sleep(0.1)
+    except BaseException:
+        pass
+"""
+
+
+def has_ended(process: int) -> bool:
+    for _ in range(100):
+        try:
+            if psutil.Process(process).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes die with their parent on Linux only")
+def test_a_stage_that_still_imports_dies_with_the_process_that_started_it(importing):
+    stage, parent = importing
+    parent.kill()
+    assert has_ended(stage)
+
+
+def test_ctrl_c_ends_a_stage_that_still_imports_with_one_line(importing):
+    stage, parent = importing
+    os.kill(stage, signal.SIGINT)
+    assert has_ended(stage)
+    assert parent.communicate(timeout=30)[1] == "interrupted: the same command goes on from here\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes die with their parent on Linux only")
+def test_a_stage_whose_parent_was_gone_before_it_could_look_ends(monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", "/project")
+    assert not command._is_orphan(os.getppid())
+    for line, orphan in ((b"/sbin/init", True), (b"/usr/bin/python3 /usr/bin/dvc repro", False), (b"dvc repro", False)):
+        monkeypatch.setattr(Path, "read_bytes", lambda path, line=line: line)
+        assert command._is_orphan(1) == orphan
+    monkeypatch.setattr(Path, "read_bytes", lambda path: b"/usr/lib/systemd/systemd --user")
+    for name, orphan in (("systemd", True), ("tini", True), ("bash", False)):
+        monkeypatch.setattr(Path, "read_text", lambda path, name=name: f"{name}\n")
+        assert command._is_orphan(7) == orphan
+    monkeypatch.setattr(Path, "read_text", lambda path: (_ for _ in ()).throw(FileNotFoundError))
+    assert command._is_orphan(7), "the parent has gone, too"
+    monkeypatch.delenv("DVC_ROOT")
+    monkeypatch.setattr(Path, "read_bytes", lambda path: b"/sbin/init")
+    assert not command._is_orphan(1), "nobody's stage may be started by init"
+
+
+@pytest.mark.parametrize("root", [True, False])
+def test_a_copy_of_the_lock_is_kept_in_the_workspace_and_not_in_dvcs_copies_of_it(
+    tmp_path, monkeypatch, start_python, root
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.lock").write_text("stages:\n")
+    process = start_python(STAGE.format(body="pass"), DVC_ROOT=str(tmp_path if root else tmp_path.parent))
+    process.communicate(timeout=30)
+    assert (tmp_path / "work/dvc.lock").exists() == root
+    assert not root or (tmp_path / "work/dvc.lock").read_text() == "stages:\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes die with their parent on Linux only")
+def test_a_stage_dies_with_the_process_that_started_it(start_python):
+    parent = start_python(PARENT, SLEEPER)
+    stage = int(parent.stdout.readline())
+    try:
+        parent.kill()
+        rest, _ = parent.communicate(timeout=10)  # ends when no process holds the other end
+        assert (parent.returncode, rest) == (-signal.SIGKILL, "")
+    except subprocess.TimeoutExpired:
+        os.kill(stage, signal.SIGKILL)
+        pytest.fail("the stage lives on")

@@ -1,0 +1,156 @@
+"""Scores follow from the published formulas, costs from the very file, and every variant has the same keys."""
+
+import json
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import nn
+
+from lightweight.core.errors import InputError
+from lightweight.evaluation.scores import Variant, examine, score
+from lightweight.macs import count_macs
+from lightweight.networks.model_file import Checkpoint, save_checkpoint
+from tests.examples import BNNET, METHODS, convnet_file, pruned_convnet, trained
+
+ARGUMENTS = {"channels": 1, "image_size": 28, "num_classes": 10, "small_stem": False}
+CONVNET_MACS = 28 * 28 * 16 * 9 + 14 * 14 * 32 * 16 * 9 + 32 * 7 * 7 * 10
+CONVNET_PARAMETERS = (16 * 9 + 16) + (32 * 16 * 9 + 32) + (32 * 7 * 7 * 10 + 10)
+
+
+def predicted(*right: bool) -> Variant:
+    """Predictions for labels that are all 1."""
+    return Variant(np.array(right, dtype=int), {})
+
+
+@pytest.fixture(scope="module")
+def files(tiny_dataset, tmp_path_factory) -> dict[str, Path]:
+    """The trained and the pruned convnet as weights, and the pruned one as it ships by each method."""
+    folder = tmp_path_factory.mktemp("models")
+    models = {"original": trained("convnet", tiny_dataset), "pruned": pruned_convnet(tiny_dataset)}
+    paths = {name: folder / f"{name}.safetensors" for name in models}
+    paths |= {method: folder / f"{method}.onnx" for method in METHODS}
+    for name, model in models.items():
+        save_checkpoint(paths[name], Checkpoint(model, "convnet", ARGUMENTS))
+    for method in METHODS:
+        paths[method].write_bytes(convnet_file(method, tiny_dataset))
+    return paths
+
+
+@pytest.fixture(scope="module")
+def variants(tiny_dataset, files) -> dict[str, Variant]:
+    return {name: examine(path, tiny_dataset, batch_size=16, threads=1) for name, path in files.items()}
+
+
+@pytest.mark.parametrize(("right", "images"), [(0, 10), (1, 10), (7, 10), (50, 60), (60, 60), (9_900, 10_000)])
+def test_the_interval_is_that_of_wilson(right, images):
+    variant = predicted(*[True] * right, *[False] * (images - right))
+    found = score(variant, variant, np.ones(images, dtype=int))
+    z, share = 1.959963984540054, right / images
+    middle = (share + z**2 / (2 * images)) / (1 + z**2 / images)
+    half = z / (1 + z**2 / images) * math.sqrt(share * (1 - share) / images + z**2 / (4 * images**2))
+    assert found["accuracy"] == share
+    assert found["images"] == images
+    assert (found["accuracy_low"], found["accuracy_high"]) == pytest.approx((middle - half, middle + half), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "p"),
+    [
+        (0, 0, 1.0),
+        (1, 5, 2 * (1 + 6) / 2**6),
+        (5, 1, 2 * (1 + 6) / 2**6),
+        (3, 3, 1.0),
+        (0, 6, 2 / 2**6),
+        (2, 8, 2 * (1 + 10 + 45) / 2**10),
+    ],
+)
+def test_the_p_value_is_that_of_the_exact_mcnemar_test(gained, lost, p):
+    same = [True] * 4 + [False] * 3
+    original = predicted(*same, *[False] * gained, *[True] * lost)
+    variant = predicted(*same, *[True] * gained, *[False] * lost)
+    found = score(variant, original, np.ones(len(variant.predictions), dtype=int))
+    assert (found["gained"], found["lost"]) == (gained, lost)
+    assert found["mcnemar_p"] == pytest.approx(p)
+
+
+def test_macs_are_counted_for_one_image_in_evaluation_mode(tiny_dataset):
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(784), nn.Linear(784, 10))
+    before = model[1].running_mean.clone()
+    assert count_macs(model, tiny_dataset.blank(1)) == 7840
+    assert (model[1].running_mean == before).all()
+
+
+def test_every_variant_has_the_same_keys_in_the_same_order_and_fits_into_json(tiny_dataset, variants):
+    labels = tiny_dataset.test.labels.numpy()
+    scores = [score(variant, variants["original"], labels) for variant in variants.values()]
+    assert len({tuple(found) for found in scores}) == 1
+    assert [json.loads(json.dumps(found, allow_nan=False)) for found in scores] == scores
+
+
+@pytest.mark.parametrize("name", ["original", *METHODS])
+def test_sizes_are_those_of_the_file_and_of_its_strongest_zlib_stream(files, variants, name):
+    costs = variants[name].costs
+    assert costs["size_bytes"] == files[name].stat().st_size
+    assert costs["compressed_bytes"] == len(zlib.compress(files[name].read_bytes(), level=9))
+
+
+def test_weights_and_the_file_made_of_them_cost_the_same_parameters_and_macs(variants):
+    for name in ("pruned", *METHODS):
+        costs = variants[name].costs
+        assert (costs["parameters"], costs["macs"]) == (CONVNET_PARAMETERS, CONVNET_MACS)
+        assert costs["nonzero_parameters"] == variants["pruned"].costs["nonzero_parameters"]
+    pruned = (CONVNET_PARAMETERS - 16 - 32 - 10) // 2
+    original = variants["original"].costs
+    assert original["nonzero_parameters"] - variants["pruned"].costs["nonzero_parameters"] == pruned
+
+
+def test_running_statistics_of_a_model_are_not_parameters(tiny_dataset, tmp_path):
+    model, path = trained(BNNET, tiny_dataset), tmp_path / "model.safetensors"
+    save_checkpoint(
+        path, Checkpoint(model, BNNET, {"channels": 1, "image_size": 28, "num_classes": 10, "small_stem": False})
+    )
+    costs = examine(path, tiny_dataset, batch_size=16, threads=1).costs
+    assert costs["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert costs["nonzero_parameters"] == sum(int(parameter.count_nonzero()) for parameter in model.parameters())
+
+
+def test_the_share_of_int8_macs_is_that_of_the_file(variants):
+    shares = {name: variant.costs["int8_mac_share"] for name, variant in variants.items()}
+    linear = 32 * 7 * 7 * 10 / CONVNET_MACS
+    floats = dict.fromkeys(("original", "pruned", "none", "fp16", "int4"), 0)
+    assert shares == floats | {"dynamic": pytest.approx(linear), "static": 1}
+
+
+def test_what_no_layer_of_the_file_computes_counts_as_float(tiny_dataset, files):
+    def costs(macs: int) -> dict:
+        return examine(files["static"], tiny_dataset, batch_size=16, threads=1, macs=macs).costs
+
+    assert (costs(CONVNET_MACS)["macs"], costs(CONVNET_MACS)["int8_mac_share"]) == (CONVNET_MACS, 1)
+    more = 4 * CONVNET_MACS
+    assert (costs(more)["macs"], costs(more)["int8_mac_share"]) == (more, 0.25)
+
+
+def test_predictions_are_the_most_likely_classes_of_the_test_images(tiny_dataset, variants):
+    model = trained("convnet", tiny_dataset)
+    expected = model(tiny_dataset.normalize(tiny_dataset.test.images)).argmax(1).tolist()
+    assert variants["original"].predictions.tolist() == expected
+    assert variants["none"].predictions.tolist() == variants["pruned"].predictions.tolist()
+
+
+def test_a_trained_network_scores_far_above_chance(tiny_dataset, variants):
+    labels = tiny_dataset.test.labels.numpy()
+    for variant in variants.values():
+        assert score(variant, variants["original"], labels)["accuracy"] > 0.7
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".onnx"])
+@pytest.mark.parametrize("content", [None, b"", b"garbage"], ids=["missing", "empty", "garbage"])
+def test_a_missing_or_damaged_model_file_is_refused_by_its_name(tiny_dataset, tmp_path, suffix, content):
+    path = tmp_path / f"model{suffix}"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=path.name):
+        examine(path, tiny_dataset, batch_size=16, threads=1)

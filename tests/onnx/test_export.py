@@ -1,0 +1,139 @@
+"""The file that ships equals the network on raw pixels, knows its classes and nothing of where it was made."""
+
+import json
+import socket
+import sys
+import tempfile
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from lightweight.macs import count_macs
+from lightweight.onnx import graph
+from lightweight.onnx.export import CLASSES, FromPixels, export_onnx, finish
+from lightweight.onnx.session import onnx_logits, open_session, torch_logits
+from lightweight.quantization.parity import logit_error
+from tests.examples import (
+    BNNET,
+    METHODS,
+    convnet_file,
+    exported,
+    new,
+    pruned_convnet,
+    quantize,
+    shipped,
+    train,
+    trained,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["convnet", "bnnet"])
+def network_and_file(request, tiny_dataset) -> tuple[nn.Module, bytes]:
+    model = pruned_convnet(tiny_dataset) if request.param == "convnet" else trained(BNNET, tiny_dataset)
+    return model, shipped(model, "none", tiny_dataset)
+
+
+def test_the_file_gives_the_logits_of_the_network_from_raw_pixels(tiny_dataset, network_and_file):
+    model, content = network_and_file
+    split = tiny_dataset.test
+    with torch.no_grad():
+        expected = model((split.images / 255 - tiny_dataset.mean) / tiny_dataset.std).numpy()
+    found = onnx_logits(open_session(content, threads=1), split, batch_size=60)
+    assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)
+    assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 59])
+def test_the_file_takes_any_batch_size(tiny_dataset, network_and_file, batch_size):
+    session = open_session(network_and_file[1], threads=1)
+    images = tiny_dataset.test.images.numpy().astype(np.float32)
+    (whole,) = session.run(None, {"input": images})
+    (part,) = session.run(None, {"input": images[:batch_size]})
+    np.testing.assert_allclose(part, whole[:batch_size], rtol=1e-4, atol=1e-4)
+
+
+def test_every_channel_is_normalised_by_its_own_mean_and_std(tiny_dataset):
+    moments = {"mean": torch.tensor([0.1, 0.2, 0.3]), "std": torch.tensor([0.4, 0.5, 0.6])}
+    dataset = replace(tiny_dataset, **moments, input_size=4)
+    images = torch.randint(0, 256, (2, 3, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    found = FromPixels(nn.Identity(), dataset)(images.float())
+    for channel in range(3):
+        expected = (images[:, channel] / 255 - dataset.mean[channel]) / dataset.std[channel]
+        torch.testing.assert_close(found[:, channel], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_file_takes_stored_images_and_enlarges_them_itself(tiny_dataset, method):
+    dataset = replace(tiny_dataset, input_size=45)
+    model = new("tiny", image_size=45)
+    train(model, dataset, range(1, 4), lr=0.01)
+    content = quantize(model.eval(), dataset, method)
+    session = open_session(content, threads=1)
+    assert session.get_inputs()[0].shape[1:] == [1, 28, 28]
+    expected = torch_logits(model, dataset, dataset.test, 60)
+    found = onnx_logits(session, dataset.test, 60)
+    assert logit_error(expected, found) < (1e-4 if method == "none" else 0.25)  # without VNNI, products saturate
+    assert sum(layer.macs for layer in graph.layers(content)) == count_macs(model, dataset.blank(1))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_metadata_is_the_class_names_as_json_and_nothing_else(tiny_dataset, method):
+    model = onnx.load_from_string(convnet_file(method, tiny_dataset))
+    assert {item.key: json.loads(item.value) for item in model.metadata_props} == {CLASSES: list("0123456789")}
+
+
+def test_class_names_of_any_script_survive(tiny_dataset):
+    names, model = ('a "quoted", name', "Ünïcödé", "猫", "", "a\\b\n"), onnx.ModelProto()
+    finish(model, replace(tiny_dataset, classes=names))
+    restored = onnx.load_from_string(model.SerializeToString())
+    assert tuple(json.loads(restored.metadata_props[0].value)) == names
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_input_and_output_are_named_and_have_a_free_batch_size(tiny_dataset, method):
+    model = onnx.load_from_string(convnet_file(method, tiny_dataset))
+    onnx.checker.check_model(model, full_check=True)
+    found = {}
+    for item in (*model.graph.input, *model.graph.output):
+        first, *rest = item.type.tensor_type.shape.dim
+        assert item.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+        assert first.dim_param
+        found[item.name] = [dimension.dim_value for dimension in rest]
+    assert found == {"input": [1, 28, 28], "logits": [10]}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_file_bears_no_trace_of_the_place_it_was_made_at(tiny_dataset, method):
+    model = onnx.load_from_string(convnet_file(method, tiny_dataset))
+    for item in model.graph.initializer:
+        item.ClearField("raw_data")  # in which any short word turns up by chance
+    places = [Path(__file__).parent.parent, sys.prefix, Path.home(), socket.gethostname(), tempfile.gettempdir()]
+    content = model.SerializeToString()
+    assert b"conv1.weight" in content
+    assert [place for place in map(str, places) if len(place) > 3 and place.encode() in content] == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_all_weights_lie_in_the_file_itself(tiny_dataset, method):
+    initializers = onnx.load_from_string(convnet_file(method, tiny_dataset)).graph.initializer
+    assert initializers
+    for item in initializers:
+        assert item.data_location == onnx.TensorProto.DEFAULT
+        assert item.raw_data or item.int32_data or item.int64_data or item.float_data
+
+
+def test_equal_weights_give_equal_bytes_in_whatever_order_a_network_declares_them(tiny_dataset):
+    model = pruned_convnet(tiny_dataset)
+    reordered = deepcopy(model)
+    for module in reordered:
+        if "bias" in module._parameters:
+            module.weight = module._parameters.pop("weight")
+    assert list(reordered.state_dict()) != list(model.state_dict())
+    again = export_onnx(reordered, tiny_dataset).SerializeToString()
+    assert again == exported(model, tiny_dataset).SerializeToString()

@@ -1,0 +1,182 @@
+"""Both runtimes predict each image alike, whatever batch it comes in, from normalised or from raw pixels."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import ModelProto, TensorProto, helper
+from torch import nn
+
+from lightweight.core.errors import InputError
+from lightweight.dataset import Split
+from lightweight.onnx.session import load_session, onnx_logits, open_session, pixels, torch_logits
+from tests.examples import METHODS, convnet_file, pruned_convnet
+
+Change = Callable[[ModelProto], object]
+
+
+@pytest.fixture
+def changed_file(tiny_dataset, tmp_path) -> Callable[[Change], Path]:
+    """changed_file(change): an ONNX file after the change."""
+
+    def write(change: Change) -> Path:
+        model = onnx.load_from_string(convnet_file("none", tiny_dataset))
+        change(model)
+        (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+        return tmp_path / "model.onnx"
+
+    return write
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(InputError) as error:
+        load_session(path, threads=1)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 60, 512])
+def test_torch_predicts_every_image_in_order_in_evaluation_mode(tiny_dataset, batch_size):
+    model = nn.Sequential(pruned_convnet(tiny_dataset), nn.Dropout(0.5)).train()
+    found = torch_logits(model, tiny_dataset, tiny_dataset.val, batch_size)
+    with torch.no_grad():
+        expected = model[0](tiny_dataset.normalize(tiny_dataset.val.images)).numpy()
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+@pytest.mark.parametrize("method", ["none", "static"])
+def test_the_file_predicts_every_image_in_order_for_any_batch_size(tiny_dataset, method, batch_size):
+    session = open_session(convnet_file(method, tiny_dataset), threads=1)
+    expected = onnx_logits(session, tiny_dataset.val, 60)
+    assert expected.shape == (60, 10)
+    np.testing.assert_allclose(onnx_logits(session, tiny_dataset.val, batch_size), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_runs_of_two_sessions_give_the_same_bits(tiny_dataset, method):
+    content = convnet_file(method, tiny_dataset)
+    runs = [onnx_logits(open_session(content, threads=1), tiny_dataset.val, 16) for _ in range(2)]
+    assert runs[0].tobytes() == runs[1].tobytes()
+
+
+def test_images_of_another_shape_are_refused(tiny_dataset, colour_dataset):
+    session = open_session(convnet_file("none", tiny_dataset), threads=1)
+    with pytest.raises(InputError) as error:
+        onnx_logits(session, colour_dataset.val, 16)
+    assert str(error.value) == ("the ONNX file takes images of shape (1, 28, 28), those of the data set have (3, 8, 8)")
+
+
+def test_a_session_uses_the_threads_it_was_given_on_the_cpu(tiny_dataset):
+    session = open_session(convnet_file("none", tiny_dataset), threads=3)
+    assert session.get_session_options().intra_op_num_threads == 3
+    assert session.get_providers() == ["CPUExecutionProvider"]
+
+
+def test_pixels_are_the_stored_values_as_float32():
+    images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    raw = pixels(Split(images, torch.zeros(1)).images)
+    assert raw.dtype == np.float32
+    assert raw.shape == (1, 1, 16, 16)
+    assert raw.flatten().tolist() == list(range(256))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_file_that_ships_is_loaded(tiny_dataset, method, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(convnet_file(method, tiny_dataset))
+    session = load_session(tmp_path / "model.onnx", threads=2)
+    assert session.get_session_options().intra_op_num_threads == 2
+    expected = onnx_logits(open_session(convnet_file(method, tiny_dataset), threads=1), tiny_dataset.val, 60)
+    np.testing.assert_allclose(onnx_logits(session, tiny_dataset.val, 60), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    assert refusal(tmp_path / "no.onnx").startswith(f"{tmp_path / 'no.onnx'}: no such file")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x0a", bytes(1000)])
+def test_a_damaged_file_is_named(tmp_path, content):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    assert refusal(path).startswith(f"{path}: damaged or not an ONNX file of this project: ")
+
+
+def names_other_file(model: ModelProto) -> None:
+    weight = model.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="/etc/passwd")
+
+
+def has_loop(model: ModelProto) -> None:
+    """Which runs for years."""
+    go = helper.make_tensor_value_info("go", TensorProto.BOOL, [])
+    again = helper.make_tensor_value_info("again", TensorProto.BOOL, [])
+    turn = helper.make_tensor_value_info("turn", TensorProto.INT64, [])
+    body = helper.make_graph([helper.make_node("Identity", ["go"], ["again"])], "body", [turn, go], [again])
+    model.graph.initializer.append(helper.make_tensor("turns", TensorProto.INT64, [], [2**62]))
+    model.graph.node.append(helper.make_node("Loop", ["turns", ""], [], body=body))
+
+
+def has_function(model: ModelProto) -> None:
+    relu = [helper.make_node("Relu", ["x"], ["y"])]
+    model.functions.append(helper.make_function("own", "Own", ["x"], ["y"], relu, [helper.make_opsetid("", 20)]))
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (names_other_file, "names other files"),
+        (has_loop, "has functions or graphs within its graph"),
+        (has_function, "has functions or graphs within its graph"),
+        (lambda model: model.graph.input.append(model.graph.input[0]), "must have one 'input' of 4 dimensions"),
+        (lambda model: setattr(model.graph.input[0], "name", "image"), "must have one 'input' of 4 dimensions"),
+        (lambda model: model.graph.output.append(model.graph.output[0]), "must have one 'logits' of 2 dimensions"),
+        (lambda model: model.graph.output.pop(), "must have one 'logits' of 2 dimensions"),
+        (
+            lambda model: setattr(model.graph.input[0].type.tensor_type.shape.dim[0], "dim_value", 1),
+            "must have one 'input' of 4 dimensions, the first without a size",
+        ),
+        (
+            lambda model: setattr(model.graph.input[0].type.tensor_type.shape.dim[2], "dim_value", 2**40),
+            "must have one 'input' of 4 dimensions",
+        ),
+        (lambda model: model.graph.node.pop(), "Graph output 'logits' is not an output of any node"),
+        (lambda model: model.graph.initializer.pop(), "Nodes in a graph must be topologically sorted"),
+    ],
+)
+def test_what_export_does_not_write_is_refused(changed_file, change, rule):
+    path = changed_file(change)
+    assert refusal(path).startswith(f"{path}: damaged or not an ONNX file of this project: {rule}")
+
+
+def only_for_one_image(model: ModelProto) -> None:
+    shape = next(item for item in model.graph.initializer if item.data_type == TensorProto.INT64)
+    shape.CopyFrom(helper.make_tensor(shape.name, TensorProto.INT64, [2], [1, 1568]))
+
+
+def test_a_file_that_cannot_run_any_batch_is_refused(changed_file):
+    assert "while running Reshape node" in refusal(changed_file(only_for_one_image))
+
+
+def huge(model: ModelProto) -> None:
+    """10 GB, of a size that is known only when the file runs."""
+    model.graph.initializer.append(helper.make_tensor("axes", TensorProto.INT64, [4], [0, 1, 2, 3]))
+    model.graph.initializer.append(helper.make_tensor("size", TensorProto.FLOAT, [1], [2.5e9]))
+    model.graph.initializer.append(helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0]))
+    chain = [
+        helper.make_node("ReduceMax", ["input", "axes"], ["zero"], keepdims=0),
+        helper.make_node("Add", ["zero", "size"], ["float size"]),
+        helper.make_node("Cast", ["float size"], ["integer size"], to=TensorProto.INT64),
+        helper.make_node("Expand", ["one", "integer size"], ["huge"]),
+    ]
+    model.graph.node.extend(chain)
+
+
+def test_a_file_that_takes_gigabytes_is_refused_before_it_takes_them(changed_file):
+    line = refusal(changed_file(huge))
+    assert "while running Expand node" in line
+    assert "Available memory" in line

@@ -1,0 +1,351 @@
+"""The real pipeline on the embedded data set, by the commands that a user types."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+from ruamel.yaml import YAML
+
+from lightweight.core.files import read_csv
+from lightweight.core.variants import VARIANTS
+from lightweight.networks.model_file import load_checkpoint
+from tests.contract import ROOT
+from tests.pipeline.test_contract import STALE as ROOMS
+from tests.workspace import Workspace, commit_all, copy_project
+
+STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+
+# Every key of params.yaml, and the stages whose declared dependencies change with it. What these stages write decides
+# about the ones behind them.
+STALE = {
+    "seed": {"check", "prepare", "train", "swa", "prune", "sensitivity", "bn_update", "quantize"},
+    "threads": {"check", "train", "swa", "prune", "sensitivity", "bn_update", "quantize", "evaluate", "benchmark"}
+    | {"provenance"},
+    "prepare": {"check", "prepare"},
+    "train": {"check", "train", "swa", "prune", "quantize"},
+    "swa": {"check", "swa"},
+    "prune": {"check", "prune"},
+    "sensitivity": {"check", "sensitivity"},
+    "bn_update": {"check", "bn_update"},
+    "quantize": {"check", "quantize"},
+    "evaluate": {"check", "evaluate"},
+    "benchmark": {"check", "benchmark"},
+    "report": {"check", "report"},
+}
+
+BESIDE = {name: {"work"} for name in ("train", "swa", "prune", "sensitivity", "quantize")}  # checkpoints and costs
+BESIDE |= {"benchmark": {"metrics/latency"}, "provenance": {"metrics/provenance.json"}}  # no outs: not for dvc.lock
+BESIDE["plot"] = {f"plots/{name}.png" for name in ("comparison", "training", "sparsity", "sensitivity", "confusion")}
+UNREAD = {
+    "prepare": {"data/checked"},  # an order, not an input: a bad value ends the run before any work
+    "swa": {"models/original.safetensors"},  # read where swa.start is null
+    "report": {f"metrics/{name}.json" for name in VARIANTS if name != "optimized"},  # read where report.model names it
+}
+
+LIST_STALE = """
+import json, sys
+from pathlib import Path
+from dvc.repo import Repo
+
+params = Path("params.yaml")
+whole = params.read_text()
+stale = {}
+for key, text in json.load(sys.stdin).items():
+    params.write_text(text)
+    stale[key] = sorted(name for name in Repo().status())
+params.write_text(whole)
+print(json.dumps(stale))
+"""
+
+
+LIST_STALE_ROOMS = """
+import json, sys
+from dvc.repo import Repo
+
+stale = {}
+for room, place in json.load(sys.stdin).items():
+    file = Path(place)
+    file = file if file.is_file() else max(file.glob("*.py"), key=lambda path: path.stat().st_size)
+    whole = file.read_bytes()
+    file.write_bytes(whole + b"# a change\\n")
+    stale[room] = sorted(name for name in Repo().status())
+    file.write_bytes(whole)
+print(json.dumps(stale))
+"""
+
+
+@pytest.fixture(scope="module")
+def done(finished) -> Workspace:
+    """A workspace after `dvc repro` on the default params, from an empty cache."""
+    return finished.workspace
+
+
+def read(workspace: Workspace, name: str) -> dict:
+    return json.loads((workspace.path / name).read_text())
+
+
+def dotted(content: dict, prefix: str = "") -> dict[str, object]:
+    flat = {}
+    for key, value in content.items():
+        flat |= dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def paths(entries: list) -> set[str]:
+    return {entry if isinstance(entry, str) else next(iter(entry)) for entry in entries}
+
+
+def answer_of(workspace: Workspace, command: list[str], question: dict) -> dict:
+    """Give a command JSON on its input; its answer is the JSON on the last line of its output."""
+    options = {"cwd": workspace.path, "env": workspace.environment, "capture_output": True, "text": True}
+    output = subprocess.run(command, input=json.dumps(question), check=True, **options).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def is_code(path: str) -> bool:
+    return path.startswith(("stages/", "lightweight"))
+
+
+def covered(file: str, declared: set[str]) -> bool:
+    return any(file == path or file.startswith(f"{path}/") for path in declared)
+
+
+def test_every_variant_has_the_same_keys_and_only_the_last_is_smaller(done):
+    metrics = {name: read(done, f"metrics/{name}.json") for name in VARIANTS}
+    assert len({tuple(entry) for entry in metrics.values()}) == 1
+    sizes = {name: metrics[name]["size_bytes"] for name in VARIANTS}
+    assert sizes["optimized"] == (done.path / "models/optimized.onnx").stat().st_size
+    assert sizes["original"] == pytest.approx(25.08e6, rel=0.01)
+    assert sizes["original"] / sizes["optimized"] > 3.9
+    for name in VARIANTS:
+        assert metrics[name]["accuracy_low"] <= metrics[name]["accuracy"] <= metrics[name]["accuracy_high"]
+        assert metrics[name]["accuracy"] > 0.95
+
+
+def test_accuracy_agrees_with_the_committed_one_within_their_intervals(done):
+    for name in VARIANTS:
+        committed = json.loads((ROOT / f"metrics/{name}.json").read_text())
+        ours = read(done, f"metrics/{name}.json")
+        assert ours["accuracy_low"] <= committed["accuracy_high"], name
+        assert committed["accuracy_low"] <= ours["accuracy_high"], name
+
+
+def test_bn_update_changes_running_statistics_and_nothing_else(done):
+    pruned, recalibrated = (
+        load_checkpoint(done.path / f"models/{name}.safetensors").model.state_dict()
+        for name in ("pruned", "recalibrated")
+    )
+    changed = {name for name, tensor in pruned.items() if not torch.equal(tensor, recalibrated[name])}
+    statistics = {name for name in pruned if name.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+    assert changed == statistics
+
+
+def test_averaging_goes_on_from_the_learning_rate_of_its_snapshot(done):
+    history = {name: read_csv(done.path / f"plots/{name}.csv") for name in ("train", "swa")}
+    assert [int(row["epoch"]) for row in history["swa"]] == [6, 7, 8, 9, 10]
+    snapshot = load_checkpoint(done.path / "models/snapshots/0005.safetensors")
+    assert snapshot.notes == {"epoch": 5, "lr": float(history["train"][4]["lr"])}
+    assert 0.003 < float(history["swa"][0]["lr"]) < snapshot.notes["lr"]
+    assert float(history["swa"][-1]["lr"]) == pytest.approx(0.003)
+
+
+def test_nothing_runs_a_second_time(done):
+    output = done.run("dvc", "repro")
+    assert "Running stage" not in output
+    assert "up to date" in output
+    assert done.run("dvc", "status").strip().endswith("Data and pipelines are up to date.")
+
+
+def test_latency_is_measured_for_every_model_and_is_in_no_lock(done):
+    for name in ("original", "exported", "optimized"):
+        entry = read(done, f"metrics/latency/{name}.json")
+        assert entry["cpu"]
+        assert entry["threads"] == 2
+        assert entry["batch_1"]["latency_ms"] > 0
+        assert entry["batch_64"]["latency_ms"] > 0
+    assert "latency" not in (done.path / "dvc.lock").read_text()
+
+
+def test_pictures_and_page_are_drawn_and_plots_show_works(done):
+    table = done.run(sys.executable, "-m", "tools.report")
+    assert "optimized" in table
+    for name in ("comparison", "latency", "training", "sparsity", "confusion"):
+        assert (done.path / f"plots/{name}.png").read_bytes().startswith(b"\x89PNG"), name
+    page = (done.path / "plots/report.html").read_text()
+    assert page.count("data:image/png;base64,") == 6
+    output = done.run("dvc", "plots", "show", "--out", str(done.path / "dvc_plots"))
+    shown = (done.path / "dvc_plots/index.html").read_text()
+    assert "ERROR" not in output
+    for name in ("train_loss", "val_accuracy", "comparison.png", "size_bytes", "predicted"):
+        assert name in shown, name
+
+
+def test_each_key_makes_exactly_the_expected_stages_stale(done):
+    whole = (done.path / "params.yaml").read_text()
+    values = dotted(YAML(typ="safe").load(whole))
+    texts = {}
+    for key, value in values.items():
+        content = YAML(typ="safe").load(whole)
+        *parents, last = key.split(".")
+        section = content
+        for name in parents:
+            section = section[name]
+        section[last] = [*value, 7] if isinstance(value, list) else not value if isinstance(value, bool) else "changed"
+        texts[key] = json.dumps(content)  # JSON is YAML
+    command = [sys.executable, "-c", LIST_STALE]
+    stale = answer_of(done, command, texts)
+    assert {key: set(stages) for key, stages in stale.items()} == {key: STALE[key.split(".")[0]] for key in values}
+
+
+def test_a_change_in_a_room_makes_exactly_the_stages_of_the_matrix_stale(done):
+    command = [sys.executable, "-c", LIST_STALE_ROOMS]
+    rooms = {room: f"lightweight/{room}" for room in ROOMS}
+    stale = answer_of(done, command, rooms)
+    assert {room: set(stages) for room, stages in stale.items()} == {room: {"check", *ROOMS[room]} for room in ROOMS}
+
+
+def test_another_prune_amount_retrains_nothing_and_shows_in_the_metrics(done):
+    output = done.run("dvc", "exp", "run", "--temp", "--name", "p07", "--set-param", "prune.amount=0.7")
+    ran = [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+    stale = ["check", "prune", "bn_update", "quantize", "evaluate", "benchmark", "provenance", "report", "plot"]
+    assert sorted(ran) == sorted(stale)
+    before = done.run("git", "show", "HEAD:plots/sparsity.csv")
+    experiment = next(line for line in done.run("git", "for-each-ref").splitlines() if line.endswith("/p07"))
+    after = done.run("git", "show", f"{experiment.split()[0]}:plots/sparsity.csv")
+    assert ",0.5\n" in before
+    assert ",0.7\n" in after
+    difference = json.loads(done.run("dvc", "metrics", "diff", "--json", "HEAD", "p07"))
+    assert difference["metrics/pruned.json"]["nonzero_parameters"]["diff"] < 0
+    assert "metrics/original.json" not in difference
+
+
+def test_the_baseline_makes_metrics_diff_compare_original_and_optimized(done):
+    _as_installed(done)
+    output = done.run("make", "baseline")
+    assert [line for line in output.splitlines() if line.startswith("Running stage")] == [
+        "Running stage 'check':",
+        "Running stage 'report':",
+    ]
+    difference = json.loads(done.run("dvc", "metrics", "diff", "--json", "original"))
+    assert list(difference) == ["metrics/model.json"]
+    size = difference["metrics/model.json"]["size_bytes"]
+    assert size["old"] == read(done, "metrics/original.json")["size_bytes"]
+    assert size["new"] == read(done, "metrics/optimized.json")["size_bytes"]
+
+
+def _as_installed(workspace: Workspace) -> None:
+    """Give the copy the environment that runs the tests, as if `make setup` had made it."""
+    (workspace.path / ".venv").mkdir(exist_ok=True)
+    (workspace.path / ".venv/installed").touch()
+
+
+@pytest.mark.slow
+def test_an_archive_without_git_runs_the_pipeline_and_says_what_needs_git(done, tmp_path):
+    archive = copy_project(tmp_path / "archive")
+    shutil.copy2(done.path / "dvc.lock", archive.path)
+    archive.run("dvc", "config", "--local", "cache.dir", str(done.path / ".dvc/cache"))
+    for name in ("metrics", "plots"):
+        shutil.copytree(done.path / name, archive.path / name)
+    _as_installed(archive)
+    output = archive.run("make", "repro")
+    assert "| optimized" in output
+    assert (archive.path / "models/optimized.onnx").read_bytes() == (done.path / "models/optimized.onnx").read_bytes()
+    for target in ("baseline", "recipe"):
+        assert "needs a git clone" in archive.run("make", target, "NAME=mnist", code=2)
+
+
+@pytest.mark.slow
+def test_a_folder_of_photographs_becomes_a_model_and_a_report_of_what_was_skipped(tmp_path):
+    """What a new user does: copy the recipe, name the folder, run it."""
+    project = copy_project(tmp_path / "project")
+    commit_all(project)
+    random = np.random.default_rng(0)
+    for index in range(48):
+        size = (random.integers(40, 90), random.integers(40, 90))
+        pixels = random.integers(0, 90, (*size, 3)) + np.array([0, 0, 160 * (index % 2)])
+        photo = Image.fromarray(pixels.astype(np.uint8)).convert("L" if index in (4, 7) else "RGB")
+        path = tmp_path / "my photos" / ("sea" if index % 2 else "wood") / f"{index:02}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        photo.save(path)
+    broken = tmp_path / "my photos/sea/01.jpg"
+    broken.write_bytes(broken.read_bytes()[:-200])
+    shutil.copy2(project.path / "recipes/folder.yaml", project.path / "params.yaml")
+    project.set_params(
+        ("  path: data/raw/cifar10-images ", f"  path: {tmp_path / 'my photos'} "),
+        ("  start: 8 ", "  start: 2 "),
+        ("  epochs: 12 ", "  epochs: 4 "),
+        ("  batch_size: 128\n  optimizer", "  batch_size: 8\n  optimizer"),
+        ("  max_accuracy_drop: 0.01 ", "  max_accuracy_drop: 1.0 "),
+    )
+    output = project.run("dvc", "repro")
+    assert "Traceback" not in output
+    assert "1 image skipped: image file is truncated" in output
+    assert "sea/01.jpg" in output
+    assert "2 images converted from L to RGB: sea/07.jpg; wood/04.jpg" in output
+    assert read(project, "metrics/original.json")["accuracy"] > 0.9, "blue pictures against grey ones"
+    findings = {row["finding"]: int(row["images"]) for row in read_csv(project.path / "plots/images.csv")}
+    assert findings["resized to 32x32"] == 47
+    page = (project.path / "plots/report.html").read_text()
+    assert "2 converted from L to RGB: sea/07.jpg; wood/04.jpg" in page
+    assert "sea/01.jpg" in page
+    assert json.loads(project.run("dvc", "metrics", "show", "--json"))
+    session = onnxruntime.InferenceSession(project.path / "models/optimized.onnx")
+    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == ["sea", "wood"]
+
+
+def test_stages_read_and_write_what_they_declare_and_repeat_every_byte_without_dvc(done, tmp_path):
+    plain = copy_project(tmp_path / "other place")
+    lock = YAML(typ="safe").load(done.path / "dvc.lock")["stages"]
+    for name in _order():
+        log = tmp_path / f"{name}.json"
+        changed = {"PYTHONHASHSEED": "77", "TZ": "Asia/Tokyo", "LC_ALL": "C", "USER": "another", "LOGNAME": "another"}
+        changed |= {"HOME": str(tmp_path / "another home")}
+        plain.run(sys.executable, "-m", "tests.audit", f"stages.{name}", str(log), **changed)
+        noted = json.loads(log.read_text())
+        stage = STAGES[name]
+        outs = paths(stage.get("outs", [])) | paths(stage.get("metrics", []))
+        deps = {path for path in paths(stage["deps"]) if not is_code(path)}
+        params = {"params.yaml"} if "params" in stage else set()
+        beside = BESIDE.get(name, set())
+        reads = {file for file in noted["read"] if not covered(file, outs | beside)}
+        assert {file for file in reads if not covered(file, deps | params)} == set(), f"{name} reads undeclared files"
+        unread = {path for path in deps | params if not any(covered(file, {path}) for file in noted["read"])}
+        assert unread <= UNREAD.get(name, set()) | beside, f"{name} declares what it does not read"
+        written = {file for file in noted["written"] if not covered(file, beside)}
+        assert {file for file in written if not covered(file, outs)} == set(), f"{name} writes undeclared files"
+        assert {path for path in outs if not any(covered(file, {path}) for file in written)} == set()
+        for out in lock[name].get("outs", []):
+            path = plain.path / out["path"]
+            if path.is_file():
+                assert hashlib.md5(path.read_bytes()).hexdigest() == out["md5"], f"{out['path']} differs"
+            else:
+                theirs = {file.name: file.read_bytes() for file in (done.path / out["path"]).iterdir()}
+                assert {file.name: file.read_bytes() for file in path.iterdir()} == theirs
+
+
+def _order() -> list[str]:
+    """The stages, each after those whose outs it depends on; dvc.yaml lists them so."""
+    made: set[str] = set()
+    for stage in STAGES.values():
+        assert all(is_code(path) or path in made for path in paths(stage["deps"]))
+        made |= paths(stage.get("outs", [])) | paths(stage.get("metrics", []))
+    return list(STAGES)
+
+
+@pytest.mark.slow
+def test_two_forced_runs_leave_lock_and_metrics_byte_identical(done):
+    def state() -> dict[str, bytes]:
+        files = [done.path / "dvc.lock", *sorted(Path(done.path / "metrics").glob("*.json"))]
+        return {file.name: file.read_bytes() for file in files}
+
+    first = state()
+    done.run("dvc", "repro", "--force")
+    assert state() == first

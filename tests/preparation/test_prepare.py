@@ -1,0 +1,226 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from lightweight.core.errors import InputError
+from lightweight.core.params import load_params
+from lightweight.core.torchvision_compat import torchvision
+from lightweight.dataset import Dataset, load_dataset, save_dataset
+from lightweight.preparation.prepare import PrepareParams, read_dataset
+
+SPLITS = ("train", "val", "test")
+
+
+def prepare(seed: int = 0, raw: Path = Path("nowhere"), root: Path = Path("nowhere"), **changed: object) -> Dataset:
+    return read_dataset(prepare_params(**changed), raw, root, seed)[0]
+
+
+def prepare_params(**changed: object) -> PrepareParams:
+    known = {"dataset": "digits", "path": None, "image_size": 8, "input_size": None, "channels": 1}
+    return PrepareParams(**known | {"normalization": "data", "val_fraction": 0.25, "test_fraction": 0.25} | changed)
+
+
+def refusal(**changed: object) -> str:
+    with pytest.raises(InputError) as error:
+        prepare(**changed)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return prepare()
+
+
+@pytest.fixture
+def colours(write_image, tmp_path) -> Path:
+    """12 images of 2 classes in several sizes and modes; no image has any blue."""
+    for index in range(6):
+        write_image(f"red/{index}.png", (8 + index, 9), "RGB", (200 + index, index, 0))
+        write_image(f"green/{index}.png", (8, 8 + index), "RGBA", (index, 100, 0, 255))
+    return tmp_path
+
+
+def rows(dataset: Dataset, *names: str) -> list[list[int]]:
+    """Label and pixels of every image, sorted."""
+    splits = [getattr(dataset, name) for name in names]
+    return sorted(row for s in splits for row in torch.column_stack([s.labels, s.images.flatten(1)]).tolist())
+
+
+def test_digits_are_1797_images_of_1x28x28_in_10_classes():
+    dataset = prepare(image_size=28)
+    assert dataset.train.images.shape[1:] == (1, 28, 28)
+    assert sum(len(getattr(dataset, name)) for name in SPLITS) == 1797
+    assert dataset.classes == tuple("0123456789")
+
+
+def test_splits_are_disjoint_and_complete(digits):
+    images = np.round(load_digits().images.reshape(1797, 64) * 255 / 16).astype(int)
+    expected = np.column_stack([load_digits().target, images]).tolist()
+    assert rows(digits, *SPLITS) == sorted(expected)
+
+
+@pytest.mark.parametrize(("val", "test"), [(0.1, 0.25), (0.5, 0.5), (0.3, 0.05)])
+def test_every_class_gives_its_share_to_every_split_within_one_image(val, test):
+    dataset = prepare(val_fraction=val, test_fraction=test)
+    whole, left, held, out = (
+        torch.bincount(torch.cat([getattr(dataset, name).labels for name in names]), minlength=10)
+        for names in (SPLITS, ("train", "val"), ("val",), ("test",))
+    )
+    assert (out - test * whole).abs().max() <= 1
+    assert (held - val * left).abs().max() <= 1
+    assert len(dataset.test) == pytest.approx(test * 1797, abs=1)
+    assert len(dataset.val) == pytest.approx(val * (1797 - len(dataset.test)), abs=1)
+
+
+def test_the_split_depends_on_the_seed_alone(digits):
+    again, other = prepare(), prepare(seed=1)
+    for name in SPLITS:
+        first, second, third = (getattr(dataset, name).images for dataset in (digits, again, other))
+        assert torch.equal(first, second)
+        assert first.shape == third.shape
+        assert not torch.equal(first, third)
+
+
+def test_splits_are_uint8_images_with_int64_labels(digits):
+    for name in SPLITS:
+        split = getattr(digits, name)
+        assert (split.images.dtype, split.labels.dtype) == (torch.uint8, torch.int64)
+        assert len(split.images) == len(split.labels)
+
+
+def test_mean_and_std_are_those_of_the_training_pixels(digits, colours):
+    for dataset in (digits, prepare(dataset="folder", path=str(colours), channels=3)):
+        pixels = dataset.train.images.numpy() / 255
+        found = dataset.std.numpy()
+        np.testing.assert_allclose(dataset.mean, pixels.mean((0, 2, 3)), rtol=1e-6)
+        np.testing.assert_allclose(found[found < 1], pixels.std((0, 2, 3))[found < 1], rtol=1e-6)
+        assert (dataset.mean.dtype, dataset.std.dtype) == (torch.float32, torch.float32)
+
+
+def test_imagenet_normalization_is_that_of_its_published_weights(colours):
+    dataset = prepare(dataset="folder", path=str(colours), channels=3, normalization="imagenet")
+    transform = torchvision("models").ResNet18_Weights.IMAGENET1K_V1.transforms()
+    assert dataset.mean.tolist() == pytest.approx(transform.mean)
+    assert dataset.std.tolist() == pytest.approx(transform.std)
+
+
+def test_the_input_size_is_the_image_size_or_larger(colours):
+    assert prepare(image_size=12).input_size == 12
+    assert prepare(image_size=12, input_size=20).input_size == 20
+    assert prepare(image_size=12, input_size=20).train.images.shape[2:] == (12, 12)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"input_size": 7}, "must be greater than or equal to 8"),
+        ({"image_size": 12, "input_size": 8}, "must be at least prepare.image_size = 12, or null"),
+        ({"normalization": "imagenet"}, "ImageNet is in colour: needs prepare.channels = 3"),
+    ],
+)
+def test_what_cannot_go_together_is_refused(tmp_path, changed, message):
+    path, (key, value) = tmp_path / "params.yaml", list(changed.items())[-1]
+    section = prepare_params().model_dump() | changed
+    path.write_text(json.dumps({"prepare": section}))
+    with pytest.raises(InputError) as error:
+        load_params(path, prepare=PrepareParams)
+    assert str(error.value) == f"{path}: prepare.{key} = {value!r}: {message}"
+
+
+def test_findings_of_a_folder_come_with_its_data_set(colours):
+    (colours / "red/0.png").write_bytes(b"")
+    dataset, findings = read_dataset(prepare_params(dataset="folder", path=str(colours), channels=3), Path(), Path(), 0)
+    assert sum(len(getattr(dataset, name)) for name in SPLITS) == 11
+    assert [row["images"] for row in findings if row["finding"].startswith("skipped")] == [1]
+    assert read_dataset(prepare_params(), Path(), Path(), 0)[1] == []
+
+
+def test_a_constant_channel_is_normalized_to_zero(colours):
+    dataset = prepare(dataset="folder", path=str(colours), channels=3)
+    assert dataset.std[2] == 1
+    assert (dataset.std[:2] < 1).all()
+    assert (dataset.normalize(dataset.train.images)[:, 2] == 0).all()
+
+
+@pytest.mark.parametrize("size", [8, 12])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dataset", ["digits", "folder"])
+def test_every_source_survives_saving_at_every_size_and_number_of_channels(colours, dataset, channels, size):
+    expected = prepare(dataset=dataset, path=str(colours), image_size=size, channels=channels)
+    save_dataset(colours / "prepared.safetensors", expected)
+    found = load_dataset(colours / "prepared.safetensors")
+    assert found.train.images.shape[1:] == (channels, size, size)
+    for name in SPLITS:
+        assert torch.equal(getattr(found, name).images, getattr(expected, name).images)
+
+
+def test_a_folder_keeps_every_image_with_its_class(colours):
+    dataset = prepare(dataset="folder", path=str(colours), channels=3)
+    assert dataset.classes == ("green", "red")
+    found = [(row[0], row[1], row[65]) for row in rows(dataset, *SPLITS)]
+    assert found == [(0, index, 100) for index in range(6)] + [(1, 200 + index, index) for index in range(6)]
+
+
+def test_the_path_of_a_folder_is_relative_to_the_root(colours):
+    absolute = prepare(dataset="folder", path=str(colours))
+    relative = prepare(dataset="folder", path=colours.name, root=colours.parent)
+    assert torch.equal(absolute.train.images, relative.train.images)
+
+
+def test_the_splits_of_a_folder_are_kept_and_only_a_missing_one_is_made(write_image, tmp_path):
+    for split, number in (("train", 8), ("test", 1)):
+        for name in ("a", "b"):
+            for index in range(number):
+                write_image(f"{split}/{name}/{index}.png", value=index)
+    counts = [len(getattr(prepare(dataset="folder", path=str(tmp_path)), name)) for name in SPLITS]
+    assert counts == [12, 4, 2]
+    for name in ("a", "b"):
+        write_image(f"val/{name}/0.png")
+    counts = [len(getattr(prepare(dataset="folder", path=str(tmp_path)), name)) for name in SPLITS]
+    assert counts == [16, 2, 2]
+
+
+def test_mnist_keeps_its_test_split_and_gives_a_tenth_of_training_to_validation(mnist_raw):
+    dataset = prepare(dataset="mnist", raw=mnist_raw, image_size=28, val_fraction=0.1)
+    assert [len(getattr(dataset, name)) for name in SPLITS] == [54_000, 6_000, 10_000]
+    assert dataset.classes == tuple("0123456789")
+    assert dataset.test.labels[:5].tolist() == [7, 2, 1, 0, 4]
+    assert dataset.mean.item() == pytest.approx(0.1307, abs=0.001)
+    assert dataset.std.item() == pytest.approx(0.3081, abs=0.001)
+
+
+def test_an_unknown_data_set_is_refused_with_the_known_ones(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(json.dumps({"prepare": prepare_params().model_dump() | {"dataset": "imagenet"}}))
+    with pytest.raises(InputError) as error:
+        load_params(path, prepare=PrepareParams)
+    rule = "must be 'digits', 'mnist', 'fashion_mnist', 'cifar10' or 'folder'"
+    assert str(error.value) == f"{path}: prepare.dataset = 'imagenet': {rule}"
+
+
+def test_a_folder_needs_a_path():
+    rule = "the data set 'folder' needs the path of an image folder"
+    assert refusal(dataset="folder") == f"params.yaml: prepare.path = None: {rule}"
+
+
+@pytest.mark.parametrize(("number", "key"), [(1, "test_fraction"), (2, "val_fraction")])
+def test_a_class_with_too_few_images_to_split_is_named(write_image, tmp_path, number, key):
+    for name, images in (("lonely", number), ("social", 9)):
+        for index in range(images):
+            write_image(f"{name}/{index}.png")
+    found = refusal(dataset="folder", path=str(tmp_path))
+    assert found.startswith(f"params.yaml: prepare.{key} = 0.25: ")
+    assert "lonely" in found
+    assert "social" not in found
+
+
+@pytest.mark.parametrize(
+    ("key", "share"), [("test_fraction", 0.001), ("val_fraction", 0.001), ("test_fraction", 0.999)]
+)
+def test_a_share_that_leaves_a_class_out_is_refused(key, share):
+    assert refusal(**{key: share}).startswith(f"params.yaml: prepare.{key} = {share}: ")

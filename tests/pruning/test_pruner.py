@@ -1,0 +1,139 @@
+"""An amount, amounts by layer, a size or a loss of accuracy: what the result must be is checked on the result."""
+
+import json
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+
+from lightweight.batchnorm import settled_by
+from lightweight.checkpointing.checkpointer import Checkpointer
+from lightweight.core.errors import InputError
+from lightweight.core.params import load_params
+from lightweight.macs import count_macs
+from lightweight.networks.model_file import Checkpoint
+from lightweight.networks.validation import validate
+from lightweight.pruning.pruner import PruneParams, Pruner
+from lightweight.training.history import Epoch
+from tests.examples import BNNET, different, prune_params, state, train, trained
+
+
+def nothing(model: nn.Module, epochs: range, each_step) -> list[Epoch]:
+    each_step(1.0)
+    return []
+
+
+@pytest.fixture
+def source(tiny_dataset) -> Checkpoint:
+    return Checkpoint(deepcopy(trained(BNNET, tiny_dataset)), BNNET, {"image_size": 28})
+
+
+def compress(source, dataset, fine_tune=nothing, **changes) -> tuple[Pruner, Checkpoint]:
+    pruner = Pruner(
+        source, dataset, prune_params(**changes), 0, fine_tune, settled_by(dataset, 60, 0), Checkpointer(), print
+    )
+    return pruner, pruner.run()
+
+
+@pytest.mark.parametrize("method", ["unstructured", "structured"])
+@pytest.mark.parametrize("amount", [0.0, {"0": 0.0}, {}])
+def test_an_amount_of_zero_is_the_identity_and_trains_nothing(source, tiny_dataset, method, amount):
+    def fail(*_, **__) -> None:
+        pytest.fail("trained")
+
+    before = state(source.model)
+    pruner, pruned = compress(source, tiny_dataset, fail, amount=amount, method=method)
+    assert pruned is source
+    assert not different(before, pruned.model.state_dict())
+    assert pruner.history.rows == []
+
+
+def test_an_amount_of_zero_does_not_hide_a_pattern_without_a_layer(source, tiny_dataset):
+    with pytest.raises(InputError, match=r"prune\.exclude = 'conv9': names no layer"):
+        compress(source, tiny_dataset, amount=0.0, exclude=["conv9"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_drop": 0.01}, "prune.max_drop = 0.01: needs amount: auto, which finds shares by layer for it"),
+        (
+            {"method": "structured", "target_macs": 0.4},
+            "prune.target_macs = 0.4: needs amount: auto, which finds shares by layer for it",
+        ),
+        (
+            {"schedule": "polynomial", "initial_sparsity": 0.8},
+            "prune.amount = 0.5: must be at least initial_sparsity, 0.8, from which the polynomial schedule rises",
+        ),
+        ({"amount": {"[12]*": 1.0, "conv1": 0.5}}, "prune.amount.[12]* = 1.0: must be less than 1"),
+        ({"amount": "auto"}, "prune.target_macs = None: amount: auto needs exactly one of max_drop, target_parameters"),
+    ],
+)
+def test_params_that_contradict_each_other_are_one_line(tmp_path, changes, message):
+    path = tmp_path / "params.yaml"
+    path.write_text(json.dumps({"prune": prune_params().model_dump() | changes}))
+    with pytest.raises(InputError) as error:
+        load_params(path, prune=PruneParams)
+    assert str(error.value).startswith(f"{path}: {message}")
+
+
+def test_the_source_stays_as_it_was(source, tiny_dataset):
+    before = state(source.model)
+    _, pruned = compress(source, tiny_dataset, method="structured")
+    assert pruned.shapes["0.weight"] == [4, 1, 3, 3]
+    assert not different(before, source.model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("unstructured", {"target_parameters": 0.25}),
+        ("structured", {"target_parameters": 0.25}),
+        ("structured", {"target_macs": 0.4}),
+    ],
+)
+def test_a_target_is_met_and_hardly_more(source, tiny_dataset, method, target):
+    def cost(model: nn.Module) -> int:
+        if "target_macs" in target:
+            return count_macs(model, tiny_dataset.blank(1))
+        parameters = (
+            tensor.count_nonzero() if method == "unstructured" else tensor.numel() for tensor in model.parameters()
+        )
+        return int(sum(parameters))
+
+    pruner, pruned = compress(source, tiny_dataset, method=method, amount="auto", images=60, **target)
+    share = cost(pruned.model) / cost(source.model)
+    (wanted,) = target.values()
+    assert wanted - 0.15 < share <= wanted
+    assert {row["kind"] for row in pruner.probes} == {"layer"}
+
+
+def test_the_most_is_removed_that_stays_inside_the_loss(source, tiny_dataset):
+    def fine_tune(model: nn.Module, epochs: range, each_step) -> list[Epoch]:
+        return train(model, tiny_dataset, epochs, lr=0.001, each_step=each_step)
+
+    _, before = validate(source.model, tiny_dataset, tiny_dataset.val)
+    given = {"method": "structured", "amount": "auto", "max_drop": 0.05, "trials": 3, "images": 60}
+    pruner, pruned = compress(source, tiny_dataset, fine_tune, **given)
+    _, after = validate(pruned.model, tiny_dataset, tiny_dataset.val)
+    trials = [row for row in pruner.probes if row["kind"] == "trial"]
+    good = [row for row in trials if before - row["val_accuracy"] <= 0.05]
+    assert len(trials) == 3
+    assert good
+    assert max(row["amount"] for row in good) == pytest.approx(
+        1 - count_macs(pruned.model, tiny_dataset.blank(1)) / count_macs(source.model, tiny_dataset.blank(1))
+    )
+    assert after == max(good, key=lambda row: row["amount"])["val_accuracy"]
+    assert [row["probe"] for row in pruner.probes] == list(range(1, len(pruner.probes) + 1))
+    assert len(pruner.history.rows) == 1
+
+
+def test_a_loss_that_nothing_keeps_leaves_the_source(source, tiny_dataset):
+    def spoil(model: nn.Module, epochs: range, each_step) -> list[Epoch]:
+        for parameter in model.parameters():
+            torch.nn.init.zeros_(parameter)
+        return []
+
+    _, pruned = compress(source, tiny_dataset, spoil, amount="auto", max_drop=0.01, trials=2, images=60)
+    assert pruned is source

@@ -1,0 +1,347 @@
+"""Whole channels go, everywhere at once, the least important first; what stays computes what it did."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightweight.core.errors import InputError
+from lightweight.macs import count_macs
+from lightweight.networks.factory import build
+from lightweight.pruning.groups import amounts_by_unit
+from lightweight.pruning.importance import Importance
+from lightweight.pruning.structured import Channels
+from tests.examples import BNNET, new, noise, prune_in_place, prune_params, state, train, units_of
+
+IMAGE = torch.zeros(1, 1, 28, 28)
+
+
+def alive(model: nn.Module) -> nn.Module:
+    """With BatchNorm that shifts and scales, as after training."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                for tensor, low, high in ((module.weight, 0.5, 1.5), (module.bias, -0.5, 0.5)):
+                    nn.init.uniform_(tensor, low, high)
+                nn.init.uniform_(module.running_mean, -0.5, 0.5)
+    return model
+
+
+def outputs(model: nn.Module, size: int = 28, channels: int = 1) -> Tensor:
+    images = torch.rand(4, channels, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return model.eval()(images)
+
+
+@pytest.mark.parametrize("amount", [0.25, 0.5, 0.9])
+def test_every_unit_loses_its_exact_share_and_the_outputs_stay(amount):
+    model = new(BNNET)
+    prune_in_place(model, method="structured", amount=amount)
+    assert [layer.weight.shape[0] for layer in (model[0], model[4], model[9], model[12])] == [
+        max(1, 8 - round(8 * amount)),
+        max(1, 16 - round(16 * amount)),
+        32 - round(32 * amount),
+        10,
+    ]
+    assert outputs(model).shape == (4, 10)
+
+
+def test_the_global_share_is_exact_over_all_units_and_differs_between_them():
+    model = new(BNNET)
+    model[9].weight.data[:24] *= 0.01
+    units = prune_in_place(model, method="structured", scope="global")
+    left = {name: dict(model.named_modules())[name].weight.shape[0] for name in units.sizes}
+    assert sum(left.values()) == sum(units.sizes.values()) / 2
+    assert left["9"] == 8
+
+
+@pytest.mark.parametrize("round_to", [4, 8])
+def test_what_stays_is_a_multiple(round_to):
+    model = new(BNNET)
+    prune_in_place(model, method="structured", amount=0.6, round_to=round_to)
+    for layer in (model[0], model[4], model[9]):
+        assert layer.weight.shape[0] % round_to == 0
+        assert layer.weight.shape[0] >= round_to
+
+
+def test_what_nobody_prunes_is_not_rounded():
+    model = nn.Sequential(nn.Conv2d(1, 10, 3), nn.ReLU(), nn.Conv2d(10, 20, 3), nn.Flatten(), nn.Linear(11520, 10))
+    prune_in_place(model, method="structured", round_to=8, amount={"0": 0.0, "2": 0.5})
+    assert (model[0].out_channels, model[2].out_channels) == (10, 8)
+
+
+class Gated(nn.Module):
+    """Half of a layer's channels decide what the other half lets pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.gate = nn.Conv2d(1, 8, 28), nn.Linear(8, 16)
+        self.out = nn.Linear(8, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        passed, let = self.gate(self.before(images).flatten(1)).chunk(2, 1)
+        return self.out(passed * let.sigmoid())
+
+
+def test_halves_of_a_gate_keep_their_channels_because_they_go_in_pairs():
+    model = Gated()
+    units = prune_in_place(model, method="structured", amount=0.5)
+    assert list(units.sizes) == ["before"]
+    assert units.skipped["gate"] == "its channels go in pairs or more, as the halves of a gate do"
+    assert (model.before.out_channels, model.gate.out_features, model.out.in_features) == (4, 16, 8)
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.memory = nn.Linear(28, 16), nn.LSTM(16, 12, batch_first=True)
+        self.out = nn.Linear(12, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.out(self.memory(self.first(images.squeeze(1)))[0][:, -1])
+
+
+def test_a_recurrent_network_is_one_line_that_names_a_layer():
+    with pytest.raises(InputError, match=r"^channels of the network cannot be pruned: it cannot be traced at (\w+): "):
+        prune_in_place(Recurrent(), method="structured")
+
+
+def test_the_channels_that_stay_are_the_most_important_with_their_own_weights_in_order():
+    model = nn.Sequential(nn.Conv2d(1, 6, 28, bias=False), nn.Flatten(), nn.Linear(6, 10))
+    size = torch.tensor([3.0, 1.0, 6.0, 2.0, 5.0, 4.0])
+    model[0].weight.data = size.view(6, 1, 1, 1) * torch.ones(6, 1, 28, 28)
+    model[2].weight.data = size * torch.ones(10, 6)
+    prune_in_place(model, method="structured", amount=0.5)
+    assert model[0].weight[:, 0, 0, 0].tolist() == [6.0, 5.0, 4.0]
+    assert model[2].weight[0].tolist() == [6.0, 5.0, 4.0]
+
+
+NETWORKS = ["cnn", "lenet5", "tiny", "resnet20", "torchvision/resnet18", "torchvision/mobilenet_v2"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_removing_channels_that_nothing_reads_changes_no_output(name):
+    size = 32 if "/" in name or name == "resnet20" else 28
+    torch.manual_seed(0)
+    model = alive(build(name, 1, size, 10, name.startswith("torchvision/resnet")))
+    image = torch.zeros(1, 1, size, size)
+    channels = Channels(model, image, 1)
+    assert channels.sizes
+    importance = Importance("l1", noise(1, size), 8, 0)
+    scores = channels.scores(importance)
+    channels.zero({unit: number // 2 for unit, number in channels.sizes.items()}, scores)
+    expected = outputs(model, size)
+    before = count_macs(model, image)
+    channels.finish()
+    found = outputs(model, size)
+    assert count_macs(model, image) < 0.6 * before
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.square().mean().sqrt()))
+
+
+def test_layers_of_a_residual_sum_lose_the_same_channels():
+    model = build("torchvision/resnet18", 1, 32, 10, True)
+    units = Channels(model, torch.zeros(1, 1, 32, 32), 1)
+    shared = units.members["conv1"]
+    assert shared == ["conv1", "layer1.0.conv2", "layer1.1.conv2"]
+    assert list(units.skipped) == ["fc"]
+
+
+def test_padded_shortcuts_keep_their_channels_because_they_would_shift():
+    channels = Channels(alive(build("resnet20", 3, 32, 10, False)), torch.zeros(1, 3, 32, 32), 1)
+    assert list(channels.sizes) == [f"blocks.{number}.conv1" for number in range(9)]
+    assert "no longer where" in channels.skipped["blocks.3.conv2"]
+
+
+@pytest.mark.parametrize(
+    ("amounts", "wrong"),
+    [
+        ({"conv1": 0.5, "layer1.1.conv2": 0.25}, "layer1.1.conv2 = 0.25: conv1's 0.5"),
+        ({"layer1.*": 0.5, "*.conv2": 0.25}, "*.conv2 = 0.25: layer1.*'s 0.5"),
+    ],
+)
+def test_two_shares_for_the_same_channels_are_refused(amounts, wrong):
+    model = build("torchvision/resnet18", 1, 32, 10, True)
+    params = prune_params(method="structured", amount=amounts)
+    with pytest.raises(InputError) as error:
+        amounts_by_unit(params.amount, units_of(model, params, noise(1, 32)))
+    shared = "conv1 and layer1.0.conv2 and layer1.1.conv2"
+    assert (
+        str(error.value) == f"params.yaml: prune.amount.{wrong} is for the same channels or weights, those of {shared}"
+    )
+
+
+class Reshaping(nn.Module):
+    """Its second layer is written for 8 channels, and half of its images go another way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.cut = nn.Conv2d(1, 8, 28), nn.Linear(8, 10), nn.Linear(8, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        seen = self.first(images).view(-1, 8)
+        return self.second(seen) + self.cut(seen.detach()).detach()
+
+
+def test_a_network_of_fixed_shapes_is_refused_with_its_layers():
+    with pytest.raises(InputError) as error:
+        prune_in_place(Reshaping(), method="structured")
+    text = str(error.value)
+    assert text.startswith("params.yaml: prune.layers = 'both': nothing can be pruned: ")
+    assert "cut: no gradient comes from the outputs to it" in text
+    assert "second: it gives the network's outputs" in text
+    assert "first: without a channel" in text
+
+
+def test_a_network_that_cannot_be_traced_is_one_line_that_names_the_layer(monkeypatch):
+    from torch_pruning import DependencyGraph
+
+    model = new(BNNET)
+
+    def fail(graph: object, module: nn.Module, image: Tensor) -> None:
+        layer = module[4]
+        raise RuntimeError(f"odd {layer.kernel_size}\nand more")
+
+    monkeypatch.setattr(DependencyGraph, "build_dependency", fail)
+    with pytest.raises(InputError) as error:
+        Channels(model, IMAGE, 1)
+    assert str(error.value) == "channels of the network cannot be pruned: it cannot be traced at 4: odd (3, 3)"
+
+
+def test_zeros_of_the_polynomial_schedule_stay_zero_until_they_are_removed(tiny_dataset):
+    model, seen = new(BNNET), []
+
+    def recover(number: int, each_step) -> None:
+        train(model, tiny_dataset, range(1, 3), each_step=each_step)
+        seen.append(deepcopy(model))
+
+    prune_in_place(model, tiny_dataset, recover=recover, method="structured", schedule="polynomial", amount=0.5)
+    zeroed = seen[0]
+    for layer, norm, left in ((zeroed[0], zeroed[1], 4), (zeroed[4], zeroed[5], 8), (zeroed[9], zeroed[10], 16)):
+        zero = layer.weight.flatten(1).abs().sum(1) == 0
+        assert zero.sum() == len(zero) - left
+        assert not norm.weight[zero].any()
+        assert not norm.bias[zero].any()
+    torch.testing.assert_close(outputs(model), outputs(zeroed), rtol=1e-4, atol=1e-4)
+
+
+def test_rounds_compose_to_the_amount_and_train_the_smaller_network(tiny_dataset):
+    model, widths = new(BNNET), []
+
+    def recover(number: int, each_step) -> None:
+        widths.append(model[9].out_features)
+        train(model, tiny_dataset, range(number, number + 1))
+
+    prune_in_place(model, tiny_dataset, recover=recover, method="structured", schedule="iterative", amount=0.75)
+    assert widths == [16, 8]
+
+
+def test_rounds_compose_over_all_units_together():
+    model = new(BNNET)
+    units = prune_in_place(model, method="structured", schedule="iterative", scope="global", amount=0.75)
+    left = sum(dict(model.named_modules())[name].weight.shape[0] for name in units.sizes)
+    assert left == sum(units.sizes.values()) / 4
+
+
+def test_a_unit_is_left_alone_when_one_of_its_layers_is_excluded():
+    model = build("torchvision/resnet18", 3, 32, 10, True)
+    params = prune_params(method="structured")
+    (partners,) = (names for names in units_of(model, params, noise(3, 32)).members.values() if "conv1" in names)
+    assert "layer1.0.conv2" in partners
+    units = units_of(model, params.model_copy(update={"exclude": ["layer1.0.conv2"]}), noise(3, 32))
+    assert not {name for names in units.members.values() for name in names} & set(partners)
+
+
+def test_equal_seeds_remove_equal_channels_and_other_seeds_others():
+    def pruned(seed: int) -> dict[str, Tensor]:
+        model = new(BNNET)
+        units = units_of(model, prune_params(method="structured"), noise())
+        importance = Importance("random", noise(), 8, seed)
+        importance.prepare(model)
+        scores = units.scores(importance)
+        units.zero({name: size // 2 for name, size in units.sizes.items()}, scores)
+        units.finish()
+        return state(model)
+
+    same, other = pruned(0), pruned(1)
+    assert all(torch.equal(tensor, same[name]) for name, tensor in pruned(0).items())
+    assert any(not torch.equal(tensor, same[name]) for name, tensor in other.items())
+
+
+def test_taylor_and_magnitude_sum_over_all_that_a_channel_takes_with_it():
+    model = nn.Sequential(nn.Conv2d(1, 4, 28, bias=False), nn.Flatten(), nn.Linear(4, 10))
+    data = noise()
+    units = units_of(model, prune_params(method="structured"), data)
+    for kind, power in (("l1", 1), ("l2", 2), ("taylor", 1)):
+        importance = Importance(kind, data, 32, 0)
+        importance.prepare(model)
+        weights = [model[0].weight, model[2].weight]
+        terms = [w.detach() * w.grad if kind == "taylor" else w.detach() for w in weights]
+        made, read = terms[0].abs().pow(power).flatten(1).sum(1), terms[1].abs().pow(power).sum(0)
+        expected = (made + read) / 2
+        found = units.scores(importance)["0"]
+        torch.testing.assert_close(found, expected / expected.mean())
+        model.zero_grad()
+
+
+def test_a_dead_unit_goes_first():
+    model = new(BNNET)
+    for tensor in (model[4].weight, model[4].bias, model[5].weight, model[9].weight):
+        nn.init.zeros_(tensor)
+    units = units_of(model, prune_params(method="structured"), noise())
+    assert not units.scores(Importance("l1", noise(), 8, 0))["4"].any()
+
+
+class Activated(nn.Module):
+    """A convolution, what is behind it, and a classifier."""
+
+    def __init__(self, *behind: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.behind = nn.Conv2d(1, 8, 28), nn.Sequential(*behind)
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.behind(self.conv(images)).flatten(1))
+
+
+@pytest.mark.parametrize("behind", [nn.Sigmoid(), nn.PReLU(), nn.PReLU(8), nn.Softplus(), nn.Tanh()], ids=str)
+def test_a_channel_at_zero_is_as_good_as_gone_behind_every_activation(behind):
+    model = Activated(behind)
+    units = units_of(model, prune_params(method="structured"), noise())
+    units.zero({"conv": 4}, units.scores(Importance("l1", noise(), 8, 0)))
+    expected = outputs(model)
+    units.finish()
+    assert model.conv.out_channels == 4
+    torch.testing.assert_close(outputs(model), expected)
+
+
+@pytest.mark.parametrize("behind", [nn.GroupNorm(2, 8), nn.LayerNorm([8, 1, 1])], ids=str)
+def test_channels_that_are_normalised_together_all_stay(behind):
+    with pytest.raises(InputError, match="conv: its channels are normalised together"):
+        prune_in_place(Activated(behind), method="structured")
+
+
+def test_one_norm_does_not_hide_that_another_layer_cannot_lose_channels():
+    model = Reshaping()
+    model.second = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 10))
+    with pytest.raises(InputError, match="first: without a channel"):
+        prune_in_place(model, method="structured")
+
+
+def test_a_module_with_two_names_is_left_alone_because_no_file_could_rebuild_it():
+    model = Activated(nn.ReLU())
+    model.again = model.conv
+    with pytest.raises(InputError, match="conv: without a channel"):
+        prune_in_place(model, method="structured")
+
+
+@pytest.mark.parametrize("changes", [{"schedule": "iterative"}, {"schedule": "polynomial", "importance": "taylor"}])
+def test_frozen_layers_are_pruned_in_every_round(tiny_dataset, changes):
+    model = new(BNNET)
+
+    def recover(number: int, each_step) -> None:
+        train(model, tiny_dataset, range(number, number + 1), freeze=["0", "1"], each_step=each_step)
+
+    prune_in_place(model, tiny_dataset, recover=recover, method="structured", amount=0.75, **changes)
+    assert model[0].out_channels == 2

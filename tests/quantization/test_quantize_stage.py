@@ -1,0 +1,75 @@
+"""From the stage that a user runs: each method's file, what it says of itself, and what it leaves behind."""
+
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from lightweight.core.files import read_csv
+from lightweight.dataset import save_dataset
+from lightweight.onnx import coverage
+from tests.workspace import Workspace, copy_project
+
+CHANGES = (
+    ("threads: 2 ", "threads: 1 "),
+    ("  network: cnn\n", "  network: convnet\n"),
+    ("  epochs: 10 ", "  epochs: 4 "),
+    ("  calibration_images: 512 ", "  calibration_images: 50 "),
+)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, tiny_dataset) -> Workspace:
+    """A small project with a trained and pruned model."""
+    workspace = copy_project(tmp_path_factory.mktemp("quantize") / "project")
+    workspace.set_params(*CHANGES)
+    save_dataset(workspace.path / "data/prepared.safetensors", tiny_dataset)
+    workspace.stage("train")
+    models = workspace.path / "models"
+    shutil.copy(models / "original.safetensors", models / "averaged.safetensors")
+    workspace.stage("prune")
+    shutil.copy(models / "pruned.safetensors", models / "recalibrated.safetensors")
+    return workspace
+
+
+def weights(project: Workspace) -> dict[str, np.ndarray]:
+    items = onnx.load(project.path / "models/optimized.onnx").graph.initializer
+    return {item.name: numpy_helper.to_array(item) for item in items if "weight_quantized" in item.name}
+
+
+@pytest.mark.parametrize("method", ["static", "qat"])
+def test_methods_for_all_layers_leave_nothing_behind_and_keep_the_zeros(project, method):
+    project.set_params(("  method: dynamic  ", f"  method: {method}  "))
+    said = project.stage("quantize")
+    project.set_params((f"  method: {method}  ", "  method: dynamic  "))
+    assert f"quantize  {method}  100% of the MACs run on 8-bit integers, 100% of the weights take 8 bits\n" in said
+    assert [row["reason"] for row in read_csv(project.path / "plots/coverage.csv")] == ["", "", ""]
+    images = read_csv(project.path / "plots/calibration.csv")
+    assert len(images) == 50
+    assert set(np.unique([row["class"] for row in images], return_counts=True)[1]) == {5}
+    assert len(read_csv(project.path / "plots/qat.csv")) == (method == "qat")
+    zeros = {name: float((value == 0).mean()) for name, value in weights(project).items()}
+    assert zeros["model.conv1.weight_quantized"] >= 0.5
+    assert zeros["model.conv2.weight_quantized"] >= 0.5
+    assert zeros["model.fc.weight_quantized"] < 0.3
+
+
+def test_a_budget_lists_its_trials_and_the_layers_that_it_keeps(project):
+    project.set_params(("  max_drop: null           # layers", "  max_drop: 0.0            # layers"))
+    project.set_params(("  method: dynamic  ", "  method: static  "))
+    said = project.stage("quantize")
+    assert coverage.warning(read_csv(project.path / "plots/coverage.csv")) in said
+    project.set_params(("  method: static  ", "  method: dynamic  "))
+    project.set_params(("  max_drop: 0.0            # layers", "  max_drop: null           # layers"))
+    rows = read_csv(project.path / "plots/fallback.csv")
+    kept = {row["layer"] for row in rows if row["kind"] == "kept"}
+    assert rows[0]["kind"] == "whole"
+    reasons = {row["name"]: row["reason"] for row in read_csv(project.path / "plots/coverage.csv")}
+    assert {name for name, reason in reasons.items() if reason == "max_drop keeps it in float32"} == kept
+
+
+def test_the_report_says_what_the_file_takes(project):
+    assert "conv1, conv2: the method converts linear layers only" in project.stage("quantize")
+    assert read_csv(project.path / "plots/calibration.csv") == []

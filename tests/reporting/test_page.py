@@ -1,0 +1,150 @@
+"""The page is one file: table, verdict and pictures are inside, and no name in it can become markup."""
+
+import base64
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from lightweight.core.files import write_csv
+from lightweight.core.variants import VARIANTS
+from lightweight.onnx import coverage
+from lightweight.onnx.graph import Layer
+from lightweight.reporting.page import TITLES, read_metrics, write_page
+from lightweight.reporting.table import comparison
+from tests.examples import made_up_latency, made_up_metrics
+
+PICTURES = {name: f"picture of {name}".encode() for name in TITLES}
+
+
+class Page(HTMLParser):
+    """Every tag with its attributes, the cells of the table by row, and the text outside of it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[list[str]] = []
+        self.in_cell, self.text = False, ""
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.in_cell = tag in ("td", "th")
+        if tag == "tr":
+            self.rows.append([])
+        elif self.in_cell:
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag) -> None:
+        self.in_cell = False
+
+    def handle_data(self, data) -> None:
+        if self.in_cell:
+            self.rows[-1][-1] += data
+        else:
+            self.text += data
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    folder = tmp_path / "plots"
+    folder.mkdir()
+    for name, content in PICTURES.items():
+        (folder / f"{name}.png").write_bytes(content)
+    return folder
+
+
+def written(pictures: Path, latency=None) -> Page:
+    path = pictures / "report.html"
+    write_page(path, made_up_metrics(), made_up_latency() if latency is None else latency, pictures)
+    return Page(path)
+
+
+def test_the_page_holds_every_picture_and_points_to_nothing_outside_itself(pictures):
+    page = written(pictures)
+    prefix = "data:image/png;base64,"
+    sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+    assert all(source.startswith(prefix) for source in sources)
+    assert [base64.b64decode(source.removeprefix(prefix)) for source in sources] == list(PICTURES.values())
+    outside = [tag for tag, attributes in page.tags if tag != "img" and attributes.keys() & {"src", "href", "srcset"}]
+    assert outside == []
+    assert {tag for tag, _ in page.tags}.isdisjoint({"link", "script", "iframe"})
+    text = (pictures / "report.html").read_text()
+    for trace in ("http://", "https://", "url(", "@import", str(pictures)):
+        assert trace not in text
+
+
+def test_the_table_is_the_comparison_of_all_variants(pictures):
+    page = written(pictures)
+    assert page.rows == comparison(made_up_metrics(), made_up_latency())
+    assert [row[0] for row in page.rows] == ["model", *VARIANTS]
+
+
+def test_the_cpu_of_the_latencies_is_named_and_cannot_become_markup(pictures):
+    name = """<img src='x'> & "Co" <script>"""
+    page = written(pictures, made_up_latency(cpu=name))
+    assert f"Latency on {name}, 1 thread." in page.text
+    assert sum(tag == "img" for tag, _ in page.tags) == len(PICTURES)
+    assert "script" not in {tag for tag, _ in page.tags}
+
+
+def test_the_page_works_before_latency_was_measured(pictures):
+    (pictures / "latency.png").unlink()
+    page = written(pictures, latency={})
+    assert page.rows == comparison(made_up_metrics(), {})
+    assert sum(tag == "img" for tag, _ in page.tags) == len(PICTURES) - 1
+    assert "latency" not in page.text.lower()
+
+
+def test_equal_metrics_and_pictures_give_equal_bytes(pictures):
+    written(pictures)
+    first = (pictures / "report.html").read_bytes()
+    written(pictures)
+    assert (pictures / "report.html").read_bytes() == first
+
+
+def test_metrics_are_read_in_the_order_of_the_variants_and_latencies_original_first(tmp_path):
+    (tmp_path / "latency").mkdir()
+    for folder, given in ((tmp_path, made_up_metrics()), (tmp_path / "latency", made_up_latency())):
+        for name, content in given.items():
+            (folder / f"{name}.json").write_text(json.dumps(content))
+    metrics, latency = read_metrics(tmp_path)
+    assert (list(metrics), list(latency)) == (list(VARIANTS), ["original", "exported", "optimized"])
+    assert (metrics, latency) == (made_up_metrics(), made_up_latency())
+
+
+def test_without_a_benchmark_there_are_no_latencies(tmp_path):
+    for name, content in made_up_metrics().items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    assert read_metrics(tmp_path) == (made_up_metrics(), {})
+
+
+def test_what_was_skipped_and_converted_is_listed_where_something_was(pictures, tmp_path):
+    images = pictures / "images.csv"
+    images.write_text("finding,images,paths\n")
+    write_page(tmp_path / "page.html", made_up_metrics(), {}, pictures)
+    assert "Images that were" not in Page(tmp_path / "page.html").text
+    images.write_text("finding,images,paths\nskipped: <broken>,2,a/1.png; b/{0}.png\n")
+    write_page(tmp_path / "page.html", made_up_metrics(), {}, pictures)
+    page = Page(tmp_path / "page.html")
+    assert "2 skipped: <broken>: a/1.png; b/{0}.png" in page.text
+    assert "broken" not in [tag for tag, _ in page.tags]
+
+
+def test_the_page_says_what_runs_in_int8_and_warns_where_it_is_little(pictures):
+    rows = coverage.rows([Layer("conv", 100, 90, 32, 700, False), Layer("fc", 10, 10, 8, 300, True)], [], [], "static")
+    write_csv(pictures / "coverage.csv", coverage.COLUMNS, rows)
+    text = written(pictures).text
+    assert "The optimized file: 30% of the MACs run on 8-bit integers" in text
+    assert "warning: less than 90% of the MACs run on 8-bit integers; in float: conv" in text
+
+
+def test_the_page_warns_of_a_file_that_is_slower_than_its_network_in_float32(pictures):
+    latency = made_up_latency()
+    assert "warning" not in written(pictures, latency).text
+    slow = {"speedup": 0.5, "speedup_low": 0.4, "speedup_high": 0.6, "verdict": "slower"}
+    latency["optimized"] = latency["optimized"] | {
+        "batch_1": latency["optimized"]["batch_1"] | {"against_recalibrated": slow}
+    }
+    assert "warning: at batch 1 the optimized file runs 0.50 times" in written(pictures, latency).text

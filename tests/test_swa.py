@@ -1,0 +1,121 @@
+"""The averaged weights are the arithmetic mean of the weights after each epoch, along a rate that becomes constant."""
+
+import math
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightweight.core.errors import InputError
+from lightweight.swa import SwaParams, average, begun_at, make_swa_schedule, remaining_epochs
+from lightweight.training.loop import train
+from lightweight.training.optimizer import make_optimizer, make_schedule
+from tests.examples import BNNET, different, new, state, train_params
+
+LR, SWA_LR, STEPS = 0.01, 0.002, 5
+
+
+def swa_params(**changes) -> SwaParams:
+    return SwaParams(**{"start": 5, "lr": SWA_LR, "anneal_epochs": 2} | changes)
+
+
+def run(model: nn.Module, dataset, states: list[dict[str, Tensor]]) -> Iterator[int]:
+    """Three epochs of real training; the state after each is appended to `states`."""
+    params = train_params(lr=LR)
+    schedule = partial(make_schedule, "constant", params, 3)
+    for row in train(model, dataset, params, range(1, 4), seed=0, lr=LR, schedule=schedule):
+        states.append(state(model))
+        yield row
+
+
+def test_the_weights_become_the_mean_of_the_weights_after_each_epoch(tiny_dataset):
+    model, states = new(BNNET), []
+    list(average(model, run(model, tiny_dataset, states)))
+    assert len(states) == 3
+    for name, parameter in model.named_parameters():
+        mean = torch.stack([state[name].double() for state in states]).mean(0)
+        torch.testing.assert_close(parameter.detach().double(), mean, rtol=1e-6, atol=1e-8)
+        assert not torch.equal(parameter, states[-1][name])
+
+
+def test_the_batchnorm_statistics_become_those_of_the_last_weights(tiny_dataset):
+    model, states = new(BNNET), []
+    list(average(model, run(model, tiny_dataset, states)))
+    for name, buffer in model.named_buffers():
+        assert torch.equal(buffer, states[-1][name])
+        assert not torch.equal(buffer, states[0][name])
+
+
+def test_averaging_does_not_disturb_the_training_that_it_watches(tiny_dataset):
+    watched, alone, states, expected = new(BNNET), new(BNNET), [], []
+    rows = list(average(watched, run(watched, tiny_dataset, states)))
+    assert rows == list(run(alone, tiny_dataset, expected))
+    assert not any(different(*pair) for pair in zip(states, expected, strict=True))
+
+
+def test_the_weights_before_the_first_epoch_do_not_count():
+    model = nn.Linear(2, 2)
+
+    def epochs() -> Iterator[int]:
+        for value in (1, 2, 6):
+            nn.init.constant_(model.weight, value)
+            yield value
+
+    assert list(average(model, epochs())) == [1, 2, 6]
+    assert torch.equal(model.weight, torch.full((2, 2), 3.0))
+
+
+def test_a_run_without_epochs_leaves_the_model_as_it_is():
+    model = new(BNNET)
+    before = state(model)
+    assert list(average(model, [])) == []
+    assert not different(before, model.state_dict())
+
+
+@pytest.mark.parametrize(("first", "last"), [(LR, SWA_LR), (SWA_LR, LR)])
+@pytest.mark.parametrize("anneal_epochs", [0, 1, 3])
+def test_the_rate_anneals_from_the_optimizers_to_the_averaging_one_and_stays_there(first, last, anneal_epochs):
+    optimizer = make_optimizer(nn.Linear(1, 1), train_params(), first)
+    schedule = make_swa_schedule(swa_params(lr=last, anneal_epochs=anneal_epochs), optimizer, STEPS)
+    rates = []
+    for _ in range(5 * STEPS):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    steps = anneal_epochs * STEPS
+    annealed = [last + (first - last) * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps)]
+    assert rates == pytest.approx(annealed + [last] * (5 * STEPS - steps), rel=1e-9)
+
+
+def test_the_epochs_go_on_after_the_start_up_to_the_budget_of_the_original():
+    assert list(remaining_epochs(swa_params(start=5), total=8, snapshots=0)) == [6, 7, 8]
+    assert list(remaining_epochs(swa_params(start=7), total=8, snapshots=0)) == [8]
+
+
+def test_without_a_start_no_epochs_remain():
+    assert list(remaining_epochs(swa_params(start=None), total=8, snapshots=0)) == []
+
+
+@pytest.mark.parametrize("start", [8, 9])
+def test_a_start_that_leaves_no_epoch_is_refused(start):
+    with pytest.raises(InputError, match=f"swa.start = {start}: must be less than train.epochs = 8"):
+        remaining_epochs(swa_params(start=start), total=8, snapshots=0)
+
+
+def test_averaging_cannot_start_where_no_snapshot_is_kept():
+    assert list(remaining_epochs(swa_params(start=6), total=8, snapshots=3)) == [7, 8]
+    with pytest.raises(InputError, match=r"swa.start = 5: must be one of the last train.snapshots = 3 epochs"):
+        remaining_epochs(swa_params(start=5), total=8, snapshots=3)
+
+
+@pytest.mark.parametrize("noted", ["x", [1], None, -5, 0, 11, True])
+def test_a_snapshot_that_notes_no_learning_rate_is_refused(noted):
+    with pytest.raises(InputError, match="notes the learning rate"):
+        begun_at({"lr": noted}, 0.1)
+
+
+def test_the_rate_of_the_snapshot_is_gone_on_from_and_that_of_swa_without_one():
+    assert begun_at({"lr": 0.02}, 0.1) == 0.02
+    assert begun_at({}, 0.1) == 0.1
