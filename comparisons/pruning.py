@@ -26,14 +26,14 @@ from comparisons.baselines.plain_pruning import plain_structured, plain_unstruct
 from comparisons.training import PREPARE, TRAIN
 from lightweight.batchnorm import update_batchnorm
 from lightweight.core.files import read_csv, write_csv, write_text
-from lightweight.core.process import run
+from lightweight.core.process import run_stage
 from lightweight.dataset import Dataset
 from lightweight.networks.factory import build
 from lightweight.networks.validation import validate
 from lightweight.preparation.prepare import read_dataset
-from lightweight.pruning.groups import Units, find_units
+from lightweight.pruning.groups import PruningGroups, find_groups
 from lightweight.pruning.importance import Importance
-from lightweight.pruning.schedule import ScheduleParams, prune
+from lightweight.pruning.schedule import ScheduleParams, run_schedule
 from lightweight.reporting.table import markdown
 from lightweight.training.loop import train
 from lightweight.training.optimizer import make_schedule
@@ -150,18 +150,18 @@ def tune(model: nn.Module, case: Case, dataset: Dataset, seed: int, epochs: int,
         pass
 
 
-def chosen(model: nn.Module, dataset: Dataset, method: str) -> Units:
-    return find_units(model, dataset.blank(1), method, "both", [], "prune")
+def chosen(model: nn.Module, dataset: Dataset, method: str) -> PruningGroups:
+    return find_groups(model, dataset.blank(1), method, "both", [], "prune")
 
 
 def width(dense: nn.Module, dataset: Dataset, sparsity: float) -> float:
     """The share of every unit's channels without which `sparsity` of what can be removed of the parameters is gone."""
-    units = chosen(deepcopy(dense), dataset, "structured")
+    groups = chosen(deepcopy(dense), dataset, "structured")
     low, high = 0.0, 1.0
     for _ in range(12):
         middle = (low + high) / 2
-        wanted = {name: units.possible(round(middle * size), size) for name, size in units.sizes.items()}
-        low, high = (middle, high) if units.cost(wanted, "parameters") > 1 - sparsity else (low, middle)
+        wanted = {name: groups.allowed_count(round(middle * size), size) for name, size in groups.sizes.items()}
+        low, high = (middle, high) if groups.cost(wanted, "parameters") > 1 - sparsity else (low, middle)
     return high
 
 
@@ -180,7 +180,7 @@ def ours(
         if epochs:
             tune(model, case, dataset, seed, epochs, case.lr, each_step)
 
-    prune(model, chosen(model, dataset, method), amount, params, importance, recover)
+    run_schedule(model, chosen(model, dataset, method), amount, params, importance, recover)
     return model
 
 
@@ -266,4 +266,4 @@ def draw(rows: list[dict[str, str]]) -> None:
 
 
 if __name__ == "__main__":
-    run(report if sys.argv[1:] == ["--report"] else main)
+    run_stage(report if sys.argv[1:] == ["--report"] else main)

@@ -33,11 +33,11 @@ from comparisons.runtimes import Predict, compile_openvino, with_onnxruntime
 from lightweight.core.errors import InputError
 from lightweight.core.files import read_bytes, read_json, write_csv, write_json
 from lightweight.core.machine import cpu_name, instructions
-from lightweight.core.process import run
+from lightweight.core.process import run_stage
 from lightweight.dataset import Dataset, load_dataset
 from lightweight.evaluation.latency import interleave, summarize
-from lightweight.evaluation.scores import Variant, examine, score
-from lightweight.networks.model_file import load_checkpoint
+from lightweight.evaluation.scores import EvaluatedModel, evaluate_file, score
+from lightweight.networks.model_file import load_model
 from lightweight.onnx import graph
 from lightweight.onnx.session import pixels
 from lightweight.quantization.calibration import balanced
@@ -112,7 +112,7 @@ def file_name(tool: str, method: str) -> str:
 def measured(folder: Path) -> Iterator[dict[str, Any]]:
     """A row per file: accuracy on all test images, costs, and how many times faster than float32 and PyTorch."""
     dataset = load_dataset(folder / "data/prepared.safetensors")
-    original = load_checkpoint(folder / "models/recalibrated.safetensors", dataset).model
+    original = load_model(folder / "models/recalibrated.safetensors", dataset).model
     variants, calls = {}, {}
     for name in [("ours", method) for method in METHODS] + list(quantizers()):
         path = next(path for path in folder.glob(f"{file_name(*name)}.*") if path.suffix in (".onnx", ".xml"))
@@ -148,11 +148,11 @@ def latency(
     return interleave(turns, ROUNDS)
 
 
-def in_onnxruntime(path: Path, dataset: Dataset) -> tuple[Variant, Predict]:
-    return examine(path, dataset, BATCH_SIZE, threads=1), with_onnxruntime(path)
+def in_onnxruntime(path: Path, dataset: Dataset) -> tuple[EvaluatedModel, Predict]:
+    return evaluate_file(path, dataset, BATCH_SIZE, threads=1), with_onnxruntime(path)
 
 
-def in_openvino(path: Path, exported: Path, dataset: Dataset) -> tuple[Variant, Predict]:
+def in_openvino(path: Path, exported: Path, dataset: Dataset) -> tuple[EvaluatedModel, Predict]:
     """`exported` is the ONNX file that it was made from, whose names of layers OpenVINO keeps, or the file itself."""
     compiled = compile_openvino(path)
     logits = np.concatenate([compiled({"input": pixels(part)})[0] for part in dataset.test.images.split(BATCH_SIZE)])
@@ -170,8 +170,8 @@ def in_openvino(path: Path, exported: Path, dataset: Dataset) -> tuple[Variant, 
         "size_bytes": path.stat().st_size + (weights.stat().st_size if weights.exists() else 0),
         "int8_mac_share": sum(macs[name] for name in macs if name in integer) / sum(macs.values()),
     }
-    return Variant(logits.argmax(1), costs), lambda images: compiled({"input": images})
+    return EvaluatedModel(logits.argmax(1), costs), lambda images: compiled({"input": images})
 
 
 if __name__ == "__main__":
-    run(report if sys.argv[1:] == ["--report"] else main)
+    run_stage(report if sys.argv[1:] == ["--report"] else main)

@@ -17,7 +17,7 @@ import torch
 
 from comparisons.training import PREPARE, SEED, THREADS, TRAIN
 from lightweight.checkpointing.checkpointer import STATE, Checkpointer, resumable
-from lightweight.core.process import run
+from lightweight.core.process import run_stage
 from lightweight.dataset import Dataset
 from lightweight.networks.factory import build
 from lightweight.preparation.prepare import read_dataset
@@ -47,18 +47,18 @@ def pair(network: str, dataset: Dataset, epochs: int) -> tuple[float, float, int
     """Seconds without checkpoints, the ratio of those with, bytes of a checkpoint, seconds to write one."""
     Path("work").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir="work") as folder:  # on the disk where the project is
-        with resumable(Path(folder), "train", {"epochs": epochs}, [], Path(__file__), print) as saved:
-            seconds = once(network, dataset, epochs, saved)
-        size, cost = (saved.folder / STATE).stat().st_size, saved.cost
+        with resumable(Path(folder), "train", {"epochs": epochs}, [], Path(__file__), print) as checkpointer:
+            seconds = once(network, dataset, epochs, checkpointer)
+        size, cost = (checkpointer.folder / STATE).stat().st_size, checkpointer.cost
     plain = once(network, dataset, epochs, Checkpointer())
     return plain, seconds / plain, size, cost
 
 
-def once(network: str, dataset: Dataset, epochs: int, saved: Checkpointer) -> float:
+def once(network: str, dataset: Dataset, epochs: int, checkpointer: Checkpointer) -> float:
     torch.manual_seed(SEED)
     shape = {"channels": dataset.channels, "image_size": dataset.input_size, "num_classes": dataset.num_classes}
     model = build(network, **shape, small_stem=False)
-    how = {"lr": TRAIN.lr, "schedule": partial(make_schedule, "constant", TRAIN, epochs), "saved": saved}
+    how = {"lr": TRAIN.lr, "schedule": partial(make_schedule, "constant", TRAIN, epochs), "saved": checkpointer}
     start = time.perf_counter()
     for _ in train(model, dataset, TRAIN, range(1, epochs + 1), SEED, **how):
         pass
@@ -66,4 +66,4 @@ def once(network: str, dataset: Dataset, epochs: int, saved: Checkpointer) -> fl
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

@@ -18,7 +18,7 @@ import numpy as np
 
 from lightweight.core.errors import InputError
 from lightweight.core.machine import cpu_name, instructions
-from lightweight.core.process import run
+from lightweight.core.process import run_stage
 from lightweight.dataset import load_dataset
 from lightweight.onnx.session import load_session, pixels
 from lightweight.quantization.parity import accuracy, logit_error
@@ -110,4 +110,4 @@ def _reason(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
-from lightweight.core.process import run
+from lightweight.core.process import run_stage
 from lightweight.core.torchvision_compat import torchvision
 from lightweight.dataset import Dataset, Split
 from lightweight.networks.factory import build
@@ -100,4 +100,4 @@ def per_sample(dataset: Dataset, raw: Path) -> Callable[[nn.Module], None]:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

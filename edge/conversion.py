@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightweight.core.determinism import start
+from lightweight.core.determinism import configure_torch
 from lightweight.core.errors import InputError, bad_param
 from lightweight.core.files import write_bytes
 from lightweight.core.machine import cpu_name, instructions
 from lightweight.core.params import Seed, Threads, load_params
 from lightweight.dataset import Dataset, Split, load_dataset
 from lightweight.evaluation.latency import interleave, summarize
-from lightweight.evaluation.scores import Variant, examine, score
-from lightweight.networks.model_file import load_checkpoint
+from lightweight.evaluation.scores import EvaluatedModel, evaluate_file, score
+from lightweight.networks.model_file import load_model
 from lightweight.onnx.export import FromPixels
 from lightweight.onnx.session import load_session, pixels, torch_logits
 from lightweight.quantization.calibration import balanced
@@ -51,7 +51,7 @@ class Source:
     params: QuantizeParams
     threads: int
     seed: int
-    others: dict[Path, Variant]  # what the file is compared with
+    others: dict[Path, EvaluatedModel]  # what the file is compared with
 
     @property
     def network(self) -> nn.Module:
@@ -80,10 +80,10 @@ def load() -> Source:
         raise bad_param("quantize.calibration", params.quantize.calibration, "files for edge devices know minmax only")
     if params.quantize.max_drop is not None:
         raise bad_param("quantize.max_drop", params.quantize.max_drop, "must be null for files for edge devices")
-    start(params.threads, params.seed)
+    configure_torch(params.threads, params.seed)
     dataset = load_dataset(PREPARED)
-    model = load_checkpoint(RECALIBRATED, dataset).model
-    others = {path: examine(path, dataset, BATCH_SIZE, params.threads) for path in (ORIGINAL, OPTIMIZED)}
+    model = load_model(RECALIBRATED, dataset).model
+    others = {path: evaluate_file(path, dataset, BATCH_SIZE, params.threads) for path in (ORIGINAL, OPTIMIZED)}
     return Source(model, dataset, params.quantize, params.threads, params.seed, others)
 
 
@@ -101,7 +101,7 @@ def publish(path: Path, content: bytes, predict: Predict, source: Source) -> Non
     error, drop = check_parity(expected, logits(predict, val), val, source.params)
     write_bytes(path, content)
     print(f"{path}  {source.params.method}  logit error {error:.3%}  val accuracy drop {drop:.2%}", flush=True)
-    converted = Variant(logits(predict, dataset.test).argmax(1), {"size_bytes": len(content)})
+    converted = EvaluatedModel(logits(predict, dataset.test).argmax(1), {"size_bytes": len(content)})
     image = pixels(dataset.test.images[:1])
     session = load_session(OPTIMIZED, source.threads)
     calls = {"onnx": lambda: session.run(None, {"input": image}), "edge": lambda: predict(image)}

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from edge.conversion import Predict, Source, converter, deliver
-from lightweight.core.process import run
+from lightweight.core.process import run_stage
 
 
 def convert(source: Source) -> bytes:
@@ -48,4 +48,4 @@ def opened(content: bytes, threads: int) -> Predict:
 
 
 if __name__ == "__main__":
-    run(lambda: deliver(Path("models/optimized.pte"), convert, opened))
+    run_stage(lambda: deliver(Path("models/optimized.pte"), convert, opened))

@@ -16,7 +16,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 import numpy as np
 
 from edge.conversion import Predict, Source, converter, deliver
-from lightweight.core.process import run
+from lightweight.core.process import run_stage
 
 
 def convert(source: Source) -> bytes:
@@ -74,4 +74,4 @@ def opened(content: bytes, threads: int) -> Predict:
 
 
 if __name__ == "__main__":
-    run(lambda: deliver(Path("models/optimized.tflite"), convert, opened))
+    run_stage(lambda: deliver(Path("models/optimized.tflite"), convert, opened))

@@ -16,14 +16,14 @@ class BnUpdateParams(Params):
     batch_size: int = Field(ge=2, le=65_536)
 
 
-def settled_by(dataset: Dataset, num_images: int, seed: int) -> Callable[[nn.Module], None]:
+def make_bn_update(dataset: Dataset, num_images: int, seed: int) -> Callable[[nn.Module], None]:
     """`update_batchnorm` of a model, in batches of 256, as a function of the model alone."""
 
-    def settle(model: nn.Module) -> None:
+    def bn_update(model: nn.Module) -> None:
         torch.manual_seed(seed)  # dropout before BatchNorm draws, and must not depend on what was done before
         update_batchnorm(model, dataset, num_images, batch_size=256, seed=seed)
 
-    return settle
+    return bn_update
 
 
 def update_batchnorm(model: nn.Module, dataset: Dataset, num_images: int, batch_size: int, seed: int) -> None:

@@ -95,8 +95,8 @@ def save_dataset(path: Path, dataset: Dataset) -> None:
     for name in ("train", "val", "test"):
         split = getattr(dataset, name)
         tensors |= {f"{name}.images": split.images, f"{name}.labels": split.labels}
-    about = {"classes": dataset.classes, "input_size": dataset.input_size}
-    write_tensors(path, {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, about)
+    metadata = {"classes": dataset.classes, "input_size": dataset.input_size}
+    write_tensors(path, {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, metadata)
 
 
 def load_dataset(path: Path) -> Dataset:

@@ -11,7 +11,7 @@ from lightweight.core.params import Params
 from lightweight.networks.validation import SLACK
 from lightweight.pruning.groups import Layers, Method
 from lightweight.pruning.importance import Kind
-from lightweight.pruning.probe import Prober
+from lightweight.pruning.probe import SensitivityProbe
 
 
 class SensitivityParams(Params):
@@ -25,29 +25,29 @@ class SensitivityParams(Params):
     probes: int = Field(ge=1, le=50)
 
 
-def scan(prober: Prober, amount: float) -> list[dict[str, Any]]:
+def scan(probe: SensitivityProbe, amount: float) -> list[dict[str, Any]]:
     """A row per unit: its layers, their parameters, the accuracy without a share of it, and what that costs."""
-    modules = dict(prober.model.named_modules())
+    modules = dict(probe.model.named_modules())
     rows = []
-    for unit, layers in prober.units.members.items():
-        accuracy = prober.alone(unit, amount)
+    for group, layers in probe.groups.layers.items():
+        accuracy = probe.alone(group, amount)
         rows.append(
             {
                 "layer": " ".join(layers),
                 "parameters": sum(tensor.numel() for name in layers for tensor in modules[name].parameters()),
                 "amount": amount,
                 "val_accuracy": accuracy,
-                "drop": prober.accuracy - accuracy,
+                "drop": probe.accuracy - accuracy,
             }
         )
     return rows
 
 
-def largest(prober: Prober, max_drop: float, probes: int) -> float:
+def largest(probe: SensitivityProbe, max_drop: float, probes: int) -> float:
     """The largest amount of all units that a binary search of [0, 1) finds to cost at most `max_drop`; 0 if none."""
     low, high = 0.0, 1.0
     for _ in range(probes):
         middle = (low + high) / 2
-        good = prober.accuracy - prober.probe("", middle) <= max_drop + SLACK
+        good = probe.accuracy - probe.probe("", middle) <= max_drop + SLACK
         low, high = (middle, high) if good else (low, middle)
     return low

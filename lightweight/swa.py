@@ -42,7 +42,7 @@ def remaining_epochs(params: SwaParams, total: int, snapshots: int) -> range:
     return range(params.start + 1, total + 1)
 
 
-def begun_at(notes: dict[str, Any], rate: float) -> float:
+def initial_lr(notes: dict[str, Any], rate: float) -> float:
     """The learning rate that a snapshot notes, else `rate`. Raises InputError for one that is none."""
     noted = notes.get("lr", rate)
     if isinstance(noted, bool) or not isinstance(noted, int | float) or not 0 < noted <= 10:
@@ -50,13 +50,13 @@ def begun_at(notes: dict[str, Any], rate: float) -> float:
     return noted
 
 
-def average(model: nn.Module, epochs: Iterable[Row], saved: Checkpointer | None = None) -> Iterator[Row]:
+def average(model: nn.Module, epochs: Iterable[Row], checkpointer: Checkpointer | None = None) -> Iterator[Row]:
     """Pass on the rows of a training run; at its end `model` holds the mean of its weights after each row.
 
     BatchNorm statistics are those of the last weights, not of the mean: re-estimate them. A run without rows
     leaves the model as it is.
     """
-    averaged = (saved or Checkpointer()).track("average", AveragedModel(model))
+    averaged = (checkpointer or Checkpointer()).track("average", AveragedModel(model))
     for row in epochs:
         averaged.update_parameters(model)
         yield row

@@ -3,6 +3,6 @@
 import sys
 
 if sys.argv[0] == "-m":  # while `python -m stages.NAME` looks for the module
-    from lightweight.core.process import begin
+    from lightweight.core.process import install_signal_handlers
 
-    begin()
+    install_signal_handlers()

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-from lightweight.core.determinism import start
+from lightweight.core.determinism import configure_torch
 from lightweight.core.files import write_json
 from lightweight.core.machine import cpu_name, hardware_description, instructions
 from lightweight.core.params import Threads, load_params
-from lightweight.core.process import run
+from lightweight.core.process import run_stage
 from lightweight.dataset import load_dataset
 from lightweight.evaluation.latency import BenchmarkParams, compare, interleave, slowdown_warnings
-from lightweight.networks.model_file import load_checkpoint
+from lightweight.networks.model_file import load_model
 from lightweight.onnx.export import export_onnx
 from lightweight.onnx.session import load_session, open_session, pixels
 
@@ -31,9 +31,9 @@ PAIRS = (("recalibrated", "exported"), ("optimized", "exported"), ("optimized", 
 
 def main() -> None:
     params = load_params(PARAMS, threads=Threads, benchmark=BenchmarkParams)
-    start(params.threads, seed=0)
+    configure_torch(params.threads, seed=0)
     data = load_dataset(PREPARED)
-    original, recalibrated = (load_checkpoint(path, data).model for path in (ORIGINAL, RECALIBRATED))
+    original, recalibrated = (load_model(path, data).model for path in (ORIGINAL, RECALIBRATED))
     sessions = {
         "exported": open_session(export_onnx(original, data).SerializeToString(), params.threads),
         "recalibrated": open_session(export_onnx(recalibrated, data).SerializeToString(), params.threads),
@@ -58,4 +58,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

@@ -7,12 +7,12 @@ Writes  models/recalibrated.safetensors, plots/bn_update.csv
 from pathlib import Path
 
 from lightweight.batchnorm import BnUpdateParams, update_batchnorm
-from lightweight.core.determinism import start
+from lightweight.core.determinism import configure_torch
 from lightweight.core.files import write_csv
 from lightweight.core.params import Seed, Threads, load_params
-from lightweight.core.process import run
+from lightweight.core.process import run_stage
 from lightweight.dataset import load_dataset
-from lightweight.networks.model_file import load_checkpoint, save_checkpoint
+from lightweight.networks.model_file import load_model, save_model
 from lightweight.networks.validation import validate
 
 PARAMS = Path("params.yaml")
@@ -24,17 +24,17 @@ ACCURACY = Path("plots/bn_update.csv")
 
 def main() -> None:
     params = load_params(PARAMS, seed=Seed, threads=Threads, bn_update=BnUpdateParams)
-    data = load_dataset(PREPARED).to(start(params.threads, params.seed))
-    pruned = load_checkpoint(PRUNED, data)
+    data = load_dataset(PREPARED).to(configure_torch(params.threads, params.seed))
+    pruned = load_model(PRUNED, data)
     model = pruned.model
     _, before = validate(model, data, data.val)
     update_batchnorm(model, data, params.bn_update.num_images, params.bn_update.batch_size, params.seed)
     _, after = validate(model, data, data.val)
-    save_checkpoint(RECALIBRATED, pruned)
+    save_model(RECALIBRATED, pruned)
     rows = [{"statistics": "before", "val_accuracy": before}, {"statistics": "after", "val_accuracy": after}]
     write_csv(ACCURACY, rows[0], rows)
     print(f"bn_update  val accuracy {before:.2%} before, {after:.2%} after  -> {RECALIBRATED}")
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

@@ -9,7 +9,7 @@ from pathlib import Path
 from lightweight.batchnorm import BnUpdateParams
 from lightweight.core.files import write_text
 from lightweight.core.params import Seed, Threads, load_all_params
-from lightweight.core.process import run
+from lightweight.core.process import run_stage
 from lightweight.evaluation.latency import BenchmarkParams
 from lightweight.evaluation.scores import EvaluateParams
 from lightweight.preparation.prepare import PrepareParams
@@ -46,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

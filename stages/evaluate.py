@@ -6,13 +6,13 @@ Writes  metrics/VARIANT.json, plots/predictions.csv
 
 from pathlib import Path
 
-from lightweight.core.determinism import start
+from lightweight.core.determinism import configure_torch
 from lightweight.core.files import write_csv, write_json
 from lightweight.core.params import Threads, load_params
-from lightweight.core.process import run
+from lightweight.core.process import run_stage
 from lightweight.core.variants import VARIANTS
 from lightweight.dataset import load_dataset
-from lightweight.evaluation.scores import EvaluateParams, examine, score
+from lightweight.evaluation.scores import EvaluateParams, evaluate_file, score
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")
@@ -24,12 +24,12 @@ PREDICTIONS = Path("plots/predictions.csv")
 
 def main() -> None:
     params = load_params(PARAMS, threads=Threads, evaluate=EvaluateParams)
-    data = load_dataset(PREPARED).to(start(params.threads, seed=0))
+    data = load_dataset(PREPARED).to(configure_torch(params.threads, seed=0))
     labels = data.test.labels.cpu().numpy()
     how = {"dataset": data, "batch_size": params.evaluate.batch_size, "threads": params.threads}
-    variants = {name: examine(MODELS / f"{name}.safetensors", **how) for name in VARIANTS if name != OPTIMIZED}
+    variants = {name: evaluate_file(MODELS / f"{name}.safetensors", **how) for name in VARIANTS if name != OPTIMIZED}
     macs = variants["recalibrated"].costs["macs"]
-    variants[OPTIMIZED] = examine(MODELS / f"{OPTIMIZED}.onnx", **how, macs=macs)
+    variants[OPTIMIZED] = evaluate_file(MODELS / f"{OPTIMIZED}.onnx", **how, macs=macs)
     for name, variant in variants.items():
         scores = score(variant, variants["original"], labels)
         write_json(METRICS / f"{name}.json", scores)
@@ -41,4 +41,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

@@ -7,7 +7,7 @@ Writes  plots/models.csv, plots/{comparison,training,sparsity,sensitivity,confus
 from pathlib import Path
 
 from lightweight.core.files import read_csv, read_json, write_bytes, write_csv
-from lightweight.core.process import run
+from lightweight.core.process import run_stage
 from lightweight.core.variants import VARIANTS
 from lightweight.reporting.plots import draw_comparison, draw_confusion, draw_sensitivity, draw_sparsity, draw_training
 
@@ -34,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

@@ -7,10 +7,10 @@ Writes  data/prepared.safetensors, plots/images.csv
 import os
 from pathlib import Path
 
-from lightweight.core.determinism import workspace
+from lightweight.core.determinism import project_root
 from lightweight.core.files import write_csv
 from lightweight.core.params import Seed, load_params
-from lightweight.core.process import run
+from lightweight.core.process import run_stage
 from lightweight.dataset import save_dataset
 from lightweight.preparation.image_folder import COLUMNS
 from lightweight.preparation.prepare import PrepareParams, read_dataset
@@ -19,7 +19,7 @@ PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")
 IMAGES = Path("plots/images.csv")
 SHOWN = 200  # characters of paths in a line of the log; the file has all
-ROOT = workspace()
+ROOT = project_root()
 RAW = ROOT / (os.environ.get("LIGHTWEIGHT_DATA") or "data/raw")
 
 
@@ -37,4 +37,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lightweight.core.files import write_json
 from lightweight.core.params import Threads, load_params
-from lightweight.core.process import run
+from lightweight.core.process import run_stage
 from lightweight.core.variants import VARIANTS
 from lightweight.reporting.provenance import update
 
@@ -28,4 +28,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lightweight.core.files import read_json, write_json
 from lightweight.core.params import load_params
-from lightweight.core.process import run
+from lightweight.core.process import run_stage
 from lightweight.reporting.table import ReportParams
 
 PARAMS = Path("params.yaml")
@@ -23,4 +23,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from lightweight.batchnorm import update_batchnorm
 from lightweight.checkpointing.checkpointer import resumable
-from lightweight.core.determinism import start, workspace
+from lightweight.core.determinism import configure_torch, project_root
 from lightweight.core.errors import bad_param
 from lightweight.core.files import write_csv
 from lightweight.core.params import Seed, Threads, load_params
-from lightweight.core.process import run
+from lightweight.core.process import run_stage
 from lightweight.dataset import load_dataset
-from lightweight.networks.model_file import load_checkpoint, save_checkpoint
-from lightweight.swa import SwaParams, average, begun_at, make_swa_schedule, remaining_epochs
+from lightweight.networks.model_file import load_model, save_model
+from lightweight.swa import SwaParams, average, initial_lr, make_swa_schedule, remaining_epochs
 from lightweight.training.history import COLUMNS, History
 from lightweight.training.loop import TrainParams, train
 from lightweight.training.loss import load_teacher
@@ -30,33 +30,33 @@ ORIGINAL = Path("models/original.safetensors")
 SNAPSHOTS = Path("models/snapshots")
 AVERAGED = Path("models/averaged.safetensors")
 HISTORY = Path("plots/swa.csv")
-ROOT = workspace()
+ROOT = project_root()
 WORK = ROOT / "work"
 
 
 def main() -> None:
     params = load_params(PARAMS, seed=Seed, threads=Threads, train=TrainParams, swa=SwaParams)
-    data = load_dataset(PREPARED).to(start(params.threads, params.seed))
+    data = load_dataset(PREPARED).to(configure_torch(params.threads, params.seed))
     epochs = remaining_epochs(params.swa, params.train.epochs, params.train.snapshots)
     path = snapshot(SNAPSHOTS, params.swa.start) if epochs else ORIGINAL
     if epochs and not path.exists():
         raise bad_param("swa.start", params.swa.start, "training stopped before that epoch, see train.patience")
-    source = load_checkpoint(path, data)
+    source = load_model(path, data)
     model = source.model
-    how = {"lr": begun_at(source.notes, params.swa.lr), "schedule": partial(make_swa_schedule, params.swa)}
+    how = {"lr": initial_lr(source.notes, params.swa.lr), "schedule": partial(make_swa_schedule, params.swa)}
     teacher = load_teacher(params.train, ROOT, data)
     files = [PREPARED, path, *params.train.files(ROOT)]
-    with resumable(WORK, "swa", vars(params), files, AVERAGED, partial(print, flush=True)) as saved:
-        history = saved.track("history", History())
-        rows = train(model, data, params.train, epochs, params.seed, **how, teacher=teacher, saved=saved)
-        for _ in history.record(average(model, rows, saved)):
+    with resumable(WORK, "swa", vars(params), files, AVERAGED, partial(print, flush=True)) as checkpointer:
+        history = checkpointer.track("history", History())
+        rows = train(model, data, params.train, epochs, params.seed, **how, teacher=teacher, checkpointer=checkpointer)
+        for _ in history.record(average(model, rows, checkpointer)):
             print(history.line(params.train.epochs), flush=True)
         if history.rows:
             update_batchnorm(model, data, len(data.train), params.train.batch_size, params.seed)
-        save_checkpoint(AVERAGED, replace(source, notes={}))
+        save_model(AVERAGED, replace(source, notes={}))
         write_csv(HISTORY, COLUMNS, history.table())
     print(f"swa  mean of {len(history.rows)} epochs  -> {AVERAGED}")
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

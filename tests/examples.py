@@ -15,10 +15,10 @@ from lightweight.core.variants import VARIANTS
 from lightweight.dataset import Dataset, Split
 from lightweight.networks.factory import build
 from lightweight.onnx.export import export_onnx
-from lightweight.pruning.groups import Units, find_units
+from lightweight.pruning.groups import PruningGroups, find_groups
 from lightweight.pruning.importance import Importance
 from lightweight.pruning.pruner import PruneParams
-from lightweight.pruning.schedule import prune
+from lightweight.pruning.schedule import run_schedule
 from lightweight.quantization import quantizer as quantization
 from lightweight.quantization.quantizer import QuantizeParams, Quantizer
 from lightweight.reporting.table import Metrics
@@ -134,20 +134,20 @@ def noise(channels: int = 1, size: int = 28, number: int = 32) -> Dataset:
     return Dataset(split, split, split, half, half, ("even", "odd"), input_size=size)
 
 
-def units_of(model: nn.Module, params: PruneParams, dataset: Dataset) -> Units:
+def units_of(model: nn.Module, params: PruneParams, dataset: Dataset) -> PruningGroups:
     chosen = (params.method, params.layers, params.exclude)
-    return find_units(model, dataset.blank(1), *chosen, "prune", params.round_to)
+    return find_groups(model, dataset.blank(1), *chosen, "prune", params.round_to)
 
 
 def prune_in_place(
     model: nn.Module, dataset: Dataset | None = None, recover: Any = lambda number, each_step: None, **changes: Any
-) -> Units:
+) -> PruningGroups:
     """`prune` by the changed parameters, by default without recovery; the units that it chose."""
     params, dataset = prune_params(**changes), dataset or noise()
-    units = units_of(model, params, dataset)
+    groups = units_of(model, params, dataset)
     importance = Importance(params.importance, dataset, params.images, seed=0)
-    prune(model, units, params.amount, params, importance, recover)
-    return units
+    run_schedule(model, groups, params.amount, params, importance, recover)
+    return groups
 
 
 def quantize_params(method: str, **changes: Any) -> QuantizeParams:
@@ -225,14 +225,14 @@ def exported(model: nn.Module, dataset: Dataset) -> onnx.ModelProto:
 
 
 def quantizer(
-    model: nn.Module, dataset: Dataset, method: str, seed: int = 0, saved: Any = None, **changes: Any
+    model: nn.Module, dataset: Dataset, method: str, seed: int = 0, checkpointer: Any = None, **changes: Any
 ) -> Quantizer:
     """Of the model, which is exported once; trains with the labels only."""
     params = quantize_params(method, **changes)
     schedule = partial(make_schedule, "cosine", train_params(), params.epochs)
     how = {"dataset": dataset, "params": train_params(), "epochs": range(1, params.epochs + 1), "seed": seed}
-    fine_tune = partial(training.train, **how, lr=params.lr, schedule=schedule, saved=saved)
-    return Quantizer(model, dataset, params, seed, 1, fine_tune, saved or Checkpointer(), lambda line: None)
+    fine_tune = partial(training.train, **how, lr=params.lr, schedule=schedule, checkpointer=checkpointer)
+    return Quantizer(model, dataset, params, seed, 1, fine_tune, checkpointer or Checkpointer(), lambda line: None)
 
 
 def quantize(model: nn.Module, dataset: Dataset, method: str, seed: int = 0, **changes: Any) -> bytes:

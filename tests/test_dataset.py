@@ -6,7 +6,7 @@ import torch
 
 from lightweight.core.errors import InputError
 from lightweight.dataset import Dataset, load_dataset, resize, save_dataset
-from lightweight.networks.model_file import new, save_checkpoint
+from lightweight.networks.model_file import new_model, save_model
 
 SAVE_AGAIN = """
 import sys
@@ -151,5 +151,5 @@ def test_a_damaged_file_is_refused(path, colour_dataset):
 
 
 def test_a_model_file_is_not_a_data_set(path, colour_dataset):
-    save_checkpoint(path, new("convnet", False, colour_dataset))
+    save_model(path, new_model("convnet", False, colour_dataset))
     assert refusal(path) == f"{path}: not a prepared data set: train.images is missing"

@@ -6,28 +6,28 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lightweight.batchnorm import settled_by, update_batchnorm
+from lightweight.batchnorm import make_bn_update, update_batchnorm
 from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.networks.validation import validate
 from lightweight.pruning.importance import Importance
-from lightweight.pruning.probe import Prober
+from lightweight.pruning.probe import SensitivityProbe
 from lightweight.sensitivity import largest, scan
 from tests.examples import BNNET, different, prune_in_place, prune_params, state, trained, units_of
 
 LAYERS = ["0", "4", "9", "12"]
 
 
-def prober(model, dataset, images: int = 1000, **changes) -> Prober:
+def probe(model, dataset, images: int = 1000, **changes) -> SensitivityProbe:
     params = prune_params(**changes)
     importance = Importance(params.importance, dataset, images, seed=0)
-    return Prober(
+    return SensitivityProbe(
         model,
         units_of(model, params, dataset),
         dataset,
         importance,
         images,
         0,
-        settled_by(dataset, images, 0),
+        make_bn_update(dataset, images, 0),
         Checkpointer(),
         9,
     )
@@ -36,7 +36,7 @@ def prober(model, dataset, images: int = 1000, **changes) -> Prober:
 @pytest.mark.parametrize("method", ["unstructured", "structured"])
 def test_a_probe_is_the_accuracy_of_the_pruned_model_with_new_statistics(tiny_dataset, method):
     model = deepcopy(trained(BNNET, tiny_dataset))
-    rows = scan(prober(model, tiny_dataset, method=method), 0.75)
+    rows = scan(probe(model, tiny_dataset, method=method), 0.75)
     assert [row["layer"] for row in rows] == (LAYERS if method == "unstructured" else LAYERS[:3])
     for row in rows:
         alone = deepcopy(trained(BNNET, tiny_dataset))
@@ -54,7 +54,7 @@ def test_a_probe_is_the_accuracy_of_the_pruned_model_with_new_statistics(tiny_da
 def test_probing_leaves_the_model_bitwise_as_it_was(tiny_dataset, importance):
     model = deepcopy(trained(BNNET, tiny_dataset))
     before = state(model)
-    found = prober(model, tiny_dataset, importance=importance)
+    found = probe(model, tiny_dataset, importance=importance)
     scan(found, 0.9)
     largest(found, 0.02, 3)
     assert not different(before, model.state_dict())
@@ -63,7 +63,7 @@ def test_probing_leaves_the_model_bitwise_as_it_was(tiny_dataset, importance):
 
 def test_the_largest_amount_is_inside_the_budget_and_a_step_more_is_not(tiny_dataset):
     model = deepcopy(trained(BNNET, tiny_dataset))
-    found = prober(model, tiny_dataset)
+    found = probe(model, tiny_dataset)
     amount = largest(found, 0.1, 6)
     by_amount = {row["amount"]: row["val_accuracy"] for row in found.rows}
     assert found.accuracy - by_amount[amount] <= 0.1
@@ -78,6 +78,6 @@ def test_a_loss_of_just_the_budget_is_inside_it():
 
 
 def test_few_images_are_a_random_part_of_the_validation_split(tiny_dataset):
-    found = prober(deepcopy(trained(BNNET, tiny_dataset)), tiny_dataset, images=20)
+    found = probe(deepcopy(trained(BNNET, tiny_dataset)), tiny_dataset, images=20)
     assert len(found.val) == 20
     assert not torch.equal(found.val.images, tiny_dataset.val.images[:20])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightweight.core.errors import InputError
-from lightweight.swa import SwaParams, average, begun_at, make_swa_schedule, remaining_epochs
+from lightweight.swa import SwaParams, average, initial_lr, make_swa_schedule, remaining_epochs
 from lightweight.training.loop import train
 from lightweight.training.optimizer import make_optimizer, make_schedule
 from tests.examples import BNNET, different, new, state, train_params
@@ -113,9 +113,9 @@ def test_averaging_cannot_start_where_no_snapshot_is_kept():
 @pytest.mark.parametrize("noted", ["x", [1], None, -5, 0, 11, True])
 def test_a_snapshot_that_notes_no_learning_rate_is_refused(noted):
     with pytest.raises(InputError, match="notes the learning rate"):
-        begun_at({"lr": noted}, 0.1)
+        initial_lr({"lr": noted}, 0.1)
 
 
 def test_the_rate_of_the_snapshot_is_gone_on_from_and_that_of_swa_without_one():
-    assert begun_at({"lr": 0.02}, 0.1) == 0.02
-    assert begun_at({}, 0.1) == 0.1
+    assert initial_lr({"lr": 0.02}, 0.1) == 0.02
+    assert initial_lr({}, 0.1) == 0.1

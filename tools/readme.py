@@ -13,8 +13,8 @@ from typing import Any
 
 from lightweight.core.files import read_json, write_text
 from lightweight.core.machine import hardware_description
-from lightweight.core.process import run
-from lightweight.reporting.table import Metrics, accuracy, comparison, markdown, verdict
+from lightweight.core.process import run_stage
+from lightweight.reporting.table import Metrics, accuracy, comparison, headline, markdown
 
 FOLDER = Path("recipes")
 RESULTS = FOLDER / "results"
@@ -85,8 +85,8 @@ def costs(training: dict[str, Any] | None) -> list[str]:
 
 
 def tables(metrics: Metrics, latency: Metrics) -> str:
-    return markdown(comparison(metrics, latency)) + "\n" + verdict(metrics, latency) + "\n"
+    return markdown(comparison(metrics, latency)) + "\n" + headline(metrics, latency) + "\n"
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

@@ -16,10 +16,10 @@ from ruamel.yaml import YAML
 
 from lightweight.core.errors import InputError
 from lightweight.core.files import write_bytes, write_json
-from lightweight.core.process import run
+from lightweight.core.process import run_stage
 from lightweight.core.variants import VARIANTS
 from lightweight.reporting.plots import draw_comparison
-from lightweight.training.resource_usage import recall
+from lightweight.training.resource_usage import load
 
 FOLDER = Path("recipes")
 RESULTS = FOLDER / "results"
@@ -60,7 +60,7 @@ def cost(experiment: str, name: str) -> dict[str, Any] | None:
     before = RESULTS / f"{name}.json"
     stored = json.loads(before.read_text()).get("training") if before.exists() else None
     known = stored if stored and (stored["model_md5"], stored["epochs"]) == (trained, epochs) else None
-    return recall(COSTS, trained, epochs) or known
+    return load(COSTS, trained, epochs) or known
 
 
 def committed(experiment: str, path: str) -> dict[str, Any]:
@@ -95,4 +95,4 @@ def override(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

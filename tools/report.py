@@ -10,12 +10,12 @@ from pathlib import Path
 
 from lightweight.core.files import read_csv, write_bytes
 from lightweight.core.machine import hardware_description
-from lightweight.core.process import run
+from lightweight.core.process import run_stage
 from lightweight.onnx.coverage import describe
 from lightweight.reporting.page import read_metrics, write_page
 from lightweight.reporting.plots import draw_latency
 from lightweight.reporting.summary import explain
-from lightweight.reporting.table import comparison, markdown, verdict
+from lightweight.reporting.table import comparison, headline, markdown
 
 METRICS = Path("metrics")
 PLOTS = Path("plots")
@@ -24,7 +24,7 @@ PLOTS = Path("plots")
 def main() -> None:
     metrics, latency = read_metrics(METRICS)
     print(markdown(comparison(metrics, latency)))
-    print(verdict(metrics, latency))
+    print(headline(metrics, latency))
     print(*explain(metrics, latency), sep="\n")
     print(f"optimized: {describe(read_csv(PLOTS / 'coverage.csv'))}.")
     if latency:
@@ -36,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

@@ -16,14 +16,14 @@ from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
-from lightweight.checkpointing.run_folder import FINISHED, checksum, claim, fingerprint, tidy
-from lightweight.checkpointing.state_dict import join, split
+from lightweight.checkpointing.run_folder import FINISHED, acquire_run_folder, checksum, fingerprint, remove_old_runs
+from lightweight.checkpointing.state_dict import flatten_state_dict, unflatten_state_dict
 from lightweight.core.errors import InputError
 from lightweight.core.files import read_json, write_bytes, write_json
 from lightweight.core.tensor_file import read_tensors, write_tensors
 
-LOST = 20.0  # seconds of work between two checkpoints, at most
-SHARE = 0.03  # of the time that may go into writing checkpoints, unless more is needed to lose no more than that
+MAX_LOST_SECONDS = 20.0  # seconds of work between two checkpoints, at most
+MAX_OVERHEAD = 0.03  # of the time that may go into writing checkpoints, unless more is needed to lose no more than that
 STATE = "state.safetensors"
 
 
@@ -42,43 +42,43 @@ def resumable(
     params: dict[str, Any],
     files: Iterable[Path],
     output: Path,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     lock: Path = Path("dvc.lock"),
 ) -> "Iterator[Checkpointer]":
     """Checkpoints of one stage's work under `work/stage`, which all of `params`, `files` and the code identify.
 
     They stay until another stage starts, or DVC has `output` in its lock file: an interruption before that costs no
-    work, and work that is done on purpose a second time is done. `say` is told in one line when work is resumed, or
+    work, and work that is done on purpose a second time is done. `log` is told in one line when work is resumed, or
     cannot be.
     """
-    folder, descriptor = claim(work / stage, fingerprint(params, files))
+    folder, descriptor = acquire_run_folder(work / stage, fingerprint(params, files))
     try:
-        tidy(work, folder)
+        remove_old_runs(work, folder)
         finished = folder / FINISHED
         if finished.exists():
-            if _stored(finished, lock):
+            if _recorded_in_lock(finished, lock):
                 (folder / STATE).unlink(missing_ok=True)
             finished.unlink()
         with ThreadPoolExecutor(1) as writer:
-            yield Checkpointer(folder, stage, writer, say)
-        write_json(finished, {"lock": _written(lock), "output": checksum(output, "md5")})
+            yield Checkpointer(folder, stage, writer, log)
+        write_json(finished, {"lock": _lock_mtime(lock), "output": checksum(output, "md5")})
     finally:
         os.close(descriptor)
 
 
-def _written(lock: Path) -> int | None:
+def _lock_mtime(lock: Path) -> int | None:
     """What changes whenever DVC writes the file."""
     return lock.stat().st_mtime_ns if lock.exists() else None
 
 
-def _stored(finished: Path, lock: Path) -> bool:
+def _recorded_in_lock(finished: Path, lock: Path) -> bool:
     """Whether DVC has written its lock file since the work ended, and the output is in it; not if nobody can tell."""
     try:
         end = read_json(finished)
         end = {"lock": end["lock"], "output": str(end["output"])}
     except (InputError, KeyError, TypeError):
         return False
-    return _written(lock) != end["lock"] and lock.exists() and end["output"] in lock.read_text()
+    return _lock_mtime(lock) != end["lock"] and lock.exists() and end["output"] in lock.read_text()
 
 
 class Checkpointer:
@@ -89,9 +89,9 @@ class Checkpointer:
         folder: Path | None = None,
         stage: str = "",
         writer: ThreadPoolExecutor | None = None,
-        say: Callable[[str], None] = lambda line: None,
+        log: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.folder, self.stage, self.writer, self.say = folder, stage, writer, say
+        self.folder, self.stage, self.writer, self.log = folder, stage, writer, log
         self.tracked: dict[str, Stateful] = {}
         self.files: dict[str, str] = {}
         self.forgotten: list[Path] = []
@@ -107,10 +107,10 @@ class Checkpointer:
             if any(checksum(folder / name) != expected for name, expected in about["files"].items()):
                 raise InputError("another file of the checkpoint is damaged")
         except (InputError, OSError):
-            self.say(f"{self.stage} starts over: the checkpoint in {folder} is damaged")
+            self.log(f"{self.stage} starts over: the checkpoint in {folder} is damaged")
             return
-        self.state, self.files = join(about["state"], tensors), about["files"]
-        self.say(f"resuming {self.stage} at {about['where']}")
+        self.state, self.files = unflatten_state_dict(about["state"], tensors), about["files"]
+        self.log(f"resuming {self.stage} at {about['where']}")
 
     def track(self, name: str, thing: Thing) -> Thing:
         """Write the state of `thing` from now on; it is brought at once to the state of the run that is resumed."""
@@ -119,22 +119,22 @@ class Checkpointer:
             thing.load_state_dict(self.state.pop(name))
         return thing
 
-    def drop(self, *names: str) -> None:
+    def untrack(self, *names: str) -> None:
         """Forget what has come to its end, before another of the name begins."""
         for name in names:
             self.tracked.pop(name, None)
 
-    def keep(self, path: Path) -> None:
+    def add_file(self, path: Path) -> None:
         """Count a complete file below the folder as part of every later checkpoint."""
         if self.folder:
             self.files[path.relative_to(self.folder).as_posix()] = checksum(path)
 
-    def forget(self, path: Path) -> None:
+    def remove_file(self, path: Path) -> None:
         """Remove a kept file as soon as no checkpoint counts on it."""
         if self.folder and self.files.pop(path.relative_to(self.folder).as_posix(), None):
             self.forgotten.append(path)
 
-    def publish(self, target: Path) -> None:
+    def export_files(self, target: Path) -> None:
         """Make `target` a folder of all kept files."""
         shutil.rmtree(target, ignore_errors=True)  # of another run, if not DVC started this one
         target.mkdir(parents=True)
@@ -144,22 +144,22 @@ class Checkpointer:
             except OSError:  # another file system
                 write_bytes(target / path.name, path.read_bytes())
 
-    def tick(self, where: str) -> None:
+    def save_if_due(self, where: str) -> None:
         """After a small step: write a checkpoint if the last one is old."""
-        if time.monotonic() - self.last >= LOST:
+        if time.monotonic() - self.last >= MAX_LOST_SECONDS:
             self.save(where)
 
     def save(self, where: str) -> None:
         """After a large step: write a checkpoint in the background, unless the last one has not paid off its cost."""
         now = time.monotonic()
-        if not self.writer or now - self.last < min(LOST, self.cost / SHARE):
+        if not self.writer or now - self.last < min(MAX_LOST_SECONDS, self.cost / MAX_OVERHEAD):
             return
         if self.writing:
             if not self.writing.done():
                 return
             self._complain(self.writing.exception())
         tensors: dict[str, Tensor] = {}
-        state = split({name: thing.state_dict() for name, thing in self.tracked.items()}, tensors)
+        state = flatten_state_dict({name: thing.state_dict() for name, thing in self.tracked.items()}, tensors)
         about = {"where": where, "files": dict(self.files), "state": state}
         self.last = time.monotonic()
         self.writing = self.writer.submit(self._write, tensors, about, self.forgotten, self.last - now)
@@ -176,6 +176,6 @@ class Checkpointer:
 
     def _complain(self, error: BaseException | None) -> None:
         if isinstance(error, OSError):  # of a full disk: the work goes on
-            self.say(f"{self.stage} cannot be resumed from here: {error.filename}: {error.strerror}")
+            self.log(f"{self.stage} cannot be resumed from here: {error.filename}: {error.strerror}")
         elif error:
             raise error

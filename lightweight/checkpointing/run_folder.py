@@ -51,7 +51,7 @@ def checksum(path: Path, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def claim(stage: Path, digest: str) -> tuple[Path, int]:
+def acquire_run_folder(stage: Path, digest: str) -> tuple[Path, int]:
     """The first folder of this work that no other process holds, and the descriptor that holds it until closed.
 
     Equal work runs twice at the same time when two experiments differ in a later stage: each has its own folder.
@@ -86,15 +86,15 @@ def _lock(folder: Path) -> int | None:
     return None
 
 
-def tidy(work: Path, mine: Path) -> None:
+def remove_old_runs(work: Path, current: Path) -> None:
     """Remove the folders of finished work, and of each stage all but the newest of interrupted work; not held ones.
 
     Another process may do the same at the same time.
     """
     for stage in (path for path in work.iterdir() if path.is_dir()):
-        runs = [path for path in stage.iterdir() if NAME.fullmatch(path.name) and path != mine]
+        runs = [path for path in stage.iterdir() if NAME.fullmatch(path.name) and path != current]
         interrupted = [path for path in runs if not (path / FINISHED).exists()]
-        newest = sorted(interrupted, key=_changed, reverse=True)[:KEPT]
+        newest = sorted(interrupted, key=_modified_at, reverse=True)[:KEPT]
         for folder in set(runs) - set(newest):
             descriptor = _lock(folder)
             if descriptor is not None:
@@ -102,7 +102,7 @@ def tidy(work: Path, mine: Path) -> None:
                 os.close(descriptor)
 
 
-def _changed(folder: Path) -> float:
+def _modified_at(folder: Path) -> float:
     """When, in seconds; 0 if it is gone."""
     try:
         return folder.stat().st_mtime

@@ -19,7 +19,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 REAPERS = re.compile(r"init|systemd|tini|dumb-init|catatonit|containerd-shim.*|conmon")  # which inherit orphans
 
 
-def run(main: Callable[[], None]) -> None:
+def run_stage(main: Callable[[], None]) -> None:
     """Run a stage: users see one line for what they can mend, programmers a traceback for what they cannot."""
     _die_with_parent()
     try:
@@ -31,7 +31,7 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(f"error: {error.filename or 'input or output'}: {error.strerror or error}")
 
 
-def begin() -> None:
+def install_signal_handlers() -> None:
     """What a stage does before it imports anything large: an exception for Ctrl-C could get lost in an import."""
     _die_with_parent()
     signal.signal(signal.SIGINT, _interrupted)

@@ -20,9 +20,9 @@ from lightweight.core.files import read_bytes, write_bytes
 HEADER = "lightweight"  # the metadata key
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
     """Write contiguous tensors on the CPU, none sharing memory with another, and what JSON can hold about them."""
-    text = json.dumps({"sha256": _digest(tensors, about)} | about)
+    text = json.dumps({"sha256": _digest(tensors, metadata)} | metadata)
     write_bytes(path, save(tensors, metadata={HEADER: text}))
 
 
@@ -35,20 +35,20 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         tensors = load(content)
         with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})[HEADER])
+            metadata = json.loads((file.metadata() or {})[HEADER])
     except (SafetensorError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged or not a safetensors file: {' '.join(str(error).split())}") from None
     except KeyError:
         raise InputError(f"{path}: has no {HEADER!r} metadata: not written by this project") from None
-    if not isinstance(about, dict) or "sha256" not in about:
+    if not isinstance(metadata, dict) or "sha256" not in metadata:
         raise InputError(f"{path}: has no checksum: not written by this version of the project")
-    if about.pop("sha256") != _digest(tensors, about):
+    if metadata.pop("sha256") != _digest(tensors, metadata):
         raise InputError(f"{path}: damaged: its content is not that of its checksum; delete it and run `dvc repro`")
-    return tensors, about
+    return tensors, metadata
 
 
-def _digest(tensors: dict[str, Tensor], about: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(about).encode())
+def _digest(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(metadata).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)

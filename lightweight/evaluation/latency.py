@@ -36,7 +36,7 @@ def interleave(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np
     order = random.Random(0)
     for _ in range(rounds):
         for name in order.sample(list(calls), len(calls)):
-            _settle()
+            _wait_until_idle()
             calls[name]()
             samples[name].append(1000 * _seconds(calls[name], repeats[name]))
     return {name: np.array(values) for name, values in samples.items()}
@@ -84,7 +84,7 @@ def slowdown_warnings(latency: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _settle() -> None:
+def _wait_until_idle() -> None:
     """Wait until no thread of this process runs."""
     before = time.process_time()
     for _ in range(MOST_LOOKS):

@@ -17,7 +17,7 @@ from lightweight.core.files import read_bytes
 from lightweight.core.params import Params
 from lightweight.dataset import Dataset
 from lightweight.macs import count_macs
-from lightweight.networks.model_file import load_checkpoint
+from lightweight.networks.model_file import load_model
 from lightweight.onnx import graph
 from lightweight.onnx.session import load_session, onnx_logits, torch_logits
 
@@ -27,14 +27,14 @@ class EvaluateParams(Params):
 
 
 @dataclass(frozen=True)
-class Variant:
+class EvaluatedModel:
     """What a model file predicts for the test images (N,), and what it costs."""
 
     predictions: np.ndarray
     costs: dict[str, Any]
 
 
-def examine(path: Path, dataset: Dataset, batch_size: int, threads: int, macs: int = 0) -> Variant:
+def evaluate_file(path: Path, dataset: Dataset, batch_size: int, threads: int, macs: int = 0) -> EvaluatedModel:
     """Predictions and costs of a `.safetensors` or `.onnx` model file. Raises InputError when it is damaged.
 
     `macs` is what the network of an ONNX file computes: more than its layers do where others do the rest.
@@ -47,7 +47,7 @@ def examine(path: Path, dataset: Dataset, batch_size: int, threads: int, macs: i
         macs = max(macs, sum(layer.macs for layer in layers))
         int8 = sum(layer.macs for layer in layers if layer.int8) / max(1, macs)
     else:
-        model = load_checkpoint(path, dataset).model
+        model = load_model(path, dataset).model
         learned = sum(tensor.numel() for tensor in model.parameters())
         nonzero = sum(int(tensor.count_nonzero()) for tensor in model.parameters())
         macs, int8 = count_macs(model, dataset.blank(1)), 0.0
@@ -60,10 +60,10 @@ def examine(path: Path, dataset: Dataset, batch_size: int, threads: int, macs: i
         "macs": macs,
         "int8_mac_share": int8,
     }
-    return Variant(logits.argmax(1), costs)
+    return EvaluatedModel(logits.argmax(1), costs)
 
 
-def score(variant: Variant, original: Variant, labels: np.ndarray) -> dict[str, Any]:
+def score(variant: EvaluatedModel, original: EvaluatedModel, labels: np.ndarray) -> dict[str, Any]:
     """The metrics of one variant: accuracy, its interval, the test against the original, and the costs."""
     right, right_before = variant.predictions == labels, original.predictions == labels
     low, high = binomtest(int(right.sum()), len(labels)).proportion_ci(0.95, method="wilson")

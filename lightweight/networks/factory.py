@@ -23,14 +23,14 @@ INSTALLED = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "pure
 LARGEST = {"channels": 16, "image_size": 1024, "num_classes": 100_000}  # which a model file cannot exceed, either
 
 
-def find(name: str) -> Callable[..., nn.Module]:
+def get_builder(name: str) -> Callable[..., nn.Module]:
     """The function behind the name of a built-in or published network, or of the user's own. Raises InputError."""
     if not isinstance(name, str):
         raise InputError(f"network {name!r} must be a name")
     if name in NETWORKS:
         return NETWORKS[name]
     if name.startswith(PUBLISHED):
-        return zoo.find(name)
+        return zoo.get_builder(name)
     module, _, function = name.partition(":")
     if not function:
         built_in = ", ".join(NETWORKS)
@@ -57,20 +57,20 @@ def _is_own(package: str) -> bool:
     return not installed and all(place.is_relative_to(Path.cwd()) for place in places)
 
 
-def known(name: str) -> str:
+def validate_name(name: str) -> str:
     """The name itself, if `find` finds it. Raises InputError."""
-    find(name)
+    get_builder(name)
     return name
 
 
 def build(name: str, channels: int, image_size: int, num_classes: int, small_stem: bool) -> nn.Module:
     """A new network in channels_last whose output fits: one logit per class. Raises InputError."""
     network = _make(name, channels, image_size, num_classes, small_stem)
-    accept(network, name, channels, image_size, num_classes)
+    check_forward(network, name, channels, image_size, num_classes)
     return network.train().to(memory_format=torch.channels_last)
 
 
-def accept(network: nn.Module, name: str, channels: int, image_size: int, num_classes: int) -> None:
+def check_forward(network: nn.Module, name: str, channels: int, image_size: int, num_classes: int) -> None:
     """Raises InputError unless the network turns images into one logit per class; leaves it in evaluation mode."""
     shape = (channels, image_size, image_size)
     try:
@@ -83,7 +83,7 @@ def accept(network: nn.Module, name: str, channels: int, image_size: int, num_cl
         raise InputError(f"network {name!r} gives {found} for 2 images; {num_classes} classes need (2, {num_classes})")
 
 
-def plan(name: str, **arguments: Any) -> nn.Module | None:
+def build_on_meta(name: str, **arguments: Any) -> nn.Module | None:
     """What `build` would make, without memory for its weights; None where the network cannot do without."""
     try:
         with torch.device("meta"):
@@ -94,7 +94,7 @@ def plan(name: str, **arguments: Any) -> nn.Module | None:
 
 
 def _make(name: str, channels: int, image_size: int, num_classes: int, small_stem: bool) -> nn.Module:
-    function = find(name)
+    function = get_builder(name)
     arguments: dict[str, Any] = {"channels": channels, "image_size": image_size, "num_classes": num_classes}
     for key, value in arguments.items():
         if type(value) is not int or not 1 <= value <= LARGEST[key]:

@@ -10,12 +10,12 @@ from torch import nn
 from lightweight.core.errors import InputError
 from lightweight.core.tensor_file import read_tensors, write_tensors
 from lightweight.dataset import Dataset
-from lightweight.networks.factory import accept, build, plan
-from lightweight.networks.pruned_shapes import Shapes, narrow
+from lightweight.networks.factory import build, build_on_meta, check_forward
+from lightweight.networks.pruned_shapes import Shapes, shrink_to
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class ModelFile:
     """A model, the name and arguments that `networks.build` made it from, and notes that are not weights.
 
     `shapes` are those of the tensors that structured pruning has made narrower since.
@@ -28,7 +28,7 @@ class Checkpoint:
     shapes: Shapes = field(default_factory=dict)
 
 
-def new(network: str, small_stem: bool, data: Dataset) -> Checkpoint:
+def new_model(network: str, small_stem: bool, data: Dataset) -> ModelFile:
     """A network for the images and classes of `data`, initialised from torch's current random state."""
     arguments: dict[str, Any] = {
         "channels": data.channels,
@@ -36,52 +36,52 @@ def new(network: str, small_stem: bool, data: Dataset) -> Checkpoint:
         "num_classes": data.num_classes,
         "small_stem": small_stem,
     }
-    return Checkpoint(build(network, **arguments), network, arguments)
+    return ModelFile(build(network, **arguments), network, arguments)
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+def save_model(path: Path, checkpoint: ModelFile) -> None:
     """Equal weights and notes give equal bytes, on any device and in any memory format."""
     tensors = {
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in checkpoint.model.state_dict().items()
     }
-    about = {"network": checkpoint.network, "arguments": checkpoint.arguments, "notes": checkpoint.notes}
+    metadata = {"network": checkpoint.network, "arguments": checkpoint.arguments, "notes": checkpoint.notes}
     if checkpoint.shapes:
-        about["shapes"] = checkpoint.shapes
-    write_tensors(path, tensors, about)
+        metadata["shapes"] = checkpoint.shapes
+    write_tensors(path, tensors, metadata)
 
 
-def load_checkpoint(path: Path, data: Dataset | None = None) -> Checkpoint:
+def load_model(path: Path, data: Dataset | None = None) -> ModelFile:
     """The network with its weights, in evaluation mode, on the device of `data` or the CPU.
 
     Raises InputError when the file is missing, damaged, holds the weights of another network, or was made for other
     images or classes than those of `data`.
     """
-    tensors, about = read_tensors(path)
-    if not {"network", "arguments", "notes"} <= about.keys():
+    tensors, metadata = read_tensors(path)
+    if not {"network", "arguments", "notes"} <= metadata.keys():
         raise InputError(f"{path}: not a model file: names no network")
-    shapes = about.get("shapes", {})
-    if not all(isinstance(part, dict) for part in (about["arguments"], about["notes"], shapes)):
+    shapes = metadata.get("shapes", {})
+    if not all(isinstance(part, dict) for part in (metadata["arguments"], metadata["notes"], shapes)):
         raise InputError(f"{path}: not a model file: its arguments, notes and shapes must be mappings")
     state = torch.random.get_rng_state()  # building initialises weights; loading must not use up random numbers
     try:
-        planned = plan(about["network"], **about["arguments"])
+        planned = build_on_meta(metadata["network"], **metadata["arguments"])
         if planned is not None:  # before memory is taken for as much as the file asks
-            narrow(planned, shapes)
-            _must_fit(path, about["network"], planned.state_dict(), tensors)
-        model = build(about["network"], **about["arguments"])
-        narrow(model, shapes)
+            shrink_to(planned, shapes)
+            _must_fit(path, metadata["network"], planned.state_dict(), tensors)
+        model = build(metadata["network"], **metadata["arguments"])
+        shrink_to(model, shapes)
     except TypeError:
-        raise InputError(f"{path}: a model file of another version: built from {about['arguments']}") from None
+        raise InputError(f"{path}: a model file of another version: built from {metadata['arguments']}") from None
     torch.random.set_rng_state(state)
-    _must_fit(path, about["network"], model.state_dict(), tensors)
+    _must_fit(path, metadata["network"], model.state_dict(), tensors)
     model.load_state_dict(tensors)
     if shapes:
-        taken = {name: about["arguments"][name] for name in ("channels", "image_size", "num_classes")}
-        accept(model, about["network"], **taken)
+        taken = {name: metadata["arguments"][name] for name in ("channels", "image_size", "num_classes")}
+        check_forward(model, metadata["network"], **taken)
     if data:
-        _must_take(path, about["arguments"], data)
+        _must_take(path, metadata["arguments"], data)
         model.to(data.mean.device)
-    return Checkpoint(model.eval(), about["network"], about["arguments"], about["notes"], shapes)
+    return ModelFile(model.eval(), metadata["network"], metadata["arguments"], metadata["notes"], shapes)
 
 
 def _must_take(path: Path, arguments: dict[str, Any], data: Dataset) -> None:
@@ -92,8 +92,8 @@ def _must_take(path: Path, arguments: dict[str, Any], data: Dataset) -> None:
 
 
 def _must_fit(path: Path, network: str, own: dict[str, torch.Tensor], given: dict[str, torch.Tensor]) -> None:
-    expected = {name: _kind(tensor) for name, tensor in own.items()}
-    found = {name: _kind(tensor) for name, tensor in given.items()}
+    expected = {name: _dtype_and_shape(tensor) for name, tensor in own.items()}
+    found = {name: _dtype_and_shape(tensor) for name, tensor in given.items()}
     if expected != found:
         wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
         absent = "absent"
@@ -103,5 +103,5 @@ def _must_fit(path: Path, network: str, own: dict[str, torch.Tensor], given: dic
         raise InputError(f"{path}: the weights do not fit the network {network!r}: {detail}")
 
 
-def _kind(tensor: torch.Tensor) -> str:
+def _dtype_and_shape(tensor: torch.Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

@@ -10,27 +10,27 @@ from lightweight.core.errors import InputError
 Shapes = dict[str, list[int]]  # of tensors in `state_dict`, by name
 
 
-def narrowed(before: nn.Module, after: nn.Module) -> Shapes:
+def changed_shapes(before: nn.Module, after: nn.Module) -> Shapes:
     """The shapes in which `after` differs from `before`."""
     old = before.state_dict()
     return {name: list(tensor.shape) for name, tensor in after.state_dict().items() if tensor.shape != old[name].shape}
 
 
-def narrow(model: nn.Module, shapes: Shapes) -> None:
+def shrink_to(model: nn.Module, shapes: Shapes) -> None:
     """Cut tensors of the model to the shapes, in place, and let their layers know; the first channels stay.
 
     Raises InputError when a shape is not one of a tensor of the model, or larger.
     """
     left = dict(shapes)
     for prefix, module in model.named_modules():
-        groups = _depthwise(module)
+        groups = _depthwise_multiplier(module)
         for tensors in (module._parameters, module._buffers):
             for key, tensor in tensors.items():
                 name = f"{prefix}.{key}".removeprefix(".")
                 if name in left and tensor is not None:
                     shape = left.pop(name)
                     tensors[key] = _cut(name, tensor, shape)
-        _tell(module, groups)
+        _sync_attributes(module, groups)
     if left:
         raise InputError(f"the network has no {next(iter(left))} to make narrower")
 
@@ -44,13 +44,13 @@ def _cut(name: str, tensor: Tensor, shape: Any) -> Tensor:
     return nn.Parameter(part, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else part
 
 
-def _depthwise(module: nn.Module) -> int:
+def _depthwise_multiplier(module: nn.Module) -> int:
     """The output channels per input channel of a depthwise convolution, else 0."""
     is_depthwise = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and 1 < module.groups == module.in_channels
     return module.out_channels // module.groups if is_depthwise else 0
 
 
-def _tell(module: nn.Module, depthwise: int) -> None:
+def _sync_attributes(module: nn.Module, depthwise: int) -> None:
     """Set the attributes of a layer by the shapes of its tensors."""
     match module:
         case nn.Conv1d() | nn.Conv2d() | nn.Conv3d():

@@ -13,7 +13,7 @@ ONE_OUTPUT = {"aux_logits": False, "init_weights": True}  # of the two networks 
 OPTIONS: dict[str, dict[str, Any]] = {"googlenet": ONE_OUTPUT, "inception_v3": ONE_OUTPUT}
 
 
-def find(name: str) -> Callable[..., nn.Module]:
+def get_builder(name: str) -> Callable[..., nn.Module]:
     """The function behind `torchvision/NAME` or `timm/NAME`. Raises InputError."""
     source, _, model = name.partition("/")
     make = _torchvision(model) if source == "torchvision" else _timm(model)

@@ -12,14 +12,14 @@ ELSEWHERE = "operators that no method converts"
 
 
 def rows(
-    layers: Iterable[Any], convertible: Collection[str], kept: Collection[str], method: str, macs: int = 0
+    layers: Iterable[Any], convertible: Collection[str], excluded: Collection[str], method: str, macs: int = 0
 ) -> list[dict[str, Any]]:
     """A row per layer of `graph.layers`, with the reason why it does not run on 8-bit integers.
 
     `convertible` names the layers that the method can convert, `kept` those that went back to float32. What they lack
     of the `macs` of the whole network has a row of its own.
     """
-    found = [asdict(layer) | {"reason": _reason(layer, convertible, kept, method)} for layer in layers]
+    found = [asdict(layer) | {"reason": _reason(layer, convertible, excluded, method)} for layer in layers]
     rest = macs - sum(row["macs"] for row in found)
     if rest > 0.005 * macs:
         other = {"name": "others", "weights": 0, "nonzero": 0, "bits": 32, "macs": rest, "int8": False}
@@ -27,12 +27,12 @@ def rows(
     return found
 
 
-def _reason(layer: Any, convertible: Collection[str], kept: Collection[str], method: str) -> str:
+def _reason(layer: Any, convertible: Collection[str], excluded: Collection[str], method: str) -> str:
     if layer.int8:
         return ""
     if not layer.weights:
         return "a product of two activations"
-    if layer.name in kept:
+    if layer.name in excluded:
         return "max_drop keeps it in float32"
     if layer.bits == 16:
         return "stored in 16 bits, computed with in 32"

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from lightweight.core.errors import bad_param
-from lightweight.pruning.groups import Units, counts
-from lightweight.pruning.probe import Prober
+from lightweight.pruning.groups import PruningGroups, counts_to_prune
+from lightweight.pruning.probe import SensitivityProbe
 
 GRID = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)  # amounts at which the curves are measured
 STEPS = 20  # halvings of the drop, which is then known to a millionth
@@ -17,18 +17,18 @@ STEPS = 20  # halvings of the drop, which is then known to a millionth
 Curve = list[tuple[float, float]]  # amount, drop in accuracy; both rise
 
 
-def measure(prober: Prober) -> dict[str, Curve]:
+def measure_curves(probe: SensitivityProbe) -> dict[str, Curve]:
     """The curve of every unit; noise that lets accuracy rise with the amount is left out."""
     curves = {}
-    for unit in prober.units.sizes:
+    for group in probe.groups.sizes:
         curve = [(0.0, 0.0)]
         for amount in GRID:
-            curve.append((amount, max(curve[-1][1], prober.accuracy - prober.alone(unit, amount))))
-        curves[unit] = curve
+            curve.append((amount, max(curve[-1][1], probe.accuracy - probe.alone(group, amount))))
+        curves[group] = curve
     return curves
 
 
-def affordable(curve: Curve, drop: float) -> float:
+def amount_within_drop(curve: Curve, drop: float) -> float:
     """The largest amount for which the curve, linear between its points, is at most `drop`; 0 below its begin."""
     if drop < 0:
         return 0.0
@@ -45,7 +45,7 @@ def allocate(curves: dict[str, Curve], cost: Callable[[dict[str, float]], float]
     """
 
     def at(drop: float) -> dict[str, float]:
-        return {unit: affordable(curve, drop) for unit, curve in curves.items()}
+        return {group: amount_within_drop(curve, drop) for group, curve in curves.items()}
 
     low, high = -1.0, 1.0
     for _ in range(STEPS):
@@ -54,7 +54,7 @@ def allocate(curves: dict[str, Curve], cost: Callable[[dict[str, float]], float]
     less, more = at(low), at(high)
 
     def between(share: float) -> dict[str, float]:
-        return {unit: less[unit] + share * (more[unit] - less[unit]) for unit in curves}
+        return {group: less[group] + share * (more[group] - less[group]) for group in curves}
 
     low, high = 0.0, 1.0
     for _ in range(STEPS):
@@ -63,11 +63,11 @@ def allocate(curves: dict[str, Curve], cost: Callable[[dict[str, float]], float]
     return between(high)
 
 
-def meet(curves: dict[str, Curve], units: Units, kind: str, target: float) -> dict[str, float]:
+def amounts_for_target(curves: dict[str, Curve], groups: PruningGroups, kind: str, target: float) -> dict[str, float]:
     """Amounts that leave a share of the "parameters" or "macs". Raises InputError with the closest where none do."""
 
     def cost(amounts: dict[str, float]) -> float:
-        return units.cost(counts(units, amounts, "layer", {}), kind)
+        return groups.cost(counts_to_prune(groups, amounts, "layer", {}), kind)
 
     amounts = allocate(curves, cost, target)
     if (closest := cost(amounts)) > target:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch_pruning.pruner import function
 
 from lightweight.core.errors import InputError
-from lightweight.networks.pruned_shapes import narrow, narrowed
+from lightweight.networks.pruned_shapes import changed_shapes, shrink_to
 
 ROOTS = [nn.Conv2d, nn.Linear]
 INPUTS = (function.prune_conv_in_channels, function.prune_linear_in_channels)
@@ -109,7 +109,7 @@ def _tied(graph: torch_pruning.DependencyGraph, root: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def is_consistent(model: nn.Module, image: Tensor, units: list[str]) -> bool:
+def is_consistent(model: nn.Module, image: Tensor, groups: list[str]) -> bool:
     """Whether the network without the first channel of the units computes what it does where nothing reads these.
 
     The same must hold of the network that is rebuilt from the shapes alone.
@@ -117,7 +117,7 @@ def is_consistent(model: nn.Module, image: Tensor, units: list[str]) -> bool:
     unread, without, rebuilt = (deepcopy(model).double().eval() for _ in range(3))
     image = torch.linspace(-1, 1, image.numel(), dtype=torch.float64, device=image.device).view(image.shape)
     graph, modules = trace(unread, image), dict(unread.named_modules())
-    for name in units:
+    for name in groups:
         with tracing(unread):
             group = coupled(graph, modules[name], [0])
         for dep, idxs in group:
@@ -125,8 +125,8 @@ def is_consistent(model: nn.Module, image: Tensor, units: list[str]) -> bool:
                 dep.target.module.weight[:, idxs] = 0
     expected = unread(image)
     try:
-        remove(without, image, {name: [0] for name in units})
-        narrow(rebuilt, narrowed(rebuilt, without))
+        remove(without, image, {name: [0] for name in groups})
+        shrink_to(rebuilt, changed_shapes(rebuilt, without))
         rebuilt.load_state_dict(without.state_dict())
         found = [without(image), rebuilt(image)]
     except Exception:  # of a layer that no longer fits the one before

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from lightweight.core.errors import bad_param
 from lightweight.pruning.importance import Importance
-from lightweight.pruning.structured import Channels
-from lightweight.pruning.unstructured import Weights
+from lightweight.pruning.structured import ChannelGroups
+from lightweight.pruning.unstructured import WeightGroups
 
 Method = Literal["unstructured", "structured"]
 Layers = Literal["conv", "linear", "both"]
@@ -19,7 +19,7 @@ Amounts = float | dict[str, float]  # of everything, or by unit
 KINDS = {"conv": (nn.Conv2d,), "linear": (nn.Linear,), "both": (nn.Conv2d, nn.Linear)}
 
 
-class Units(Protocol):
+class PruningGroups(Protocol):
     """`sizes` counts the weights or channels of each unit in the dense network, `members` names its layers.
 
     `zero` takes counts of all that is gone or zero, `hold` keeps zeros while others are trained, `finish` removes
@@ -27,53 +27,55 @@ class Units(Protocol):
     """
 
     sizes: dict[str, int]
-    members: dict[str, list[str]]
+    layers: dict[str, list[str]]
 
     def scores(self, importance: Importance) -> dict[str, Tensor]: ...
-    def possible(self, count: int, size: int) -> int: ...
-    def zero(self, counts: dict[str, int], scores: dict[str, Tensor]) -> None: ...
-    def hold(self) -> None: ...
-    def finish(self) -> None: ...
-    def reset(self) -> None: ...
-    def release(self) -> None: ...
-    def cost(self, counts: dict[str, int], kind: str) -> float: ...
+    def allowed_count(self, count: int, size: int) -> int: ...
+    def mask_least_important(self, counts_to_prune: dict[str, int], scores: dict[str, Tensor]) -> None: ...
+    def apply_masks(self) -> None: ...
+    def remove_channels(self) -> None: ...
+    def clear_masks(self) -> None: ...
+    def remove_hooks(self) -> None: ...
+    def cost(self, counts_to_prune: dict[str, int], kind: str) -> float: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def layers(model: nn.Module, kind: Layers) -> dict[str, nn.Module]:
+def prunable_layers(model: nn.Module, kind: Layers) -> dict[str, nn.Module]:
     """Every layer of the kind by name, in the network's order, but those that compute their weights anew each time."""
     found = {name: module for name, module in model.named_modules() if isinstance(module, KINDS[kind])}
     return {name: module for name, module in found.items() if isinstance(module.weight, nn.Parameter)}
 
 
-def find_units(
+def find_groups(
     model: nn.Module, image: Tensor, method: Method, kind: Layers, exclude: list[str], section: str, round_to: int = 1
-) -> Units:
+) -> PruningGroups:
     """What can be pruned in layers of the kind, without those that patterns exclude, for images (1, C, H, W).
 
     Raises InputError, which names the section of the params, when that is nothing, or a pattern names no layer.
     """
-    chosen, out = layers(model, kind), spared(model, exclude, section)
+    chosen, out = prunable_layers(model, kind), excluded_layers(model, exclude, section)
     if not chosen:
         raise bad_param(f"{section}.layers", kind, "the network has no such layer")
     reasons: dict[str, str] = {}
     if method == "unstructured":
-        units: Units = Weights(model, {name: module for name, module in chosen.items() if name not in out})
+        groups: PruningGroups = WeightGroups(
+            model, {name: module for name, module in chosen.items() if name not in out}
+        )
     else:
-        units = Channels(model, image, round_to)
-        names = units.members.items()
-        units.restrict([unit for unit, own in names if set(own) & set(chosen) and not set(own) & out])
-        reasons = {name: reason for name, reason in units.skipped.items() if name in chosen and name not in out}
-    if not units.sizes:
+        groups = ChannelGroups(model, image, round_to)
+        names = groups.layers.items()
+        groups.restrict([group for group, own in names if set(own) & set(chosen) and not set(own) & out])
+        reasons = {name: reason for name, reason in groups.skipped.items() if name in chosen and name not in out}
+    if not groups.sizes:
         why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or f"{section}.exclude names them all"
         raise bad_param(f"{section}.layers", kind, f"nothing can be pruned: {why}")
-    return units
+    return groups
 
 
-def spared(model: nn.Module, exclude: list[str], section: str) -> set[str]:
+def excluded_layers(model: nn.Module, exclude: list[str], section: str) -> set[str]:
     """The layers that patterns exclude. Raises InputError for a pattern that names none."""
-    known = layers(model, "both")
+    known = prunable_layers(model, "both")
     for pattern in exclude:
         if not _matching(pattern, known):
             raise bad_param(f"{section}.exclude", pattern, f"names no layer; layers are {', '.join(known)}")
@@ -84,31 +86,31 @@ def _matching(pattern: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if fnmatchcase(name, pattern)]
 
 
-def amounts_by_unit(amounts: dict[str, float], units: Units) -> dict[str, float]:
+def amounts_by_group(amounts: dict[str, float], groups: PruningGroups) -> dict[str, float]:
     """The shares that names and patterns of layers ask for, by unit; 0 for units that none of them means.
 
     A layer's own name goes before patterns. Raises InputError for a pattern without a layer, and for different shares
     of one layer or of layers that share their channels.
     """
-    known = {name for names in units.members.values() for name in names}
+    known = {name for names in groups.layers.values() for name in names}
     found: dict[str, tuple[str, float]] = {}
     for pattern, amount in sorted(amounts.items(), key=lambda item: item[0] not in known):
-        named = [unit for unit in units.sizes if _matching(pattern, units.members[unit])]
+        named = [group for group in groups.sizes if _matching(pattern, groups.layers[group])]
         if not named:
-            can = ", ".join(name for unit in units.sizes for name in units.members[unit])
+            can = ", ".join(name for group in groups.sizes for name in groups.layers[group])
             raise bad_param(f"prune.amount.{pattern}", amount, f"names no layer that can be pruned; these are {can}")
-        for unit in named:
-            before, other = found.setdefault(unit, (pattern, amount))
+        for group in named:
+            before, other = found.setdefault(group, (pattern, amount))
             if other != amount and (pattern in known or before not in known):
-                shared = " and ".join(units.members[unit])
+                shared = " and ".join(groups.layers[group])
                 rule = f"{before}'s {other} is for the same channels or weights, those of {shared}"
                 raise bad_param(f"prune.amount.{pattern}", amount, rule)
-    return {unit: found.get(unit, ("", 0.0))[1] for unit in units.sizes}
+    return {group: found.get(group, ("", 0.0))[1] for group in groups.sizes}
 
 
-def counts(units: Units, amounts: Amounts, scope: str, scores: dict[str, Tensor]) -> dict[str, int]:
+def counts_to_prune(groups: PruningGroups, amounts: Amounts, scope: str, scores: dict[str, Tensor]) -> dict[str, int]:
     """How much of each unit goes: its share, or with the scope "global" the least important of all units together."""
-    sizes = units.sizes
+    sizes = groups.sizes
     if isinstance(amounts, dict):
         wanted = {name: round(amounts[name] * size) for name, size in sizes.items()}
     elif scope == "layer":
@@ -120,14 +122,14 @@ def counts(units: Units, amounts: Amounts, scope: str, scores: dict[str, Tensor]
         ends = torch.tensor([len(scores[name]) for name in sizes]).cumsum(0)
         found = torch.bucketize(least.cpu(), ends, right=True).bincount(minlength=len(sizes))
         wanted = {name: wanted[name] + int(more) for name, more in zip(sizes, found, strict=True)}
-    return {name: units.possible(wanted[name], size) for name, size in sizes.items()}
+    return {name: groups.allowed_count(wanted[name], size) for name, size in sizes.items()}
 
 
 def sparsity(before: nn.Module, after: nn.Module) -> list[dict[str, Any]]:
     """One row per conv and linear layer: its weights before, how many are removed or zero after, and their share."""
     rows = []
-    narrower = layers(after, "both")
-    for name, module in layers(before, "both").items():
+    narrower = prunable_layers(after, "both")
+    for name, module in prunable_layers(before, "both").items():
         number = module.weight.numel()
         pruned = number - int(narrower[name].weight.count_nonzero())
         rows.append({"layer": name, "weights": number, "pruned": pruned, "sparsity": pruned / number})

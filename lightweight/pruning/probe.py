@@ -10,15 +10,15 @@ from tqdm import tqdm
 from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.dataset import Dataset
 from lightweight.networks.validation import validate
-from lightweight.pruning.groups import Amounts, Units, counts
+from lightweight.pruning.groups import Amounts, PruningGroups, counts_to_prune
 from lightweight.pruning.importance import Importance
 
 COLUMNS = ["probe", "layer", "amount", "val_accuracy"]
-Settle = Callable[[nn.Module], None]
+BnUpdate = Callable[[nn.Module], None]
 
 
-class Prober:
-    """Prunes a model for a look at its accuracy, and brings it back; every probe is kept, and resumed from `saved`.
+class SensitivityProbe:
+    """Prunes a model for a look at its accuracy, and brings it back; every probe is kept, and resumed from `checkpointer`.
 
     It looks at `images` random validation images, after `settle` has fitted BatchNorm statistics to what is left.
     """
@@ -26,24 +26,24 @@ class Prober:
     def __init__(
         self,
         model: nn.Module,
-        units: Units,
+        groups: PruningGroups,
         dataset: Dataset,
         importance: Importance,
         images: int,
         seed: int,
-        settle: Settle,
-        saved: Checkpointer,
+        bn_update: BnUpdate,
+        checkpointer: Checkpointer,
         total: int,
     ) -> None:
-        self.model, self.units, self.dataset, self.settle = model, units, dataset, settle
+        self.model, self.groups, self.dataset, self.bn_update = model, groups, dataset, bn_update
         order = torch.randperm(len(dataset.val), generator=torch.Generator().manual_seed(seed))[:images]
         self.val = dataset.val.take(order.sort().values.to(dataset.mean.device))
         self.rows: list[dict[str, Any]] = []
         self.number, self.progress = 0, tqdm(total=total, desc="probes", leave=False, disable=None)  # on a terminal
-        self.saved = saved
-        saved.track("probes", self)
+        self.checkpointer = checkpointer
+        checkpointer.track("probes", self)
         importance.prepare(model)
-        self.scores = units.scores(importance)
+        self.scores = groups.scores(importance)
         model.zero_grad()
         self.state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         self.accuracy = self.probe("", 0.0)
@@ -53,19 +53,19 @@ class Prober:
         self.number += 1
         self.progress.update()
         if self.number > len(self.rows):
-            self.units.zero(counts(self.units, amounts, scope, self.scores), self.scores)
-            self.settle(self.model)
+            self.groups.mask_least_important(counts_to_prune(self.groups, amounts, scope, self.scores), self.scores)
+            self.bn_update(self.model)
             _, accuracy = validate(self.model, self.dataset, self.val)
-            self.units.reset()
+            self.groups.clear_masks()
             self.model.load_state_dict(self.state)
             amount = amounts[name] if isinstance(amounts, dict) else amounts
             self.rows.append({"probe": self.number, "layer": name, "amount": amount, "val_accuracy": accuracy})
-            self.saved.tick(f"probe {self.number + 1}")
+            self.checkpointer.save_if_due(f"probe {self.number + 1}")
         return self.rows[self.number - 1]["val_accuracy"]
 
-    def alone(self, unit: str, amount: float) -> float:
+    def alone(self, group: str, amount: float) -> float:
         """Accuracy with a share of one unit pruned."""
-        return self.probe(unit, dict.fromkeys(self.units.sizes, 0.0) | {unit: amount})
+        return self.probe(group, dict.fromkeys(self.groups.sizes, 0.0) | {group: amount})
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}

@@ -14,14 +14,23 @@ from torch import nn
 
 from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.dataset import Dataset
-from lightweight.networks.model_file import Checkpoint
-from lightweight.networks.pruned_shapes import narrow, narrowed
+from lightweight.networks.model_file import ModelFile
+from lightweight.networks.pruned_shapes import changed_shapes, shrink_to
 from lightweight.networks.validation import SLACK, validate
-from lightweight.pruning.allocation import GRID, Curve, allocate, measure, meet
-from lightweight.pruning.groups import Amounts, Layers, Method, Units, amounts_by_unit, counts, find_units, spared
+from lightweight.pruning.allocation import GRID, Curve, allocate, amounts_for_target, measure_curves
+from lightweight.pruning.groups import (
+    Amounts,
+    Layers,
+    Method,
+    PruningGroups,
+    amounts_by_group,
+    counts_to_prune,
+    excluded_layers,
+    find_groups,
+)
 from lightweight.pruning.importance import Importance, Kind
-from lightweight.pruning.probe import Prober, Settle
-from lightweight.pruning.schedule import ScheduleParams, prune
+from lightweight.pruning.probe import BnUpdate, SensitivityProbe
+from lightweight.pruning.schedule import ScheduleParams, run_schedule
 from lightweight.training.history import Epoch, History
 
 PROBES = ["probe", "kind", "layer", "amount", "val_accuracy"]
@@ -56,7 +65,7 @@ class PruneParams(ScheduleParams):
 
     @field_validator("amount")
     @classmethod
-    def _rises(cls, value: Any, info: ValidationInfo) -> Any:
+    def _check_amount(cls, value: Any, info: ValidationInfo) -> Any:
         least = info.data.get("initial_sparsity", 0)
         if info.data.get("schedule") == "polynomial" and isinstance(value, float) and 0 < value < least:
             raise ValueError(f"must be at least initial_sparsity, {least}, from which the polynomial schedule rises")
@@ -64,14 +73,14 @@ class PruneParams(ScheduleParams):
 
     @field_validator("max_drop", "target_parameters", "target_macs")
     @classmethod
-    def _is_spent(cls, value: float | None, info: ValidationInfo) -> float | None:
+    def _check_limits(cls, value: float | None, info: ValidationInfo) -> float | None:
         if value is not None and info.data.get("amount", "auto") != "auto":
             raise ValueError("needs amount: auto, which finds shares by layer for it")
         return value
 
     @field_validator("target_macs")
     @classmethod
-    def _one_target(cls, value: float | None, info: ValidationInfo) -> float | None:
+    def _check_targets(cls, value: float | None, info: ValidationInfo) -> float | None:
         given = [*(info.data.get(name) for name in ("max_drop", "target_parameters")), value]
         number = sum(target is not None for target in given)
         if info.data.get("amount") == "auto" and number != 1:
@@ -89,59 +98,74 @@ class Pruner:
 
     def __init__(
         self,
-        source: Checkpoint,
+        source: ModelFile,
         dataset: Dataset,
         params: PruneParams,
         seed: int,
         fine_tune: Callable[..., Iterable[Epoch]],
-        settle: Settle,
-        saved: Checkpointer,
-        say: Callable[[str], None],
+        bn_update: BnUpdate,
+        checkpointer: Checkpointer,
+        log: Callable[[str], None],
     ) -> None:
         self.source, self.dataset, self.params, self.seed = source, dataset, params, seed
-        self.fine_tune, self.settle, self.saved, self.say = fine_tune, settle, saved, say
+        self.fine_tune, self.bn_update, self.checkpointer, self.log = fine_tune, bn_update, checkpointer, log
         self.importance = Importance(params.importance, dataset, params.images, seed)
         self.probes: list[dict[str, Any]] = []
         self.history = History()
 
-    def run(self) -> Checkpoint:
+    def run(self) -> ModelFile:
         """The pruned model. An amount of 0 changes nothing. Raises InputError when a target cannot be met."""
         amount = self.params.amount
-        spared(self.source.model, self.params.exclude, "prune")
+        excluded_layers(self.source.model, self.params.exclude, "prune")
         if amount == "auto":
-            return self._spend()
+            return self._prune_to_target()
         if isinstance(amount, dict):
-            amount = amounts_by_unit(amount, self._units(deepcopy(self.source.model)))
-        return self._prune(amount) if (any(amount.values()) if isinstance(amount, dict) else amount) else self.source
+            amount = amounts_by_group(amount, self._units(deepcopy(self.source.model)))
+        return (
+            self._prune_and_finetune(amount)
+            if (any(amount.values()) if isinstance(amount, dict) else amount)
+            else self.source
+        )
 
-    def _spend(self) -> Checkpoint:
+    def _prune_to_target(self) -> ModelFile:
         params = self.params
         model = deepcopy(self.source.model)
-        units = self._units(model)
-        probed = (model, units, self.dataset, self.importance, params.images, self.seed, self.settle, self.saved)
-        prober = Prober(*probed, total=1 + len(units.sizes) * len(GRID))
-        curves = measure(prober)
-        self.probes = [row | {"kind": "layer"} for row in prober.rows]
-        units.release()
+        groups = self._units(model)
+        probed = (
+            model,
+            groups,
+            self.dataset,
+            self.importance,
+            params.images,
+            self.seed,
+            self.bn_update,
+            self.checkpointer,
+        )
+        probe = SensitivityProbe(*probed, total=1 + len(groups.sizes) * len(GRID))
+        curves = measure_curves(probe)
+        self.probes = [row | {"kind": "layer"} for row in probe.rows]
+        groups.remove_hooks()
         if params.max_drop is not None:
-            return self._search(params.max_drop, curves, units)
+            return self._prune_to_max_drop(params.max_drop, curves, groups)
         kind = "macs" if params.target_macs else "parameters"
-        return self._prune(meet(curves, units, kind, params.target_macs or params.target_parameters))
+        return self._prune_and_finetune(
+            amounts_for_target(curves, groups, kind, params.target_macs or params.target_parameters)
+        )
 
-    def _search(self, max_drop: float, curves: dict[str, Curve], units: Units) -> Checkpoint:
+    def _prune_to_max_drop(self, max_drop: float, curves: dict[str, Curve], groups: PruningGroups) -> ModelFile:
         """The most that a binary search removes without losing more than `max_drop`; the source if that is nothing."""
         _, before = validate(self.source.model, self.dataset, self.dataset.val)
         kind = "macs" if self.params.method == "structured" else "parameters"
 
         def cost(amounts: dict[str, float]) -> float:
-            return units.cost(counts(units, amounts, "layer", {}), kind)
+            return groups.cost(counts_to_prune(groups, amounts, "layer", {}), kind)
 
-        trials = self.saved.track("trials", Trials())
-        trials.high = min(trials.high, 1 - cost(dict.fromkeys(units.sizes, GRID[-1])))  # more is out of reach
+        trials = self.checkpointer.track("trials", Trials())
+        trials.high = min(trials.high, 1 - cost(dict.fromkeys(groups.sizes, GRID[-1])))  # more is out of reach
         while len(trials.rows) < self.params.trials:
             level = (trials.low + trials.high) / 2
             amounts = allocate(curves, cost, 1 - level)
-            pruned = self._prune(amounts)
+            pruned = self._prune_and_finetune(amounts)
             _, accuracy = validate(pruned.model, self.dataset, self.dataset.val)
             trials.rows.append({"kind": "trial", "layer": "", "amount": 1 - cost(amounts), "val_accuracy": accuracy})
             if before - accuracy <= max_drop + SLACK:
@@ -150,35 +174,35 @@ class Pruner:
                 trials.history = self.history
             else:
                 trials.high = level
-            self.saved.drop("history", "pruning", "training")
-            self.saved.save(f"trial {len(trials.rows) + 1} of {self.params.trials}")
+            self.checkpointer.untrack("history", "pruning", "training")
+            self.checkpointer.save(f"trial {len(trials.rows) + 1} of {self.params.trials}")
         self.probes += [row | {"probe": len(self.probes) + number} for number, row in enumerate(trials.rows, start=1)]
         self.history = trials.history
         if trials.best is None:
             return self.source
         model = deepcopy(self.source.model)
-        narrow(model, trials.best["shapes"])
+        shrink_to(model, trials.best["shapes"])
         model.load_state_dict(trials.best["state"])
         return replace(self.source, model=model, shapes=trials.best["shapes"])
 
-    def _prune(self, amounts: Amounts) -> Checkpoint:
+    def _prune_and_finetune(self, amounts: Amounts) -> ModelFile:
         """One whole pruning with its fine-tuning."""
         model = deepcopy(self.source.model)
-        self.history = history = self.saved.track("history", History())
+        self.history = history = self.checkpointer.track("history", History())
 
         def recover(number: int, each_step: Callable[[float], None]) -> None:
             last = number * self.params.epochs
             epochs = range(last - self.params.epochs + 1, last + 1)
             for _ in history.record(self.fine_tune(model, epochs=epochs, each_step=each_step)):
-                self.say(history.line(last))
+                self.log(history.line(last))
 
-        prune(model, self._units(model), amounts, self.params, self.importance, recover, self.saved)
-        return replace(self.source, model=model, shapes=narrowed(self.source.model, model))
+        run_schedule(model, self._units(model), amounts, self.params, self.importance, recover, self.checkpointer)
+        return replace(self.source, model=model, shapes=changed_shapes(self.source.model, model))
 
-    def _units(self, model: nn.Module) -> Units:
+    def _units(self, model: nn.Module) -> PruningGroups:
         params = self.params
         image = self.dataset.blank(1)
-        return find_units(model, image, params.method, params.layers, params.exclude, "prune", params.round_to)
+        return find_groups(model, image, params.method, params.layers, params.exclude, "prune", params.round_to)
 
 
 class Trials:

@@ -11,7 +11,7 @@ from torch import nn
 
 from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.core.params import Params
-from lightweight.pruning.groups import Amounts, Units, counts
+from lightweight.pruning.groups import Amounts, PruningGroups, counts_to_prune
 from lightweight.pruning.importance import Importance
 
 RAMP = 0.6  # share of the fine-tuning in which the polynomial schedule prunes; the rest recovers
@@ -35,20 +35,20 @@ class ScheduleParams(Params):
         return value
 
 
-class Pruning:
+class PruningState:
     """How far it is: the round, updates of the polynomial schedule within it, and what is pruned."""
 
-    def __init__(self, model: nn.Module, units: Units, params: ScheduleParams, importance: Importance) -> None:
-        self.model, self.units, self.params, self.importance = model, units, params, importance
+    def __init__(self, model: nn.Module, groups: PruningGroups, params: ScheduleParams, importance: Importance) -> None:
+        self.model, self.groups, self.params, self.importance = model, groups, params, importance
         self.round, self.updates = 0, 0
 
     def cut(self, amounts: Amounts) -> None:
         """Zero what the amounts ask for. The model stays in its mode of training."""
         training = [module for module in self.model.modules() if module.training]
         self.importance.prepare(self.model)
-        scores = self.units.scores(self.importance)
+        scores = self.groups.scores(self.importance)
         self.model.zero_grad()
-        self.units.zero(counts(self.units, amounts, self.params.scope, scores), scores)
+        self.groups.mask_least_important(counts_to_prune(self.groups, amounts, self.params.scope, scores), scores)
         for module in training:
             module.training = True
 
@@ -59,7 +59,7 @@ class Pruning:
             self.updates = due
             self.cut(self.step(amounts, due))
         else:
-            self.units.hold()
+            self.groups.apply_masks()
 
     def step(self, amounts: Amounts, update: int) -> Amounts:
         """The amounts of the polynomial schedule at one of its updates."""
@@ -67,29 +67,29 @@ class Pruning:
         return _each(amounts, lambda amount: amount + (min(start, amount) - amount) * left)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"position": [self.round, self.updates], "units": self.units.state_dict()}
+        return {"position": [self.round, self.updates], "units": self.groups.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.round, self.updates = state["position"]
-        self.units.load_state_dict(state["units"])
+        self.groups.load_state_dict(state["units"])
 
 
-def prune(
+def run_schedule(
     model: nn.Module,
-    units: Units,
+    groups: PruningGroups,
     amounts: Amounts,
     params: ScheduleParams,
     importance: Importance,
     recover: Recover,
-    saved: Checkpointer | None = None,
+    checkpointer: Checkpointer | None = None,
 ) -> None:
     """Prune shares of the units in place and let the rest recover; nothing else changes.
 
     One shot prunes, then recovers once. `rounds` of both leave the same share of what was left each time, so that they
     compose to the amount. The polynomial schedule prunes within a single recovery: sparsity goes from
-    `initial_sparsity` to the amount as a cubic that flattens out. A run that `saved` resumes goes on where it was.
+    `initial_sparsity` to the amount as a cubic that flattens out. A run that `checkpointer` resumes goes on where it was.
     """
-    pruning = (saved or Checkpointer()).track("pruning", Pruning(model, units, params, importance))
+    pruning = (checkpointer or Checkpointer()).track("pruning", PruningState(model, groups, params, importance))
     rounds = params.rounds if params.schedule == "iterative" else 1
     gradual = params.schedule == "polynomial"
     for number in range(max(1, pruning.round), rounds + 1):
@@ -103,14 +103,14 @@ def prune(
                         lambda amount, left=rounds / number: amount if left == 1 else 1 - (1 - amount) ** (1 / left),
                     )
                 )
-                units.finish()
+                groups.remove_channels()
             pruning.round = number
         recover(number, (lambda done: pruning.ramp(amounts, done)) if gradual else lambda done: None)
         if gradual:
             pruning.ramp(amounts, 1.0)
-            units.finish()
-    units.hold()
-    units.release()
+            groups.remove_channels()
+    groups.apply_masks()
+    groups.remove_hooks()
 
 
 def _each(amounts: Amounts, change: Callable[[float], float]) -> Amounts:

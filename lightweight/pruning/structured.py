@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from lightweight.macs import count_macs
-from lightweight.networks.pruned_shapes import narrow, narrowed
+from lightweight.networks.pruned_shapes import changed_shapes, shrink_to
 from lightweight.pruning.dependency_graph import INPUTS, ROOTS, coupled, is_consistent, remove, trace, tracing, unfit
 from lightweight.pruning.importance import Importance
 
 
-class Channels:
+class ChannelGroups:
     """The channels of a network in units that must lose the same ones; a unit bears the name of its first layer.
 
     `sizes` counts the channels of the dense network, `members` names the layers of each unit, `skipped` says why a
@@ -23,7 +23,7 @@ class Channels:
         self.model, self.image, self.round_to = model, image, round_to
         self.dense = deepcopy(model).to("meta")
         self.skipped: dict[str, str] = {}
-        self.zeroed: dict[str, list[int]] = {}
+        self.masked: dict[str, list[int]] = {}
         self.zeros: list[tuple[nn.Module, list[int], bool]] = []  # the same in every layer of the units
         names = {module: name for name, module in model.named_modules()}
         graph = trace(model, image)
@@ -41,8 +41,8 @@ class Channels:
                 layers.sort(key=order.index)
                 found[layers[0]] = layers
         modules = dict(model.named_modules())
-        self.members = {name: found[name] for name in sorted(found, key=order.index)}
-        self.sizes = {name: graph.get_out_channels(modules[name]) for name in self.members}
+        self.layers = {name: found[name] for name in sorted(found, key=order.index)}
+        self.sizes = {name: graph.get_out_channels(modules[name]) for name in self.layers}
         reached = {name for module, name in names.items() if module in graph.module2node}
         for name, module in model.named_modules():
             if isinstance(module, tuple(ROOTS)) and name not in reached:
@@ -55,15 +55,15 @@ class Channels:
             for name in list(self.sizes):
                 if not is_consistent(self.model, self.image, [name]):
                     reason = "without a channel the others are no longer where the next layers expect them"
-                    self.skipped |= dict.fromkeys(self.members.pop(name), reason)
+                    self.skipped |= dict.fromkeys(self.layers.pop(name), reason)
                     del self.sizes[name]
 
-    def restrict(self, units: list[str]) -> None:
+    def restrict(self, groups: list[str]) -> None:
         """Leave the others alone."""
-        self.sizes = {name: self.sizes[name] for name in units}
-        self.members = {name: self.members[name] for name in units}
+        self.sizes = {name: self.sizes[name] for name in groups}
+        self.layers = {name: self.layers[name] for name in groups}
 
-    def possible(self, count: int, size: int) -> int:
+    def allowed_count(self, count: int, size: int) -> int:
         """How many of `size` channels can be removed where `count` are wanted: a multiple of `round_to` stays."""
         if count <= 0:  # what nobody prunes is not rounded, either
             return 0
@@ -76,28 +76,28 @@ class Channels:
         graph, modules = trace(self.model, self.image), dict(self.model.named_modules())
         for name in self.sizes:
             found[name] = function(coupled(graph, modules[name])).cpu().nan_to_num(0.0)  # of a unit that is dead
-            found[name][self.zeroed.get(name, [])] = -1
+            found[name][self.masked.get(name, [])] = -1
         return found
 
-    def zero(self, counts: dict[str, int], scores: dict[str, Tensor]) -> None:
+    def mask_least_important(self, counts: dict[str, int], scores: dict[str, Tensor]) -> None:
         """Zero channels until so many of each unit's are gone or zero, the least important first."""
         for name, count in counts.items():
             gone = self.sizes[name] - len(scores[name])
             least = scores[name].topk(max(0, count - gone), largest=False).indices
-            self.zeroed[name] = sorted(least.tolist())
+            self.masked[name] = sorted(least.tolist())
         self.zeros = self._layers()
-        self.hold()
+        self.apply_masks()
 
     def _layers(self) -> list[tuple[nn.Module, list[int], bool]]:
         """The layers of every unit, the channels that are zero in them, and whether the layer makes or reads them."""
         graph, modules = trace(self.model, self.image), dict(self.model.named_modules())
-        groups = [coupled(graph, modules[name], channels) for name, channels in self.zeroed.items() if channels]
+        groups = [coupled(graph, modules[name], channels) for name, channels in self.masked.items() if channels]
         found = [(dep.target.module, idxs, dep.handler not in INPUTS) for group in groups for dep, idxs in group]
         kinds = (*ROOTS, nn.modules.batchnorm._NormBase)
         return [(module, idxs, makes) for module, idxs, makes in found if isinstance(module, kinds)]
 
     @torch.no_grad()
-    def hold(self) -> None:
+    def apply_masks(self) -> None:
         """Keep in training what is zero at zero."""
         for module, channels, makes in self.zeros:
             if not makes:  # what an activation makes of zero must not count, either
@@ -107,17 +107,17 @@ class Channels:
                 if module.bias is not None:
                     module.bias[channels] = 0
 
-    def finish(self) -> None:
+    def remove_channels(self) -> None:
         """Remove the channels that are zero."""
-        remove(self.model, self.image, self.zeroed)
+        remove(self.model, self.image, self.masked)
         self.model.to(memory_format=torch.channels_last)
-        self.reset()
+        self.clear_masks()
 
-    def reset(self) -> None:
+    def clear_masks(self) -> None:
         """Let channels at zero change again."""
-        self.zeroed, self.zeros = {}, []
+        self.masked, self.zeros = {}, []
 
-    def release(self) -> None:
+    def remove_hooks(self) -> None:
         """Nothing of this is left in the network."""
 
     def cost(self, counts: dict[str, int], kind: str) -> float:
@@ -127,11 +127,11 @@ class Channels:
         return _total(smaller, self.image, kind) / _total(self.model, self.image, kind)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"shapes": narrowed(self.dense, self.model), "zeroed": self.zeroed}
+        return {"shapes": changed_shapes(self.dense, self.model), "zeroed": self.masked}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        narrow(self.model, state["shapes"])
-        self.zeroed = state["zeroed"]
+        shrink_to(self.model, state["shapes"])
+        self.masked = state["zeroed"]
         self.zeros = self._layers()
 
 

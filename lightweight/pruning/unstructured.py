@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lightweight.pruning.importance import Importance
 
 
-class Weights:
+class WeightGroups:
     """The weights of the given layers, those at zero among them, and what holds them there in training.
 
     Gradients of zeroed weights are zero, so that they do not count in a clipped norm; `hold` undoes what momentum
@@ -20,10 +20,10 @@ class Weights:
         shared = {id(layer.weight): (name, layer.weight) for name, layer in reversed(layers.items())}
         self.weights = dict(reversed(shared.values()))  # one that two layers share counts once
         self.sizes = {name: weight.numel() for name, weight in self.weights.items()}
-        self.members = {name: [name] for name in self.weights}
-        self.zeroed = {name: torch.zeros_like(weight, dtype=torch.bool) for name, weight in self.weights.items()}
+        self.layers = {name: [name] for name in self.weights}
+        self.masked = {name: torch.zeros_like(weight, dtype=torch.bool) for name, weight in self.weights.items()}
         self.hooks = [
-            weight.register_hook(lambda gradient, name=name: gradient.masked_fill(self.zeroed[name], 0))
+            weight.register_hook(lambda gradient, name=name: gradient.masked_fill(self.masked[name], 0))
             for name, weight in self.weights.items()
             if weight.requires_grad  # frozen ones do not change
         ]
@@ -31,43 +31,43 @@ class Weights:
     def scores(self, importance: Importance) -> dict[str, Tensor]:
         """The importance of every weight (sizes[layer],); of those at zero below all others."""
         found = {name: importance.of_weights(weight).flatten() for name, weight in self.weights.items()}
-        return {name: score.masked_fill(self.zeroed[name].flatten(), -1) for name, score in found.items()}
+        return {name: score.masked_fill(self.masked[name].flatten(), -1) for name, score in found.items()}
 
-    def possible(self, count: int, size: int) -> int:
+    def allowed_count(self, count: int, size: int) -> int:
         """How many of `size` weights can be removed where `count` are wanted: a layer without any would be blind."""
         return min(count, size - 1)
 
-    def zero(self, counts: dict[str, int], scores: dict[str, Tensor]) -> None:
+    def mask_least_important(self, counts: dict[str, int], scores: dict[str, Tensor]) -> None:
         """Zero so many of each layer's weights altogether, the least important first."""
         for name, count in counts.items():
             least = scores[name].topk(count, largest=False).indices
             flat = torch.zeros_like(scores[name], dtype=torch.bool)
             flat[least] = True
-            self.zeroed[name] = flat.view(self.weights[name].shape)
-        self.hold()
+            self.masked[name] = flat.view(self.weights[name].shape)
+        self.apply_masks()
 
     @torch.no_grad()
-    def hold(self) -> None:
+    def apply_masks(self) -> None:
         for name, weight in self.weights.items():
-            weight.masked_fill_(self.zeroed[name], 0)
+            weight.masked_fill_(self.masked[name], 0)
 
-    def finish(self) -> None:
+    def remove_channels(self) -> None:
         """Zeros are all that this kind of pruning leaves."""
 
-    def reset(self) -> None:
+    def clear_masks(self) -> None:
         """Let zeros change again."""
-        self.zeroed = {name: torch.zeros_like(mask) for name, mask in self.zeroed.items()}
+        self.masked = {name: torch.zeros_like(mask) for name, mask in self.masked.items()}
 
     def cost(self, counts: dict[str, int], kind: str) -> float:
         """The share of the network's parameters that is not pruned; MACs stay: zeros are multiplied, too."""
         return 1 - (kind == "parameters") * sum(counts.values()) / self.parameters
 
-    def release(self) -> None:
+    def remove_hooks(self) -> None:
         for hook in self.hooks:
             hook.remove()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"zeroed": self.zeroed}
+        return {"zeroed": self.masked}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.zeroed = {name: mask.to(self.weights[name].device) for name, mask in state["zeroed"].items()}
+        self.masked = {name: mask.to(self.weights[name].device) for name, mask in state["zeroed"].items()}

@@ -12,36 +12,36 @@ COLUMNS = ["trial", "kind", "layer", "val_accuracy", "logit_error"]
 Score = Callable[[Collection[str]], tuple[float, float]]  # of a file with so many layers in float32
 
 
-class Fallback:
+class AccuracyControl:
     """`rows` are the trials: the whole file, each layer alone, then with one more layer in float32 each time."""
 
-    def __init__(self, layers: Collection[str], score: Score, probe: Score, saved: Checkpointer) -> None:
+    def __init__(self, layers: Collection[str], score: Score, probe: Score, checkpointer: Checkpointer) -> None:
         """`score` gives accuracy in [0, 1] and logit error on validation, `probe` the error on few images."""
-        self.layers, self.score, self.probe, self.saved = list(layers), score, probe, saved
+        self.layers, self.score, self.probe, self.checkpointer = list(layers), score, probe, checkpointer
         self.rows: list[dict[str, Any]] = []
         self.number = 0
-        saved.track("fallback", self)
+        checkpointer.track("fallback", self)
 
     def search(self, least: float) -> list[str]:
         """The layers that stay in float32, so that accuracy is at least `least`; all of them if nothing helps."""
-        kept: list[str] = []
-        accuracy = self._trial("whole", "", self.score, kept)["val_accuracy"]
+        excluded: list[str] = []
+        accuracy = self._trial("whole", "", self.score, excluded)["val_accuracy"]
         if accuracy >= least:
-            return kept
+            return excluded
         alone = {name: self._trial("alone", name, self.probe, set(self.layers) - {name}) for name in self.layers}
         for name in sorted(self.layers, key=lambda name: -alone[name]["logit_error"]):
-            kept.append(name)
-            if self._trial("kept", name, self.score, kept)["val_accuracy"] >= least:
+            excluded.append(name)
+            if self._trial("kept", name, self.score, excluded)["val_accuracy"] >= least:
                 break
-        return kept
+        return excluded
 
-    def _trial(self, kind: str, layer: str, score: Score, kept: Collection[str]) -> dict[str, Any]:
+    def _trial(self, kind: str, layer: str, score: Score, excluded: Collection[str]) -> dict[str, Any]:
         self.number += 1
         if self.number > len(self.rows):
-            accuracy, error = score(kept)
+            accuracy, error = score(excluded)
             found = {"val_accuracy": accuracy, "logit_error": error}
             self.rows.append({"trial": self.number, "kind": kind, "layer": layer} | found)
-            self.saved.tick(f"trial {self.number + 1}")
+            self.checkpointer.save_if_due(f"trial {self.number + 1}")
         return self.rows[self.number - 1]
 
     def state_dict(self) -> dict[str, Any]:

@@ -31,7 +31,7 @@ LINEAR = {"MatMul", "Gemm"}
 BLOCK = 32
 
 
-class PostTraining:
+class PostTrainingConverter:
     """`layers` names what the method can convert by their nodes; `convert` takes names of layers that stay float32."""
 
     kinds: set[str] = LINEAR | {"Conv"}
@@ -41,7 +41,7 @@ class PostTraining:
         nodes = weighted(self.model).items()
         self.layers = {name: [node.name for node in own] for name, own in nodes if own[0].op_type in self.kinds}
 
-    def convert(self, kept: Collection[str]) -> onnx.ModelProto:
+    def convert(self, excluded: Collection[str]) -> onnx.ModelProto:
         raise NotImplementedError
 
     def _ready(self, exported: onnx.ModelProto) -> onnx.ModelProto:
@@ -51,18 +51,18 @@ class PostTraining:
         except Exception:  # symbolic shape inference gives up at some reshapes, with an exception of no class
             return _through_files(exported, partial(quant_pre_process, skip_symbolic_shape=True))
 
-    def _kept(self, kept: Collection[str]) -> list[str]:
+    def _nodes_to_exclude(self, excluded: Collection[str]) -> list[str]:
         before = [node.name for node in self.model.graph.node if set(node.input) & BEFORE_THE_NETWORK]
-        return before + [node for name in kept for node in self.layers[name]]
+        return before + [node for name in excluded for node in self.layers[name]]
 
 
-class Float16(PostTraining):
+class Float16Converter(PostTrainingConverter):
     """Half the bytes; pixels and logits stay float32."""
 
-    def convert(self, kept: Collection[str]) -> onnx.ModelProto:
+    def convert(self, excluded: Collection[str]) -> onnx.ModelProto:
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
-        half = convert_float_to_float16(model, keep_io_types=True, node_block_list=self._kept(kept))
+        half = convert_float_to_float16(model, keep_io_types=True, node_block_list=self._nodes_to_exclude(excluded))
         unique = {node.output[0]: node for node in half.graph.node}  # one cast stands there for each of its readers
         del half.graph.node[:]
         half.graph.node.extend(unique.values())
@@ -71,31 +71,31 @@ class Float16(PostTraining):
         return ordered.model
 
 
-class _LinearOnly(PostTraining):
+class _LinearLayersConverter(PostTrainingConverter):
     """The quantizers of linear layers read MatMul, or rename what they make of Gemm."""
 
     kinds = LINEAR
 
     def _ready(self, exported: onnx.ModelProto) -> onnx.ModelProto:
         ready = super()._ready(exported)
-        _without_gemm(ready)
+        _replace_gemm(ready)
         return ready
 
 
-class Dynamic(_LinearOnly):
+class DynamicConverter(_LinearLayersConverter):
     """Convolutions stay float32: the runtime's ConvInteger is slower than its float convolution."""
 
     def __init__(self, exported: onnx.ModelProto, reduce_range: bool) -> None:
         super().__init__(exported)
         self.reduce_range = reduce_range
 
-    def convert(self, kept: Collection[str]) -> onnx.ModelProto:
+    def convert(self, excluded: Collection[str]) -> onnx.ModelProto:
         how = {"per_channel": True, "weight_type": QuantType.QInt8, "reduce_range": self.reduce_range}
-        how |= {"nodes_to_exclude": self._kept(kept), "op_types_to_quantize": sorted(LINEAR)}
+        how |= {"nodes_to_exclude": self._nodes_to_exclude(excluded), "op_types_to_quantize": sorted(LINEAR)}
         return _through_files(self.model, lambda source, result: quantize_dynamic(source, result, **how))
 
 
-class Static(PostTraining):
+class StaticConverter(PostTrainingConverter):
     """All layers, with ranges of activations from calibration images."""
 
     def __init__(
@@ -112,21 +112,25 @@ class Static(PostTraining):
             write_ranges(source, images, calibration, percentile, ranges)
             self.ranges = ranges.read_bytes()
 
-    def convert(self, kept: Collection[str]) -> onnx.ModelProto:
+    def convert(self, excluded: Collection[str]) -> onnx.ModelProto:
         def quantize(source: Path, result: Path) -> None:
             ranges = source.with_name("ranges.json")
             ranges.write_bytes(self.ranges)
             quantize_static(
-                source, result, calibration_cache_path=ranges, nodes_to_exclude=self._kept(kept), **self.how
+                source,
+                result,
+                calibration_cache_path=ranges,
+                nodes_to_exclude=self._nodes_to_exclude(excluded),
+                **self.how,
             )
 
         return _through_files(self.model, quantize)
 
 
-class Int4(_LinearOnly):
+class Int4Converter(_LinearLayersConverter):
     """Weights of linear layers in four bits, computed with in eight; the runtime knows them as MatMulNBits only."""
 
-    def convert(self, kept: Collection[str]) -> onnx.ModelProto:
+    def convert(self, excluded: Collection[str]) -> onnx.ModelProto:
         if not logging.root.handlers:
             logging.root.addHandler(logging.NullHandler())  # or the import makes all loggers talk
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
@@ -134,7 +138,7 @@ class Int4(_LinearOnly):
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
         quantizer = MatMulNBitsQuantizer(
-            model, 4, BLOCK, is_symmetric=True, accuracy_level=4, nodes_to_exclude=self._kept(kept)
+            model, 4, BLOCK, is_symmetric=True, accuracy_level=4, nodes_to_exclude=self._nodes_to_exclude(excluded)
         )
         quantizer.process()
         return quantizer.model.model
@@ -148,7 +152,7 @@ def _through_files(model: onnx.ModelProto, change: Callable[[Path, Path], None])
         return onnx.load(result)
 
 
-def _without_gemm(model: onnx.ModelProto) -> None:
+def _replace_gemm(model: onnx.ModelProto) -> None:
     """Gemm(x, W, b) becomes MatMul and Add, which the four-bit quantizer reads; nodes and weights keep their names."""
     weights = {item.name: item for item in model.graph.initializer}
     nodes, turned = [], set()

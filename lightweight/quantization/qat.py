@@ -45,7 +45,7 @@ BITS = {False: 127, True: 63}  # the largest weight, by reduce_range
 KEY = "quantization_annotation"
 
 
-class Captured(nn.Module):
+class FxModule(nn.Module):
     """A captured graph, which itself refuses `train` and `eval` and needs neither."""
 
     def __init__(self, graph: fx.GraphModule) -> None:
@@ -55,20 +55,20 @@ class Captured(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.graph(images)
 
-    def train(self, mode: bool = True) -> "Captured":
+    def train(self, mode: bool = True) -> "FxModule":
         self.training = mode
         return self
 
 
-class Trainable(Captured):
+class FakeQuantModule(FxModule):
     """A network whose ranges are observed while it trains, and only then."""
 
-    def train(self, mode: bool = True) -> "Captured":
+    def train(self, mode: bool = True) -> "FxModule":
         self.graph.apply(enable_observer if mode else disable_observer)
         return super().train(mode)
 
 
-class Trained:
+class QATConverter:
     """`layers` names what is rounded by the nodes of the graph; `convert` takes names of those that stay float32."""
 
     def __init__(self, model: nn.Module, dataset: Dataset, images: Tensor, reduce_range: bool) -> None:
@@ -77,7 +77,7 @@ class Trained:
         graph = capture(model, dataset.blank(2))
         fold_batchnorm(graph)
         self.layers = {node.args[1].target.removesuffix(".weight"): node.name for node in layers(graph)}
-        self.module = Trainable(prepare_qat_pt2e(graph, _Annotator(BITS[reduce_range])))
+        self.module = FakeQuantModule(prepare_qat_pt2e(graph, _Annotator(BITS[reduce_range])))
         self.module.train()
         with torch.no_grad():
             for batch in images.split(64):
@@ -97,17 +97,17 @@ class Trained:
         yield from fine_tune(self.module, each_step=hold)
         self.module.eval()
 
-    def reference(self, kept: Collection[str]) -> nn.Module:
+    def reference(self, excluded: Collection[str]) -> nn.Module:
         """What the file must agree with: the network with rounding, but for the layers that are kept."""
         with warnings.catch_warnings(action="ignore"):  # of torch about itself
             module = deepcopy(self.module)
-        _without(module.graph, {self.layers[name] for name in kept})
+        _without(module.graph, {self.layers[name] for name in excluded})
         return module
 
-    def convert(self, kept: Collection[str]) -> onnx.ModelProto:
+    def convert(self, excluded: Collection[str]) -> onnx.ModelProto:
         with warnings.catch_warnings(action="ignore"):
-            model = export_onnx(Captured(convert_pt2e(self.reference(kept).graph)), self.dataset)
-        name_weights(model, [name for name in self.layers if name not in set(kept)])
+            model = export_onnx(FxModule(convert_pt2e(self.reference(excluded).graph)), self.dataset)
+        name_weights(model, [name for name in self.layers if name not in set(excluded)])
         return model
 
 

@@ -17,10 +17,10 @@ from lightweight.dataset import Dataset, Split
 from lightweight.networks.validation import SLACK
 from lightweight.onnx.export import export_onnx, finish
 from lightweight.onnx.session import onnx_logits, open_session, torch_logits
-from lightweight.quantization.accuracy_control import Fallback, Score
+from lightweight.quantization.accuracy_control import AccuracyControl, Score
 from lightweight.quantization.calibration import Calibration, balanced, rows
 from lightweight.quantization.parity import accuracy, check_parity, logit_error
-from lightweight.quantization.post_training import Dynamic, Float16, Int4, Static
+from lightweight.quantization.post_training import DynamicConverter, Float16Converter, Int4Converter, StaticConverter
 from lightweight.training.history import Epoch, History
 
 BATCH_SIZE = 256
@@ -41,19 +41,19 @@ class QuantizeParams(Params):
 
     @field_validator("max_accuracy_drop")
     @classmethod
-    def _lets_max_drop_pass(cls, value: float, info: ValidationInfo) -> float:
+    def _check_limits(cls, value: float, info: ValidationInfo) -> float:
         allowed = info.data.get("max_drop")
         if allowed is not None and allowed > value:
             raise ValueError(f"must be at least max_drop, {allowed}: a file that loses more fails the stage")
         return value
 
 
-class Convertible(Protocol):
+class Converter(Protocol):
     """`layers` names what can be converted; `convert` makes a file in which the named layers stay float32."""
 
     layers: Collection[str]
 
-    def convert(self, kept: Collection[str]) -> onnx.ModelProto: ...
+    def convert(self, excluded: Collection[str]) -> onnx.ModelProto: ...
 
 
 def load_qat() -> ModuleType:
@@ -80,16 +80,16 @@ class Quantizer:
         seed: int,
         threads: int,
         fine_tune: Callable[..., Iterable[Epoch]],
-        saved: Checkpointer,
-        say: Callable[[str], None],
+        checkpointer: Checkpointer,
+        log: Callable[[str], None],
     ) -> None:
         self.model, self.dataset, self.params, self.threads = model, dataset, params, threads
-        self.fine_tune, self.saved, self.say = fine_tune, saved, say
+        self.fine_tune, self.checkpointer, self.log = fine_tune, checkpointer, log
         self.calibration = balanced(dataset.train.labels, params.calibration_images, seed)
         self.images = dataset.train.take(self.calibration)
         self.history = History()
         self.rows: list[dict[str, Any]] = []
-        self.kept: list[str] = []
+        self.excluded: list[str] = []
 
     def run(self) -> bytes:
         """The bytes of the file. Equal models, data and seeds give equal bytes on one type of CPU."""
@@ -100,8 +100,8 @@ class Quantizer:
             kind = "linear layer" if self.params.method in LINEAR else "layer with weights"
             raise bad_param("quantize.method", self.params.method, f"the network has no {kind} that it could convert")
         if self.params.max_drop is not None:
-            self._fall_back(self.params.max_drop)
-        return self._file(self.kept)
+            self._exclude_until(self.params.max_drop)
+        return self._file(self.excluded)
 
     @property
     def layers(self) -> Collection[str]:
@@ -118,7 +118,7 @@ class Quantizer:
         params, val = self.params, self.dataset.val
         if params.method in ("dynamic", "static", "qat") and saturates() and not params.reduce_range:
             rule = "quantize.reduce_range: true avoids it"
-            self.say(f"warning: sums of 8-bit products saturate on this CPU (no VNNI): {rule}")
+            self.log(f"warning: sums of 8-bit products saturate on this CPU (no VNNI): {rule}")
         before, expected = (
             torch_logits(model, self.dataset, val, BATCH_SIZE) for model in (self.model, self.reference())
         )
@@ -127,50 +127,50 @@ class Quantizer:
 
     def reference(self) -> nn.Module:
         """The model with which the file must agree: the one that was trained to be rounded, or the given one."""
-        return self.method.reference(self.kept) if self.params.method == "qat" else self.model
+        return self.method.reference(self.excluded) if self.params.method == "qat" else self.model
 
-    def _method(self) -> Convertible:
+    def _method(self) -> Converter:
         params = self.params
         if params.method == "qat":
             return self._trained()
         exported = export_onnx(self.model, self.dataset)
         match params.method:
             case "fp16":
-                return Float16(exported)
+                return Float16Converter(exported)
             case "dynamic":
-                return Dynamic(exported, params.reduce_range)
+                return DynamicConverter(exported, params.reduce_range)
             case "int4":
-                return Int4(exported)
-        return Static(exported, params.reduce_range, self.images.images, params.calibration, params.percentile)
+                return Int4Converter(exported)
+        return StaticConverter(exported, params.reduce_range, self.images.images, params.calibration, params.percentile)
 
-    def _trained(self) -> Convertible:
-        trained = load_qat().Trained(self.model, self.dataset, self.images.images, self.params.reduce_range)
+    def _trained(self) -> Converter:
+        trained = load_qat().QATConverter(self.model, self.dataset, self.images.images, self.params.reduce_range)
         if trained.layers:
-            self.history = self.saved.track("history", self.history)
+            self.history = self.checkpointer.track("history", self.history)
             for _ in self.history.record(trained.train(self.fine_tune)):
-                self.say(self.history.line(self.params.epochs))
+                self.log(self.history.line(self.params.epochs))
         return trained
 
-    def _file(self, kept: Collection[str]) -> bytes:
-        model = self.method.convert(kept)
+    def _file(self, excluded: Collection[str]) -> bytes:
+        model = self.method.convert(excluded)
         finish(model, self.dataset)
         return model.SerializeToString(deterministic=True)
 
-    def _fall_back(self, max_drop: float) -> None:
+    def _exclude_until(self, max_drop: float) -> None:
         def score_on(split: Split, model: nn.Module) -> tuple[float, Score]:
             expected = torch_logits(model, self.dataset, split, BATCH_SIZE)
 
-            def score(kept: Collection[str]) -> tuple[float, float]:
-                found = onnx_logits(open_session(self._file(kept), self.threads), split, BATCH_SIZE)
+            def score(excluded: Collection[str]) -> tuple[float, float]:
+                found = onnx_logits(open_session(self._file(excluded), self.threads), split, BATCH_SIZE)
                 return accuracy(found, split), logit_error(expected, found)
 
             return accuracy(expected, split), score
 
         whole = self.method.reference(self.method.layers) if self.params.method == "qat" else self.model
         (before, score), (_, probe) = score_on(self.dataset.val, self.model), score_on(self.images, whole)
-        search = Fallback(self.method.layers, score, probe, self.saved)
+        search = AccuracyControl(self.method.layers, score, probe, self.checkpointer)
         least, self.rows = before - max_drop - SLACK, search.rows
-        self.kept = search.search(least)
+        self.excluded = search.search(least)
         left = self.rows[-1]["val_accuracy"]
         if left < least:
             rule = f"cannot be met: with every layer in float32 the file still loses {before - left:.3g}"

@@ -10,7 +10,7 @@ from lightweight.core.variants import VARIANTS
 from lightweight.evaluation.latency import slowdown_warnings
 from lightweight.onnx.coverage import describe, warning
 from lightweight.reporting.summary import explain
-from lightweight.reporting.table import Metrics, comparison, verdict
+from lightweight.reporting.table import Metrics, comparison, headline
 
 TITLES = {
     "comparison": "Original and optimized",
@@ -44,7 +44,7 @@ def write_page(path: Path, metrics: Metrics, latency: Metrics, pictures: Path) -
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>Lightweight</title>",
         f"<style>{STYLE}</style><h1>Lightweight: original against optimized</h1>",
-        *(f"<p>{html.escape(line)}</p>" for line in verdict(metrics, latency).splitlines()),
+        *(f"<p>{html.escape(line)}</p>" for line in headline(metrics, latency).splitlines()),
         *(f"<p>{html.escape(line)}</p>" for line in [*explain(metrics, latency), *slowdown_warnings(latency)]),
         f"<table>{_row('th', head)}{''.join(_row('td', row) for row in rows)}</table>",
         f"<p>Latency on {html.escape(hardware_description(latency['original']))}.</p>" if latency else "",

@@ -39,7 +39,7 @@ def accuracy(scores: dict[str, Any]) -> str:
     return f"{scores['accuracy']:.2%} [{100 * scores['accuracy_low']:.2f}, {100 * scores['accuracy_high']:.2f}]"
 
 
-def verdict(metrics: Metrics, latency: Metrics) -> str:
+def headline(metrics: Metrics, latency: Metrics) -> str:
     """What compression did, in one sentence for accuracy and size and one per measured batch size."""
     before, after = metrics["original"], metrics["optimized"]
     size = before["size_bytes"] / after["size_bytes"]

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.core.errors import InputError
 from lightweight.dataset import Dataset, steps_per_epoch
-from lightweight.networks.factory import known
+from lightweight.networks.factory import validate_name
 from lightweight.networks.validation import validate
 from lightweight.training.augmentation import AugmentParams, augment
 from lightweight.training.ema import make_average
@@ -28,7 +28,7 @@ Schedule = Callable[[optim.Optimizer, int], LRScheduler]  # of an optimizer and 
 
 
 class TrainParams(OptimizationParams, LossParams):
-    network: Annotated[str, AfterValidator(known)]
+    network: Annotated[str, AfterValidator(validate_name)]
     small_stem: bool
     weights: Annotated[str, Field(min_length=1)] | None
     freeze: list[str]
@@ -61,22 +61,22 @@ def train(
     lr: float,
     schedule: Schedule,
     teacher: nn.Module | None = None,
-    saved: Checkpointer | None = None,
+    checkpointer: Checkpointer | None = None,
     each_step: Callable[[float], None] = lambda done: None,
 ) -> Iterator[Epoch]:
     """Train `model` in place with a new optimizer, one yielded row per epoch; the schedule moves with every step.
 
     Order and augmentation depend on the seed and the epoch's number only. With `ema`, rows are of a moving average of
-    the weights over all steps (Polyak and Juditsky 1992), which the model then holds. A run that `saved` resumes yields
+    the weights over all steps (Polyak and Juditsky 1992), which the model then holds. A run that `checkpointer` resumes yields
     what is left; `each_step` hears what share is done. Raises InputError when the loss is no number.
     """
     if not epochs:
         return
-    saved = saved or Checkpointer()
-    run = saved.track("training", _Run(model, dataset, params, lr, schedule, teacher, epochs))
+    checkpointer = checkpointer or Checkpointer()
+    run = checkpointer.track("training", _Run(model, dataset, params, lr, schedule, teacher, epochs))
     while run.number in epochs:
         epoch = run.number
-        train_loss = run.epoch(seed * 1_000_003 + epoch, saved, each_step)
+        train_loss = run.epoch(seed * 1_000_003 + epoch, checkpointer, each_step)
         weights = run.show_average()
         val_loss, val_accuracy = validate(model, dataset, dataset.val)
         _must_be_finite(val_loss, "validation loss", epoch, run.lr)
@@ -84,7 +84,7 @@ def train(
         if weights:
             model.load_state_dict(weights)
         run.number, run.step = epoch + 1, 0
-        saved.save(run.where())
+        checkpointer.save(run.where())
     run.show_average()
 
 
@@ -112,7 +112,7 @@ class _Run:
         self.schedule = schedule(self.stepper.optimizer, self.steps)
         self.average = make_average(model, params.ema) if params.ema else None
 
-    def epoch(self, seed: int, saved: Checkpointer, each_step: Callable[[float], None]) -> float:
+    def epoch(self, seed: int, checkpointer: Checkpointer, each_step: Callable[[float], None]) -> float:
         """Its mean loss, after the steps that a resumed run has not done."""
         order = self._shuffle(seed)
         self.model.train()
@@ -133,7 +133,7 @@ class _Run:
             self.step = step + 1
             if not progress.disable:
                 progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-            saved.tick(self.where())
+            checkpointer.save_if_due(self.where())
         mean = self.loss.item() / self.steps
         _must_be_finite(mean, "loss", self.number, self.lr)
         return mean

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightweight.core.errors import bad_param
 from lightweight.core.params import Params
 from lightweight.dataset import Dataset
-from lightweight.networks.model_file import load_checkpoint
+from lightweight.networks.model_file import load_model
 
 
 class LossParams(Params):
@@ -34,7 +34,7 @@ def load_teacher(params: LossParams, root: Path, dataset: Dataset) -> nn.Module 
     path = root / params.teacher
     if not path.is_file():
         raise bad_param("train.teacher", params.teacher, "no such file")
-    teacher = load_checkpoint(path)
+    teacher = load_model(path)
     needed = {"channels": dataset.channels, "image_size": dataset.input_size, "num_classes": dataset.num_classes}
     for name, value in needed.items():
         if teacher.arguments[name] != value:

@@ -12,7 +12,7 @@ from lightweight.core.files import read_bytes, read_json, write_json
 from lightweight.core.machine import cpu_name
 
 
-def note(folder: Path, model: Path, seconds: list[float], device: torch.device, threads: int) -> dict[str, Any]:
+def record(folder: Path, model: Path, seconds: list[float], device: torch.device, threads: int) -> dict[str, Any]:
     """Write what training took into `folder`: the median seconds of an epoch, peak memory of this process in bytes."""
     md5 = hashlib.md5(read_bytes(model), usedforsecurity=False).hexdigest()
     noted = {
@@ -29,8 +29,8 @@ def note(folder: Path, model: Path, seconds: list[float], device: torch.device, 
     return noted
 
 
-def recall(folder: Path, md5: str, epochs: int) -> dict[str, Any] | None:
-    """What `note` wrote about the file and the epochs that made it, whatever became of it since; None if nothing.
+def load(folder: Path, md5: str, epochs: int) -> dict[str, Any] | None:
+    """What `record` wrote about the file and the epochs that made it, whatever became of it since; None if nothing.
 
     Weights that are taken as they are, in no epoch, are the same file as where they were trained.
     """

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lightweight.checkpointing.checkpointer import Checkpointer
-from lightweight.networks.model_file import Checkpoint, save_checkpoint
+from lightweight.networks.model_file import ModelFile, save_model
 from lightweight.training.history import History
 
 
@@ -13,11 +13,11 @@ def snapshot(folder: Path, epoch: int) -> Path:
     return folder / f"{epoch:04}.safetensors"
 
 
-def keep_snapshot(saved: Checkpointer, trained: Checkpoint, history: History, newest: int, patience: int) -> None:
+def keep_snapshot(checkpointer: Checkpointer, trained: ModelFile, history: History, newest: int, patience: int) -> None:
     """Write the weights after the newest row of the history, and drop those that are neither the best nor `newest`."""
     row = history.rows[-1]
-    path = snapshot(saved.folder, row.epoch)
-    save_checkpoint(path, replace(trained, notes={"epoch": row.epoch, "lr": row.lr}))
-    saved.keep(path)
+    path = snapshot(checkpointer.folder, row.epoch)
+    save_model(path, replace(trained, notes={"epoch": row.epoch, "lr": row.lr}))
+    checkpointer.add_file(path)
     for epoch in history.obsolete(newest, patience):
-        saved.forget(snapshot(saved.folder, epoch))
+        checkpointer.remove_file(snapshot(checkpointer.folder, epoch))

@@ -15,14 +15,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightweight.batchnorm import settled_by
+from lightweight.batchnorm import make_bn_update
 from lightweight.checkpointing import checkpointer as resuming
 from lightweight.checkpointing.checkpointer import STATE, Checkpointer, resumable
 from lightweight.checkpointing.run_folder import FINISHED
 from lightweight.dataset import Dataset
-from lightweight.networks.model_file import Checkpoint
+from lightweight.networks.model_file import ModelFile
 from lightweight.pruning.importance import Importance
-from lightweight.pruning.probe import Prober
+from lightweight.pruning.probe import SensitivityProbe
 from lightweight.pruning.pruner import Pruner
 from lightweight.sensitivity import scan
 from lightweight.swa import SwaParams, average, make_swa_schedule
@@ -75,7 +75,7 @@ def data(tiny_dataset) -> Dataset:
 
 @pytest.fixture(autouse=True)
 def _at_every_step(monkeypatch):
-    monkeypatch.setattr(resuming, "LOST", 0.0)
+    monkeypatch.setattr(resuming, "MAX_LOST_SECONDS", 0.0)
 
 
 def model(seed: int = 0) -> Dropping:
@@ -84,7 +84,9 @@ def model(seed: int = 0) -> Dropping:
         return Dropping().to(memory_format=torch.channels_last)
 
 
-def run(data: Dataset, saved: Checkpointer, stop: int | None = None, **changes) -> tuple[dict[str, Tensor], History]:
+def run(
+    data: Dataset, checkpointer: Checkpointer, stop: int | None = None, **changes
+) -> tuple[dict[str, Tensor], History]:
     """Train, interrupted at the beginning of step `stop`; weights and history."""
     network, steps = model(), count(1)
     torch.manual_seed(99)  # in another process the global generator is not where it was
@@ -97,17 +99,25 @@ def run(data: Dataset, saved: Checkpointer, stop: int | None = None, **changes) 
     params = train_params(batch_size=BATCH, augment=augment_params(shift=0.1, rotate=10.0), **changes)
     epochs = range(1, EPOCHS + 1)
     schedule = partial(make_schedule, params.schedule, params, EPOCHS)
-    history = saved.track("history", History())
+    history = checkpointer.track("history", History())
     teacher = new("convnet", seed=1).eval() if params.teacher else None
     rows = training.train(
-        network, data, params, epochs, seed=3, lr=params.lr, schedule=schedule, teacher=teacher, saved=saved
+        network,
+        data,
+        params,
+        epochs,
+        seed=3,
+        lr=params.lr,
+        schedule=schedule,
+        teacher=teacher,
+        checkpointer=checkpointer,
     )
     list(history.record(rows, params.patience))
     return state(network), history
 
 
-def scratch(tmp_path: Path, say: Callable[[str], None] = lambda line: None) -> Checkpointer:
-    return Checkpointer(tmp_path, "train", Inline(), say)
+def scratch(tmp_path: Path, log: Callable[[str], None] = lambda line: None) -> Checkpointer:
+    return Checkpointer(tmp_path, "train", Inline(), log)
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +190,7 @@ def test_a_run_that_is_done_is_not_done_again(tmp_path, data, whole):
 
 
 def test_weight_averaging_goes_on_with_what_it_has_summed_up(tmp_path, data):
-    def averaged(saved: Checkpointer, stop: int | None) -> dict[str, Tensor]:
+    def averaged(checkpointer: Checkpointer, stop: int | None) -> dict[str, Tensor]:
         network, steps = model(), count(1)
         torch.manual_seed(99)
 
@@ -189,9 +199,9 @@ def test_weight_averaging_goes_on_with_what_it_has_summed_up(tmp_path, data):
                 raise Interruption
 
         network.before = before
-        how = {"lr": 0.01, "schedule": partial(make_swa_schedule, SWA), "saved": saved}
+        how = {"lr": 0.01, "schedule": partial(make_swa_schedule, SWA), "saved": checkpointer}
         rows = training.train(network, data, train_params(batch_size=BATCH), range(2, 5), 0, **how)
-        list(average(network, rows, saved))
+        list(average(network, rows, checkpointer))
         return state(network)
 
     expected = averaged(Checkpointer(), None)
@@ -214,10 +224,10 @@ PRUNINGS = [
 
 @pytest.mark.parametrize("changes", PRUNINGS, ids=lambda changes: " ".join(map(str, changes.values())))
 def test_pruning_that_is_interrupted_anywhere_ends_in_the_same_bits(tmp_path, data, changes):
-    source, pruning = Checkpoint(model(), "dropping", {}), prune_params(**changes)
+    source, pruning = ModelFile(model(), "dropping", {}), prune_params(**changes)
     params = train_params(batch_size=BATCH, ema=0.5)
 
-    def compressed(saved: Checkpointer, stop: int | None) -> tuple[int, Pruner, Checkpoint]:
+    def compressed(checkpointer: Checkpointer, stop: int | None) -> tuple[int, Pruner, ModelFile]:
         instants = count(1)
         torch.manual_seed(99)
 
@@ -227,11 +237,11 @@ def test_pruning_that_is_interrupted_anywhere_ends_in_the_same_bits(tmp_path, da
 
         def fine_tune(network: nn.Module, epochs: range, each_step) -> Iterator[Epoch]:
             network.before = instant
-            how = {"lr": 0.01, "schedule": partial(make_schedule, "cosine", params, 1), "saved": saved}
+            how = {"lr": 0.01, "schedule": partial(make_schedule, "cosine", params, 1), "saved": checkpointer}
             return training.train(network, data, params, epochs, 0, **how, each_step=each_step)
 
-        pruner = Pruner(source, data, pruning, 0, fine_tune, settled_by(data, 30, 0), saved, print)
-        saved.tick, tick = lambda where: (tick(where), instant()), saved.tick
+        pruner = Pruner(source, data, pruning, 0, fine_tune, make_bn_update(data, 30, 0), checkpointer, print)
+        checkpointer.save_if_due, tick = lambda where: (tick(where), instant()), checkpointer.save_if_due
         pruned = pruner.run()
         return next(instants), pruner, pruned
 
@@ -265,14 +275,16 @@ def test_probes_that_were_made_before_an_interruption_are_not_made_again(tmp_pat
         said: list[str] = []
         network, settled = model(), count(1)
 
-        def settle(network: nn.Module) -> None:
+        def bn_update(network: nn.Module) -> None:
             if next(settled) == until:
                 raise Interruption
 
-        saved = Checkpointer(tmp_path, "sensitivity", Inline(), said.append)
+        checkpointer = Checkpointer(tmp_path, "sensitivity", Inline(), said.append)
         importance = Importance("l1", data, 30, 0)
-        prober = Prober(network, units_of(network, prune_params(), data), data, importance, 30, 0, settle, saved, 9)
-        return said, scan(prober, 0.5)
+        probe = SensitivityProbe(
+            network, units_of(network, prune_params(), data), data, importance, 30, 0, bn_update, checkpointer, 9
+        )
+        return said, scan(probe, 0.5)
 
     with pytest.raises(Interruption):
         probes(until=3)
@@ -293,7 +305,7 @@ def damage(path: Path, how: str) -> None:
 def test_a_damaged_checkpoint_is_not_used_and_the_work_starts_over(tmp_path, data, whole, name, how):
     first = scratch(tmp_path)
     (tmp_path / "kept").write_bytes(bytes(200))
-    first.keep(tmp_path / "kept")
+    first.add_file(tmp_path / "kept")
     with pytest.raises(Interruption):
         run(data, first, 5)
     damage(tmp_path / name, how)
@@ -307,7 +319,7 @@ def test_a_damaged_checkpoint_is_not_used_and_the_work_starts_over(tmp_path, dat
 def test_a_vanished_file_of_the_checkpoint_is_damage(tmp_path, data):
     first = scratch(tmp_path)
     (tmp_path / "kept").write_bytes(bytes(200))
-    first.keep(tmp_path / "kept")
+    first.add_file(tmp_path / "kept")
     with pytest.raises(Interruption):
         run(data, first, 5)
     (tmp_path / "kept").unlink()
@@ -317,42 +329,42 @@ def test_a_vanished_file_of_the_checkpoint_is_damage(tmp_path, data):
 
 
 def test_a_forgotten_file_stays_until_no_checkpoint_counts_on_it(tmp_path):
-    saved = scratch(tmp_path)
-    saved.track("number", Number(1))
+    checkpointer = scratch(tmp_path)
+    checkpointer.track("number", Number(1))
     old, new = tmp_path / "old", tmp_path / "new"
     for path in (old, new):
         path.write_text("weights")
-        saved.keep(path)
-    saved.save("here")
-    saved.forget(old)
-    saved.forget(old)
+        checkpointer.add_file(path)
+    checkpointer.save("here")
+    checkpointer.remove_file(old)
+    checkpointer.remove_file(old)
     assert old.exists()
     assert scratch(tmp_path).files.keys() == {"old", "new"}, "an interruption here still finds it"
-    saved.save("there")
+    checkpointer.save("there")
     assert not old.exists()
     assert scratch(tmp_path).files.keys() == {"new"}
-    saved.publish(tmp_path / "out")
+    checkpointer.export_files(tmp_path / "out")
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["new"]
 
 
 def test_kept_files_are_published_even_on_another_file_system(tmp_path, monkeypatch):
-    saved = scratch(tmp_path / "work")
+    checkpointer = scratch(tmp_path / "work")
     for name in ("one", "two"):
         path = tmp_path / "work" / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(name)
-        saved.keep(path)
+        checkpointer.add_file(path)
     old = tmp_path / "out/old"
     old.parent.mkdir()
     old.touch()
-    saved.publish(tmp_path / "out")
+    checkpointer.export_files(tmp_path / "out")
     first = {file.name: file.read_text() for file in (tmp_path / "out").iterdir()}
 
     def another_file_system(*_: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr("os.link", another_file_system)
-    saved.publish(tmp_path / "out")
+    checkpointer.export_files(tmp_path / "out")
     second = {file.name: file.read_text() for file in (tmp_path / "out").iterdir()}
     assert first == second == {"one": "one", "two": "two"}
 
@@ -374,24 +386,24 @@ class Number:
 def clock(monkeypatch) -> SimpleNamespace:
     now = SimpleNamespace(seconds=1000.0)
     monkeypatch.setattr(time, "monotonic", lambda: now.seconds)
-    monkeypatch.setattr(resuming, "LOST", 20.0)
+    monkeypatch.setattr(resuming, "MAX_LOST_SECONDS", 20.0)
     return now
 
 
-def written(saved: Checkpointer, clock: SimpleNamespace, seconds: float, how: str = "tick") -> bool:
-    path = saved.folder / STATE
+def written(checkpointer: Checkpointer, clock: SimpleNamespace, seconds: float, how: str = "tick") -> bool:
+    path = checkpointer.folder / STATE
     path.unlink(missing_ok=True)
     clock.seconds += seconds
-    getattr(saved, how)("here")
+    getattr(checkpointer, how)("here")
     return path.exists()
 
 
 def test_small_steps_are_saved_every_twenty_seconds_and_large_ones_at_once(tmp_path, clock):
-    saved = scratch(tmp_path)
-    saved.track("number", Number(1))
-    assert [written(saved, clock, 5) for _ in range(8)] == [False, False, False, True] * 2
-    assert [written(saved, clock, 0.1, "save") for _ in range(3)] == [True, True, True]
-    assert [written(saved, clock, 5) for _ in range(4)] == [False, False, False, True]
+    checkpointer = scratch(tmp_path)
+    checkpointer.track("number", Number(1))
+    assert [written(checkpointer, clock, 5) for _ in range(8)] == [False, False, False, True] * 2
+    assert [written(checkpointer, clock, 0.1, "save") for _ in range(3)] == [True, True, True]
+    assert [written(checkpointer, clock, 5) for _ in range(4)] == [False, False, False, True]
 
 
 @pytest.mark.parametrize(("cost", "pause"), [(0.03, 1.0), (0.3, 10.0), (3.0, 20.0)])
@@ -404,13 +416,13 @@ def test_a_checkpoint_that_takes_long_is_written_rarely_but_never_more_than_twen
 
     real = resuming.write_tensors
     monkeypatch.setattr(resuming, "write_tensors", slow)
-    saved = scratch(tmp_path)
-    saved.track("number", Number(1))
-    assert written(saved, clock, 1, "save")
-    last = saved.last
-    while not written(saved, clock, 0.25, "save"):
+    checkpointer = scratch(tmp_path)
+    checkpointer.track("number", Number(1))
+    assert written(checkpointer, clock, 1, "save")
+    last = checkpointer.last
+    while not written(checkpointer, clock, 0.25, "save"):
         pass
-    assert saved.last - last == pytest.approx(max(pause, cost), abs=0.5)
+    assert checkpointer.last - last == pytest.approx(max(pause, cost), abs=0.5)
 
 
 def test_work_goes_on_while_nothing_can_be_written_and_says_so(tmp_path, clock, monkeypatch):
@@ -418,12 +430,12 @@ def test_work_goes_on_while_nothing_can_be_written_and_says_so(tmp_path, clock, 
         raise OSError(28, "not written: No space left on device", "state")
 
     said = []
-    saved = scratch(tmp_path, said.append)
-    saved.track("number", Number(1))
+    checkpointer = scratch(tmp_path, said.append)
+    checkpointer.track("number", Number(1))
     with monkeypatch.context() as patch:
         patch.setattr(resuming, "write_tensors", full)
-        assert not written(saved, clock, 1, "save")
-    assert written(saved, clock, 30, "save")
+        assert not written(checkpointer, clock, 1, "save")
+    assert written(checkpointer, clock, 30, "save")
     assert said == ["train cannot be resumed from here: state: not written: No space left on device"]
 
 
@@ -435,9 +447,9 @@ def test_any_state_of_dicts_lists_numbers_and_tensors_comes_back(tmp_path):
         "inf": float("inf"),
         "strided": torch.arange(6.0).view(2, 3).T,
     }
-    saved = scratch(tmp_path)
-    saved.track("number", Number(value))
-    saved.save("here")
+    checkpointer = scratch(tmp_path)
+    checkpointer.track("number", Number(value))
+    checkpointer.save("here")
     found = scratch(tmp_path).track("number", Number()).value
     assert found.keys() == value.keys()
     assert found["int keys"] == value["int keys"]
@@ -450,9 +462,9 @@ def test_any_state_of_dicts_lists_numbers_and_tensors_comes_back(tmp_path):
 
 def test_what_changes_after_a_checkpoint_is_not_in_it(tmp_path):
     tensor = torch.zeros(3)
-    saved = scratch(tmp_path)
-    saved.track("number", Number([tensor, tensor]))
-    saved.save("here")
+    checkpointer = scratch(tmp_path)
+    checkpointer.track("number", Number([tensor, tensor]))
+    checkpointer.save("here")
     tensor += 1
     first, second = scratch(tmp_path).track("number", Number()).value
     assert torch.equal(first, torch.zeros(3))
@@ -468,11 +480,11 @@ def stage(tmp_path) -> Callable[..., list[str]]:
         said: list[str] = []
         lock, output = tmp_path / "dvc.lock", tmp_path / "output"
         output.write_text(f"{value}")
-        with resumable(tmp_path / "work", name, {"params": params}, [], output, said.append, lock) as saved:
-            number = saved.track("number", Number(0))
+        with resumable(tmp_path / "work", name, {"params": params}, [], output, said.append, lock) as checkpointer:
+            number = checkpointer.track("number", Number(0))
             said.append(f"was {number.value}")
             number.value = value
-            saved.save("here")
+            checkpointer.save("here")
             if fail:
                 raise Interruption
         return said

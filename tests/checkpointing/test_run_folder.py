@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lightweight.checkpointing import run_folder as scratch
-from lightweight.checkpointing.run_folder import claim, fingerprint, tidy
+from lightweight.checkpointing.run_folder import acquire_run_folder, fingerprint, remove_old_runs
 from tests.examples import train_params
 
 HOLDER = """
@@ -90,13 +90,13 @@ def test_packages_of_an_environment_inside_the_folder_are_not_its_code():
 
 
 def test_equal_work_at_the_same_time_gets_folders_of_its_own(stage):
-    first, one = claim(stage, "0" * 16)
-    second, two = claim(stage, "0" * 16)
-    other, three = claim(stage, "1" * 16)
+    first, one = acquire_run_folder(stage, "0" * 16)
+    second, two = acquire_run_folder(stage, "0" * 16)
+    other, three = acquire_run_folder(stage, "1" * 16)
     assert len({first, second, other}) == 3
     for descriptor in (one, two, three):
         os.close(descriptor)
-    again, one = claim(stage, "0" * 16)
+    again, one = acquire_run_folder(stage, "0" * 16)
     assert again == first
     os.close(one)
 
@@ -104,27 +104,27 @@ def test_equal_work_at_the_same_time_gets_folders_of_its_own(stage):
 def test_a_killed_process_lets_go_of_its_folder_and_a_living_one_does_not(stage, start_python):
     process = start_python(HOLDER, stage)
     name = process.stdout.readline().strip()
-    other, descriptor = claim(stage, "0" * 16)
+    other, descriptor = acquire_run_folder(stage, "0" * 16)
     os.close(descriptor)
     assert other.name != name
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=10)
-    same, descriptor = claim(stage, "0" * 16)
+    same, descriptor = acquire_run_folder(stage, "0" * 16)
     os.close(descriptor)
     assert same.name == name
 
 
 def test_tidying_spares_what_is_held_and_what_is_not_its_own(stage):
-    mine, one = claim(stage, "0" * 16)
-    held, two = claim(stage, "1" * 16)
+    mine, one = acquire_run_folder(stage, "0" * 16)
+    held, two = acquire_run_folder(stage, "1" * 16)
     (held / scratch.FINISHED).touch()
-    finished, three = claim(stage, "2" * 16)
+    finished, three = acquire_run_folder(stage, "2" * 16)
     (finished / scratch.FINISHED).touch()
     os.close(three)
     foreign = stage.parent / "cost" / "notes"
     foreign.mkdir(parents=True)
     (stage.parent / "file").touch()
-    tidy(stage.parent, mine)
+    remove_old_runs(stage.parent, mine)
     os.close(one), os.close(two)
     assert mine.exists()
     assert held.exists()

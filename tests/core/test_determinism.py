@@ -3,21 +3,21 @@ import os
 import pytest
 import torch
 
-from lightweight.core.determinism import start
+from lightweight.core.determinism import configure_torch
 
 pytestmark = pytest.mark.usefixtures("unchanged_process")
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_process_uses_the_given_number_of_threads(threads):
-    start(threads, seed=0)
+    configure_torch(threads, seed=0)
     assert torch.get_num_threads() == threads
 
 
 def test_random_numbers_depend_on_the_seed_alone():
     drawn = []
     for seed in (0, 0, 2**32 - 1):
-        start(1, seed)
+        configure_torch(1, seed)
         drawn.append(torch.rand(8))
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
@@ -25,7 +25,7 @@ def test_random_numbers_depend_on_the_seed_alone():
 
 def test_algorithms_that_are_not_deterministic_are_refused():
     torch.use_deterministic_algorithms(False)
-    start(1, seed=0)
+    configure_torch(1, seed=0)
     with pytest.raises(RuntimeError, match="does not have a deterministic implementation"):
         torch.nn.functional.max_unpool2d(torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1, dtype=torch.int64), 2)
 
@@ -33,13 +33,13 @@ def test_algorithms_that_are_not_deterministic_are_refused():
 def test_the_device_is_the_gpu_exactly_where_there_is_one(monkeypatch):
     for available, kind in ((False, "cpu"), (True, "cuda")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
-        assert start(1, seed=0).type == kind
+        assert configure_torch(1, seed=0).type == kind
 
 
 def test_cublas_gets_a_deterministic_workspace_unless_one_is_set(monkeypatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
-    start(1, seed=0)
+    configure_torch(1, seed=0)
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
-    start(1, seed=0)
+    configure_torch(1, seed=0)
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"

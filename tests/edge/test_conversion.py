@@ -11,8 +11,8 @@ from edge import conversion
 from edge.conversion import METHODS, Predict, Source, converter
 from lightweight.core.errors import InputError
 from lightweight.dataset import Dataset
-from lightweight.evaluation.scores import examine
-from lightweight.networks.model_file import Checkpoint, save_checkpoint
+from lightweight.evaluation.scores import evaluate_file
+from lightweight.networks.model_file import ModelFile, save_model
 from lightweight.onnx.session import open_session
 from tests.contract import ROOT
 from tests.examples import convnet_file, pruned_convnet, quantize_params
@@ -84,9 +84,9 @@ def test_a_file_that_agrees_is_written_and_compared(source, predict, tmp_path, m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
     arguments = {"channels": 1, "image_size": 28, "num_classes": 10, "small_stem": False}
-    save_checkpoint(conversion.ORIGINAL, Checkpoint(source.model, "convnet", arguments))
+    save_model(conversion.ORIGINAL, ModelFile(source.model, "convnet", arguments))
     conversion.OPTIMIZED.write_bytes(convnet_file("static", source.dataset))
-    others = {path: examine(path, source.dataset, 64, 1) for path in (conversion.ORIGINAL, conversion.OPTIMIZED)}
+    others = {path: evaluate_file(path, source.dataset, 64, 1) for path in (conversion.ORIGINAL, conversion.OPTIMIZED)}
     source = replace(source, others=others)
     path = tmp_path / "models/optimized.tflite"
     conversion.publish(path, 2_000_000 * b"x", predict, source)

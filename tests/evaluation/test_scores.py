@@ -10,9 +10,9 @@ import pytest
 from torch import nn
 
 from lightweight.core.errors import InputError
-from lightweight.evaluation.scores import Variant, examine, score
+from lightweight.evaluation.scores import EvaluatedModel, evaluate_file, score
 from lightweight.macs import count_macs
-from lightweight.networks.model_file import Checkpoint, save_checkpoint
+from lightweight.networks.model_file import ModelFile, save_model
 from tests.examples import BNNET, METHODS, convnet_file, pruned_convnet, trained
 
 ARGUMENTS = {"channels": 1, "image_size": 28, "num_classes": 10, "small_stem": False}
@@ -20,9 +20,9 @@ CONVNET_MACS = 28 * 28 * 16 * 9 + 14 * 14 * 32 * 16 * 9 + 32 * 7 * 7 * 10
 CONVNET_PARAMETERS = (16 * 9 + 16) + (32 * 16 * 9 + 32) + (32 * 7 * 7 * 10 + 10)
 
 
-def predicted(*right: bool) -> Variant:
+def predicted(*right: bool) -> EvaluatedModel:
     """Predictions for labels that are all 1."""
-    return Variant(np.array(right, dtype=int), {})
+    return EvaluatedModel(np.array(right, dtype=int), {})
 
 
 @pytest.fixture(scope="module")
@@ -33,15 +33,15 @@ def files(tiny_dataset, tmp_path_factory) -> dict[str, Path]:
     paths = {name: folder / f"{name}.safetensors" for name in models}
     paths |= {method: folder / f"{method}.onnx" for method in METHODS}
     for name, model in models.items():
-        save_checkpoint(paths[name], Checkpoint(model, "convnet", ARGUMENTS))
+        save_model(paths[name], ModelFile(model, "convnet", ARGUMENTS))
     for method in METHODS:
         paths[method].write_bytes(convnet_file(method, tiny_dataset))
     return paths
 
 
 @pytest.fixture(scope="module")
-def variants(tiny_dataset, files) -> dict[str, Variant]:
-    return {name: examine(path, tiny_dataset, batch_size=16, threads=1) for name, path in files.items()}
+def variants(tiny_dataset, files) -> dict[str, EvaluatedModel]:
+    return {name: evaluate_file(path, tiny_dataset, batch_size=16, threads=1) for name, path in files.items()}
 
 
 @pytest.mark.parametrize(("right", "images"), [(0, 10), (1, 10), (7, 10), (50, 60), (60, 60), (9_900, 10_000)])
@@ -109,10 +109,8 @@ def test_weights_and_the_file_made_of_them_cost_the_same_parameters_and_macs(var
 
 def test_running_statistics_of_a_model_are_not_parameters(tiny_dataset, tmp_path):
     model, path = trained(BNNET, tiny_dataset), tmp_path / "model.safetensors"
-    save_checkpoint(
-        path, Checkpoint(model, BNNET, {"channels": 1, "image_size": 28, "num_classes": 10, "small_stem": False})
-    )
-    costs = examine(path, tiny_dataset, batch_size=16, threads=1).costs
+    save_model(path, ModelFile(model, BNNET, {"channels": 1, "image_size": 28, "num_classes": 10, "small_stem": False}))
+    costs = evaluate_file(path, tiny_dataset, batch_size=16, threads=1).costs
     assert costs["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     assert costs["nonzero_parameters"] == sum(int(parameter.count_nonzero()) for parameter in model.parameters())
 
@@ -126,7 +124,7 @@ def test_the_share_of_int8_macs_is_that_of_the_file(variants):
 
 def test_what_no_layer_of_the_file_computes_counts_as_float(tiny_dataset, files):
     def costs(macs: int) -> dict:
-        return examine(files["static"], tiny_dataset, batch_size=16, threads=1, macs=macs).costs
+        return evaluate_file(files["static"], tiny_dataset, batch_size=16, threads=1, macs=macs).costs
 
     assert (costs(CONVNET_MACS)["macs"], costs(CONVNET_MACS)["int8_mac_share"]) == (CONVNET_MACS, 1)
     more = 4 * CONVNET_MACS
@@ -153,4 +151,4 @@ def test_a_missing_or_damaged_model_file_is_refused_by_its_name(tiny_dataset, tm
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError, match=path.name):
-        examine(path, tiny_dataset, batch_size=16, threads=1)
+        evaluate_file(path, tiny_dataset, batch_size=16, threads=1)

@@ -12,8 +12,8 @@ from safetensors.torch import save
 
 from lightweight.dataset import Dataset, Split, save_dataset
 from lightweight.networks.factory import build
-from lightweight.networks.model_file import Checkpoint, save_checkpoint
-from lightweight.networks.pruned_shapes import narrowed
+from lightweight.networks.model_file import ModelFile, save_model
+from lightweight.networks.pruned_shapes import changed_shapes
 from tests.contract import ROOT
 from tests.examples import prune_in_place
 
@@ -49,8 +49,8 @@ def write_corpus(folder: Path, onnx_files: dict[str, bytes]) -> None:
         (folder / kind).mkdir(parents=True)
     for name in ("convnet", "tiny"):
         notes = {"epoch": 1, "lr": 0.1}
-        save_checkpoint(folder / "checkpoint" / name, Checkpoint(_network(name), name, ARGUMENTS, notes))
-    save_checkpoint(folder / "checkpoint" / "pruned", _pruned())
+        save_model(folder / "checkpoint" / name, ModelFile(_network(name), name, ARGUMENTS, notes))
+    save_model(folder / "checkpoint" / "pruned", _pruned())
     save_dataset(folder / "dataset" / "noise", _dataset())
     for kind, name, content in [*_weights(), *_pictures()]:
         _put(folder / kind / name, content)
@@ -73,10 +73,10 @@ def _network(name: str) -> torch.nn.Module:
         return build(name, **ARGUMENTS)
 
 
-def _pruned() -> Checkpoint:
+def _pruned() -> ModelFile:
     dense, narrower = _network("tiny"), _network("tiny")
     prune_in_place(narrower, method="structured", layers="conv", amount=0.75)
-    return Checkpoint(narrower, "tiny", ARGUMENTS, {}, narrowed(dense, narrower))
+    return ModelFile(narrower, "tiny", ARGUMENTS, {}, changed_shapes(dense, narrower))
 
 
 def _dataset() -> Dataset:

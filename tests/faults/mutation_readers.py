@@ -11,9 +11,9 @@ from PIL import Image
 from lightweight.core.errors import InputError
 from lightweight.core.torchvision_compat import torchvision
 from lightweight.dataset import Dataset, Split, load_dataset
-from lightweight.evaluation.scores import examine
+from lightweight.evaluation.scores import evaluate_file
 from lightweight.networks.factory import build
-from lightweight.networks.model_file import load_checkpoint
+from lightweight.networks.model_file import load_model
 from lightweight.onnx import session as inference
 from lightweight.preparation import downloads as archives
 from lightweight.preparation import image_folder as folders
@@ -27,7 +27,7 @@ inference.MEMORY = 2**30  # below the bound of the process, so that it is this o
 
 
 def read_checkpoint(content: bytes) -> None:
-    load_checkpoint(_write("model.safetensors", content))
+    load_model(_write("model.safetensors", content))
 
 
 def read_dataset(content: bytes) -> None:
@@ -47,7 +47,7 @@ def read_pth(content: bytes) -> None:
 
 
 def read_onnx(content: bytes) -> None:
-    examine(_write("model.onnx", content), _blank_dataset(), batch_size=16, threads=1)
+    evaluate_file(_write("model.onnx", content), _blank_dataset(), batch_size=16, threads=1)
 
 
 def read_idx_images(content: bytes) -> None:

@@ -22,7 +22,7 @@ from lightweight.core.files import write_csv
 from lightweight.core.tensor_file import read_tensors, write_tensors
 from lightweight.dataset import load_dataset
 from lightweight.networks.factory import build
-from lightweight.networks.model_file import load_checkpoint
+from lightweight.networks.model_file import load_model
 from lightweight.onnx.session import load_session
 from lightweight.preparation.images import read_image
 from lightweight.training.loss import LossParams, load_teacher
@@ -213,7 +213,7 @@ def test_a_signed_model_file_cannot_choose_code_or_memory(tmp_path, corpus, chan
     path = tmp_path / "model"
     path.write_bytes((corpus / "checkpoint" / "tiny").read_bytes())
     with pytest.raises(InputError, match=rule):
-        load_checkpoint(signed(path, change))
+        load_model(signed(path, change))
     assert "antigravity" not in sys.modules
 
 
@@ -279,7 +279,7 @@ LOADERS: dict[str, Callable[[Path], object]] = {
     "train.teacher": lambda path: load_teacher(
         LossParams(label_smoothing=0.0, teacher=path.name, temperature=1.0, teacher_weight=0.5), path.parent, None
     ),
-    "checkpoint": load_checkpoint,
+    "checkpoint": load_model,
     "dataset": load_dataset,
     "tensors": read_tensors,
     "onnx": partial(load_session, threads=1),

@@ -12,8 +12,8 @@ from lightweight.core.errors import InputError
 from lightweight.core.params import load_params
 from lightweight.networks import factory as networks
 from lightweight.networks.architectures import NETWORKS, _Residual
-from lightweight.networks.factory import build, known, plan
-from lightweight.networks.model_file import Checkpoint, load_checkpoint, save_checkpoint
+from lightweight.networks.factory import build, build_on_meta, validate_name
+from lightweight.networks.model_file import ModelFile, load_model, save_model
 
 OWN = """
 import torch
@@ -142,7 +142,7 @@ def test_nearly_all_weights_of_cnn_are_linear():
 def test_a_network_of_your_own_is_built_by_its_name(own_network):
     name = own_network(OWN.format(forward="return logits", build="Own"))
     assert build(name, channels=3, image_size=8, num_classes=5, small_stem=False).linear.weight.shape == (5, 3 * 8 * 8)
-    assert known(name) == name
+    assert validate_name(name) == name
 
 
 def test_an_unknown_network_is_refused_with_the_known_ones():
@@ -155,7 +155,7 @@ def test_an_unknown_network_in_a_section_is_one_line_with_file_key_value_and_rul
     path = tmp_path / "params.yaml"
     path.write_text("network: cnm\n")
     with pytest.raises(InputError) as error:
-        load_params(path, network=Annotated[str, AfterValidator(known)])
+        load_params(path, network=Annotated[str, AfterValidator(validate_name)])
     assert str(error.value).startswith(f"{path}: network = 'cnm': unknown network 'cnm'; known are cnn, convnet")
 
 
@@ -256,7 +256,7 @@ def test_absurd_arguments_are_refused_before_memory_is_taken(name, key, value, m
 def test_a_plan_has_the_names_shapes_and_types_of_the_network_but_no_memory(name):
     torch.manual_seed(0)
     before = torch.random.get_rng_state()
-    planned = plan(name, channels=1, image_size=32, num_classes=10, small_stem=False)
+    planned = build_on_meta(name, channels=1, image_size=32, num_classes=10, small_stem=False)
     assert torch.equal(torch.random.get_rng_state(), before)
     state = build(name, channels=1, image_size=32, num_classes=10, small_stem=False).state_dict()
     assert {key: (value.shape, value.dtype) for key, value in planned.state_dict().items()} == {
@@ -268,7 +268,7 @@ def test_a_plan_has_the_names_shapes_and_types_of_the_network_but_no_memory(name
 def test_a_network_that_needs_its_values_while_it_is_built_has_no_plan(own_network):
     name = own_network(OWN.format(forward="return logits", build="lambda **k: Own(**k) if torch.ones(1).item() else 0"))
     arguments = {"channels": 1, "image_size": 8, "num_classes": 10, "small_stem": False}
-    assert plan(name, **arguments) is None
+    assert build_on_meta(name, **arguments) is None
     assert build(name, **arguments).linear.weight.shape == (10, 64)
 
 
@@ -318,7 +318,7 @@ def build(channels, image_size, num_classes):
 
 def test_a_network_of_lazy_layers_has_no_plan_and_can_be_loaded_again(own_network, tmp_path):
     name, arguments = own_network(LAZY), {"channels": 1, "image_size": 8, "num_classes": 10, "small_stem": False}
-    assert plan(name, **arguments) is None
+    assert build_on_meta(name, **arguments) is None
     model = build(name, **arguments)
-    save_checkpoint(tmp_path / "file", Checkpoint(model, name, arguments))
-    assert torch.equal(load_checkpoint(tmp_path / "file").model[1].weight, model[1].weight)
+    save_model(tmp_path / "file", ModelFile(model, name, arguments))
+    assert torch.equal(load_model(tmp_path / "file").model[1].weight, model[1].weight)

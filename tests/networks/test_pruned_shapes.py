@@ -12,8 +12,8 @@ from torch import nn
 from lightweight.core.errors import InputError
 from lightweight.core.tensor_file import read_tensors, write_tensors
 from lightweight.networks.factory import build
-from lightweight.networks.model_file import Checkpoint, load_checkpoint, save_checkpoint
-from lightweight.networks.pruned_shapes import narrow, narrowed
+from lightweight.networks.model_file import ModelFile, load_model, save_model
+from lightweight.networks.pruned_shapes import changed_shapes, shrink_to
 from tests.contract import ROOT
 from tests.examples import noise, prune_in_place
 
@@ -34,7 +34,7 @@ save_checkpoint(Path(sys.argv[2]), checkpoint)
 NETWORKS = ["cnn", "lenet300", "resnet20", "torchvision/resnet18", "torchvision/mobilenet_v3_small"]
 
 
-def pruned(name: str) -> tuple[Checkpoint, nn.Module]:
+def pruned(name: str) -> tuple[ModelFile, nn.Module]:
     size = 32 if "/" in name else 28
     arguments = {"channels": 1, "image_size": size, "num_classes": 10, "small_stem": "resnet18" in name}
     torch.manual_seed(0)
@@ -42,14 +42,14 @@ def pruned(name: str) -> tuple[Checkpoint, nn.Module]:
     torch.manual_seed(0)
     model = build(name, **arguments)
     prune_in_place(model, noise(1, size), method="structured", amount=0.6)
-    return Checkpoint(model.eval(), name, arguments, shapes=narrowed(dense, model)), dense
+    return ModelFile(model.eval(), name, arguments, shapes=changed_shapes(dense, model)), dense
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_fresh_process_gives_the_same_bits_from_the_file_alone(tmp_path, name):
     checkpoint, dense = pruned(name)
     path, copy = tmp_path / "pruned.safetensors", tmp_path / "copy.safetensors"
-    save_checkpoint(path, checkpoint)
+    save_model(path, checkpoint)
     assert 0 < len(checkpoint.shapes) < len(dense.state_dict())
     assert {key: list(tensor.shape) for key, tensor in load_file(path).items() if key in checkpoint.shapes} == (
         checkpoint.shapes
@@ -69,7 +69,7 @@ def test_a_fresh_process_gives_the_same_bits_from_the_file_alone(tmp_path, name)
 def test_layers_know_their_new_widths():
     checkpoint, _ = pruned("torchvision/mobilenet_v3_small")
     again = build(checkpoint.network, **checkpoint.arguments)
-    narrow(again, checkpoint.shapes)
+    shrink_to(again, checkpoint.shapes)
     assert any(1 < module.groups == module.in_channels for module in again.modules() if isinstance(module, nn.Conv2d))
     for expected, found in zip(checkpoint.model.modules(), again.modules(), strict=True):
         for name in ("in_channels", "out_channels", "groups", "in_features", "out_features", "num_features"):
@@ -78,8 +78,8 @@ def test_layers_know_their_new_widths():
 
 def test_an_unpruned_model_says_nothing_of_shapes(tmp_path):
     _, dense = pruned("lenet300")
-    checkpoint = Checkpoint(dense, "lenet300", pruned("lenet300")[0].arguments, shapes=narrowed(dense, dense))
-    save_checkpoint(tmp_path / "file", checkpoint)
+    checkpoint = ModelFile(dense, "lenet300", pruned("lenet300")[0].arguments, shapes=changed_shapes(dense, dense))
+    save_model(tmp_path / "file", checkpoint)
     assert "shapes" not in read_tensors(tmp_path / "file")[1]
 
 
@@ -100,7 +100,7 @@ def test_a_file_with_impossible_shapes_is_refused(tmp_path, shapes, message):
     about = {"network": "lenet300", "arguments": pruned("lenet300")[0].arguments, "notes": {}, "shapes": shapes}
     write_tensors(tmp_path / "file", dict(dense.state_dict()), about)
     with pytest.raises(InputError) as error:
-        load_checkpoint(tmp_path / "file")
+        load_model(tmp_path / "file")
     assert message in str(error.value)
 
 
@@ -110,10 +110,10 @@ def test_a_file_whose_shapes_do_not_fit_each_other_is_refused(tmp_path):
     about = {"network": "lenet300", "arguments": pruned("lenet300")[0].arguments, "notes": {}}
     write_tensors(tmp_path / "file", tensors, about | {"shapes": {"fc1.weight": [30, 784]}})
     with pytest.raises(InputError, match="network 'lenet300' does not accept images of shape"):
-        load_checkpoint(tmp_path / "file")
+        load_model(tmp_path / "file")
 
 
 def test_a_shape_for_a_bias_that_is_not_there_is_refused():
     model = build("tiny", 1, 28, 10, small_stem=False)
     with pytest.raises(InputError, match=r"the network has no conv1\.bias to make narrower"):
-        narrow(model, {"conv1.bias": [3]})
+        shrink_to(model, {"conv1.bias": [3]})

@@ -9,7 +9,7 @@ from torch import nn
 
 from lightweight.core.errors import InputError
 from lightweight.networks import zoo
-from lightweight.networks.factory import build, known
+from lightweight.networks.factory import build, validate_name
 
 
 def refusal(name: str, channels: int = 3, size: int = 32, small_stem: bool = False) -> str:
@@ -81,7 +81,7 @@ def test_a_network_that_begins_with_patches_has_no_small_stem(name):
 def test_an_unknown_torchvision_network_is_refused():
     assert refusal("torchvision/resnet19").startswith("torchvision has no classifier 'resnet19'; torchvision.models.")
     with pytest.raises(InputError, match="has no classifier 'fasterrcnn_resnet50_fpn'"):
-        known("torchvision/fasterrcnn_resnet50_fpn")
+        validate_name("torchvision/fasterrcnn_resnet50_fpn")
 
 
 def test_a_size_that_a_network_cannot_take_is_refused():

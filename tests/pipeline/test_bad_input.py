@@ -9,7 +9,7 @@ import torch
 from lightweight.core.errors import InputError
 from lightweight.core.files import read_csv
 from lightweight.dataset import save_dataset
-from lightweight.networks.model_file import load_checkpoint, new, save_checkpoint
+from lightweight.networks.model_file import load_model, new_model, save_model
 from stages import check
 from tests.contract import ROOT
 from tests.workspace import Workspace, copy_project
@@ -173,9 +173,9 @@ def test_weights_of_another_network_are_refused(prepared):
     prepared.set_params(("  network: cnn\n", "  network: convnet\n"), ("  epochs: 10 ", "  epochs: 2 "))
     prepared.stage("train")
     path = prepared.path / "models/original.safetensors"
-    wrong = load_checkpoint(path)
+    wrong = load_model(path)
     wrong.model.conv1.weight = torch.nn.Parameter(torch.zeros(8, 1, 3, 3))
-    save_checkpoint(prepared.path / "models/averaged.safetensors", wrong)
+    save_model(prepared.path / "models/averaged.safetensors", wrong)
     line = one_line(prepared.stage("prune", code=1))
     assert line.startswith("models/averaged.safetensors: the weights do not fit the network 'convnet': conv1.weight is")
     path.write_bytes(path.read_bytes()[:-1000])
@@ -193,8 +193,8 @@ def test_early_stopping_keeps_the_best_epoch_and_averaging_says_what_it_lacks(pr
     best = max(rows, key=lambda row: float(row["val_accuracy"]))
     assert f"epoch {best['epoch']}  val accuracy" in output
     snapshot = prepared.path / f"models/snapshots/{int(best['epoch']):04}.safetensors"
-    kept = load_checkpoint(prepared.path / "models/original.safetensors").model.state_dict()
-    assert all(torch.equal(kept[name], tensor) for name, tensor in load_checkpoint(snapshot).model.state_dict().items())
+    kept = load_model(prepared.path / "models/original.safetensors").model.state_dict()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in load_model(snapshot).model.state_dict().items())
     line = one_line(prepared.stage("swa", code=1))
     assert line == "params.yaml: swa.start = 5: training stopped before that epoch, see train.patience"
 
@@ -217,7 +217,7 @@ def test_the_newest_snapshots_are_kept_and_averaging_goes_on_from_one_of_them(pr
 
 
 def test_a_file_that_disagrees_with_its_model_is_not_written(prepared, tiny_dataset):
-    save_checkpoint(prepared.path / "models/recalibrated.safetensors", new("convnet", False, tiny_dataset))
+    save_model(prepared.path / "models/recalibrated.safetensors", new_model("convnet", False, tiny_dataset))
     prepared.set_params(("  max_logit_error: 0.1 ", "  max_logit_error: 1e-9 "))
     prepared.set_params(("  max_drop: null           # layers", "  max_drop: 0.01           # layers"))
     line = one_line(prepared.stage("quantize", code=1))

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from lightweight.core.files import read_csv
 from lightweight.core.variants import VARIANTS
-from lightweight.networks.model_file import load_checkpoint
+from lightweight.networks.model_file import load_model
 from tests.contract import ROOT
 from tests.pipeline.test_contract import STALE as ROOMS
 from tests.workspace import Workspace, commit_all, copy_project
@@ -140,8 +140,7 @@ def test_accuracy_agrees_with_the_committed_one_within_their_intervals(done):
 
 def test_bn_update_changes_running_statistics_and_nothing_else(done):
     pruned, recalibrated = (
-        load_checkpoint(done.path / f"models/{name}.safetensors").model.state_dict()
-        for name in ("pruned", "recalibrated")
+        load_model(done.path / f"models/{name}.safetensors").model.state_dict() for name in ("pruned", "recalibrated")
     )
     changed = {name for name, tensor in pruned.items() if not torch.equal(tensor, recalibrated[name])}
     statistics = {name for name in pruned if name.endswith(("running_mean", "running_var", "num_batches_tracked"))}
@@ -151,7 +150,7 @@ def test_bn_update_changes_running_statistics_and_nothing_else(done):
 def test_averaging_goes_on_from_the_learning_rate_of_its_snapshot(done):
     history = {name: read_csv(done.path / f"plots/{name}.csv") for name in ("train", "swa")}
     assert [int(row["epoch"]) for row in history["swa"]] == [6, 7, 8, 9, 10]
-    snapshot = load_checkpoint(done.path / "models/snapshots/0005.safetensors")
+    snapshot = load_model(done.path / "models/snapshots/0005.safetensors")
     assert snapshot.notes == {"epoch": 5, "lr": float(history["train"][4]["lr"])}
     assert 0.003 < float(history["swa"][0]["lr"]) < snapshot.notes["lr"]
     assert float(history["swa"][-1]["lr"]) == pytest.approx(0.003)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from lightweight.core.errors import InputError
-from lightweight.pruning.allocation import GRID, affordable, allocate, measure, meet
+from lightweight.pruning.allocation import GRID, allocate, amount_within_drop, amounts_for_target, measure_curves
 from tests.examples import BNNET, new, noise, prune_params, units_of
 
 TOUGH = [(0.0, 0.0), *((amount, 0.0) for amount in GRID)]
@@ -14,18 +14,18 @@ FRAIL = [(0.0, 0.0), *((amount, amount) for amount in GRID)]
 
 def test_a_curve_never_falls_whatever_noise_does_to_accuracy():
     probes = dict(zip(GRID, (0.9, 0.95, 0.7, 0.8, 0.5, 0.6), strict=True))
-    units = SimpleNamespace(sizes={"layer": 10})
-    prober = SimpleNamespace(units=units, accuracy=0.92, alone=lambda unit, amount: probes[amount])
-    drops = [drop for _, drop in measure(prober)["layer"]]
+    groups = SimpleNamespace(sizes={"layer": 10})
+    probe = SimpleNamespace(groups=groups, accuracy=0.92, alone=lambda group, amount: probes[amount])
+    drops = [drop for _, drop in measure_curves(probe)["layer"]]
     assert drops == pytest.approx([0, 0.02, 0.02, 0.22, 0.22, 0.42, 0.42])
 
 
 def test_what_is_affordable_lies_on_the_curve():
     curve = [(0.0, 0.0), (0.5, 0.0), (0.7, 0.1), (0.9, 0.5)]
-    assert affordable(curve, 0.0) == pytest.approx(0.5)
-    assert affordable(curve, 0.05) == pytest.approx(0.6)
-    assert affordable(curve, 0.3) == pytest.approx(0.8)
-    assert affordable(curve, 0.9) == 0.9
+    assert amount_within_drop(curve, 0.0) == pytest.approx(0.5)
+    assert amount_within_drop(curve, 0.05) == pytest.approx(0.6)
+    assert amount_within_drop(curve, 0.3) == pytest.approx(0.8)
+    assert amount_within_drop(curve, 0.9) == 0.9
 
 
 def test_the_unit_that_loses_nothing_pays_first():
@@ -41,16 +41,16 @@ def test_the_unit_that_loses_nothing_pays_first():
 
 @pytest.mark.parametrize(("method", "kind"), [("unstructured", "parameters"), ("structured", "macs")])
 def test_a_target_is_met_by_the_pruned_network_itself(method, kind):
-    units = units_of(new(BNNET), prune_params(method=method), noise())
-    amounts = meet(dict.fromkeys(units.sizes, FRAIL), units, kind, 0.4)
-    wanted = {name: units.possible(round(amounts[name] * size), size) for name, size in units.sizes.items()}
-    assert 0.3 < units.cost(wanted, kind) <= 0.4
+    groups = units_of(new(BNNET), prune_params(method=method), noise())
+    amounts = amounts_for_target(dict.fromkeys(groups.sizes, FRAIL), groups, kind, 0.4)
+    wanted = {name: groups.allowed_count(round(amounts[name] * size), size) for name, size in groups.sizes.items()}
+    assert 0.3 < groups.cost(wanted, kind) <= 0.4
 
 
 def test_a_target_out_of_reach_names_the_closest():
-    units = units_of(new(BNNET), prune_params(), noise())
+    groups = units_of(new(BNNET), prune_params(), noise())
     with pytest.raises(InputError) as error:
-        meet(dict.fromkeys(units.sizes, FRAIL), units, "parameters", 0.01)
+        amounts_for_target(dict.fromkeys(groups.sizes, FRAIL), groups, "parameters", 0.01)
     found = float(str(error.value).removesuffix(" is left").rpartition(" ")[2])
     assert str(error.value).startswith("params.yaml: prune.target_parameters = 0.01: cannot be met: with 95% of ")
     assert 0.05 < found < 0.06  # biases and BatchNorm stay

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from lightweight.batchnorm import settled_by
+from lightweight.batchnorm import make_bn_update
 from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.core.errors import InputError
 from lightweight.core.params import load_params
 from lightweight.macs import count_macs
-from lightweight.networks.model_file import Checkpoint
+from lightweight.networks.model_file import ModelFile
 from lightweight.networks.validation import validate
 from lightweight.pruning.pruner import PruneParams, Pruner
 from lightweight.training.history import Epoch
@@ -25,13 +25,13 @@ def nothing(model: nn.Module, epochs: range, each_step) -> list[Epoch]:
 
 
 @pytest.fixture
-def source(tiny_dataset) -> Checkpoint:
-    return Checkpoint(deepcopy(trained(BNNET, tiny_dataset)), BNNET, {"image_size": 28})
+def source(tiny_dataset) -> ModelFile:
+    return ModelFile(deepcopy(trained(BNNET, tiny_dataset)), BNNET, {"image_size": 28})
 
 
-def compress(source, dataset, fine_tune=nothing, **changes) -> tuple[Pruner, Checkpoint]:
+def compress(source, dataset, fine_tune=nothing, **changes) -> tuple[Pruner, ModelFile]:
     pruner = Pruner(
-        source, dataset, prune_params(**changes), 0, fine_tune, settled_by(dataset, 60, 0), Checkpointer(), print
+        source, dataset, prune_params(**changes), 0, fine_tune, make_bn_update(dataset, 60, 0), Checkpointer(), print
     )
     return pruner, pruner.run()
 

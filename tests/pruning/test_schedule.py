@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightweight.core.errors import InputError
-from lightweight.pruning.groups import amounts_by_unit, layers, sparsity
+from lightweight.pruning.groups import amounts_by_group, prunable_layers, sparsity
 from lightweight.pruning.importance import Importance
-from lightweight.pruning.schedule import RAMP, UPDATES, prune
-from lightweight.pruning.unstructured import Weights
+from lightweight.pruning.schedule import RAMP, UPDATES, run_schedule
+from lightweight.pruning.unstructured import WeightGroups
 from tests.examples import BNNET, different, new, noise, prune_in_place, prune_params, state, train, units_of
 
 AMOUNTS = [0.1, 0.5, 0.93]
@@ -23,7 +23,7 @@ one_shot = prune_in_place
 
 
 def chosen(model: nn.Module, kind: str = "both") -> dict[str, Tensor]:
-    return {f"{name}.weight": module.weight.detach() for name, module in layers(model, kind).items()}
+    return {f"{name}.weight": module.weight.detach() for name, module in prunable_layers(model, kind).items()}
 
 
 def flat(model: nn.Module) -> Tensor:
@@ -85,7 +85,7 @@ def test_no_globally_pruned_weight_was_larger_than_a_kept_one_of_any_layer(amoun
 def test_kept_weights_and_everything_else_are_bitwise_unchanged_without_recovery(kind, scope):
     model = new(BNNET)
     before = state(model)
-    one_shot(model, layers=kind, scope=scope)
+    one_shot(model, prunable_layers=kind, scope=scope)
     after = model.state_dict()
     assert different(before, after) == set(chosen(model, kind))
     for name, weight in chosen(model, kind).items():
@@ -132,14 +132,14 @@ def test_nothing_that_held_the_zeros_is_left_behind():
     one_shot(model)
     assert [name for name, _ in model.named_parameters()] == names
     model(torch.rand(8, 1, 28, 28)).square().sum().backward()
-    for _, module in layers(model, "both").items():
+    for _, module in prunable_layers(model, "both").items():
         assert module.weight.grad[module.weight == 0].any()
 
 
 @pytest.mark.parametrize(("kind", "other"), [("conv", nn.Linear(784, 10)), ("linear", nn.Conv2d(1, 10, 28))])
 def test_a_network_without_a_layer_of_the_kind_is_refused(kind, other):
     with pytest.raises(InputError, match=f"prune.layers = '{kind}': the network has no such layer"):
-        one_shot(nn.Sequential(other, nn.Flatten()), layers=kind)
+        one_shot(nn.Sequential(other, nn.Flatten()), prunable_layers=kind)
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -168,7 +168,9 @@ def test_pruning_more_of_a_pruned_network_keeps_its_zeros(scope):
 def test_layers_of_attention_can_be_pruned_and_recover(tiny_dataset):
     model = attention(1, 28, 10)
     before = deepcopy(model)
-    prune_in_place(model, recover=lambda number, each_step: train(model, tiny_dataset, range(1, 2)), layers="linear")
+    prune_in_place(
+        model, recover=lambda number, each_step: train(model, tiny_dataset, range(1, 2)), prunable_layers="linear"
+    )
     pruned = {row["layer"]: row["pruned"] for row in sparsity(before, model)}
     assert pruned == {"embed": 28 * 16 / 2, "head": 16 * 10 / 2, "attention.out_proj": 16 * 16 / 2}
 
@@ -228,10 +230,12 @@ def test_zeros_of_the_polynomial_schedule_survive_momentum_and_the_average(tiny_
 
 def test_amounts_by_layer_hold_where_a_pattern_names_the_layer():
     model = new(BNNET)
-    units = units_of(model, prune_params(), noise())
-    amounts = amounts_by_unit({"0": 0.25, "[49]": 0.75}, units)
+    groups = units_of(model, prune_params(), noise())
+    amounts = amounts_by_group({"0": 0.25, "[49]": 0.75}, groups)
     assert amounts == {"0": 0.25, "4": 0.75, "9": 0.75, "12": 0.0}
-    prune(model, units, amounts, prune_params(), Importance("l1", noise(), 8, 0), lambda number, each_step: None)
+    run_schedule(
+        model, groups, amounts, prune_params(), Importance("l1", noise(), 8, 0), lambda number, each_step: None
+    )
     assert {row["layer"]: row["sparsity"] for row in sparsity(new(BNNET), model)} == amounts
 
 
@@ -240,7 +244,7 @@ def test_what_goes_is_what_the_importance_says(kind):
     model = new(BNNET)
     importance = Importance(kind, noise(), 32, seed=3)
     importance.prepare(model)
-    scores = {name: importance.of_weights(module.weight) for name, module in layers(model, "both").items()}
+    scores = {name: importance.of_weights(module.weight) for name, module in prunable_layers(model, "both").items()}
     one_shot(model, importance=kind, images=32, amount=0.3)
     if kind == "random":  # of another seed
         scores = None
@@ -289,7 +293,7 @@ def test_patterns_must_name_layers_and_leave_some(changes, message):
 @pytest.mark.parametrize("turn", [1, -1])
 def test_a_layers_own_name_goes_before_patterns(turn):
     given = dict([("9", 0.25), ("*", 0.75)][::turn])
-    assert amounts_by_unit(given, units_of(new(BNNET), prune_params(), noise())) == {
+    assert amounts_by_group(given, units_of(new(BNNET), prune_params(), noise())) == {
         "0": 0.75, "4": 0.75, "9": 0.25, "12": 0.75
     }  # fmt: skip
 
@@ -299,9 +303,9 @@ def test_layers_of_a_sequential_are_named_by_numbers_without_quotes_too():
 
 
 def test_an_unknown_layer_in_the_amounts_is_named_with_those_that_there_are():
-    units = units_of(new(BNNET), prune_params(exclude=["4"]), noise())
+    groups = units_of(new(BNNET), prune_params(exclude=["4"]), noise())
     with pytest.raises(InputError) as error:
-        amounts_by_unit({"0": 0.5, "conv7": 0.25}, units)
+        amounts_by_group({"0": 0.5, "conv7": 0.25}, groups)
     rule = "names no layer that can be pruned; these are 0, 9, 12"
     assert str(error.value) == f"params.yaml: prune.amount.conv7 = 0.25: {rule}"
 
@@ -356,13 +360,13 @@ def test_layers_that_share_their_weight_count_once():
     first, second = nn.Linear(784, 16), nn.Linear(784, 16)
     second.weight = first.weight
     model = nn.ModuleDict({"flat": nn.Flatten(), "a": first, "b": second})
-    units = Weights(model, {"a": first, "b": second})
-    assert units.sizes == {"a": 784 * 16}
+    groups = WeightGroups(model, {"a": first, "b": second})
+    assert groups.sizes == {"a": 784 * 16}
 
 
 def test_weights_that_are_computed_anew_each_time_are_left_alone():
     model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 2, 3)), nn.Conv2d(2, 2, 3))
-    assert list(layers(model, "both")) == ["1"]
+    assert list(prunable_layers(model, "both")) == ["1"]
 
 
 def test_a_layer_that_no_image_passes_matters_nothing_to_the_loss():

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from lightweight.core.errors import InputError
 from lightweight.macs import count_macs
 from lightweight.networks.factory import build
-from lightweight.pruning.groups import amounts_by_unit
+from lightweight.pruning.groups import amounts_by_group
 from lightweight.pruning.importance import Importance
-from lightweight.pruning.structured import Channels
+from lightweight.pruning.structured import ChannelGroups
 from tests.examples import BNNET, new, noise, prune_in_place, prune_params, state, train, units_of
 
 IMAGE = torch.zeros(1, 1, 28, 28)
@@ -51,9 +51,9 @@ def test_every_unit_loses_its_exact_share_and_the_outputs_stay(amount):
 def test_the_global_share_is_exact_over_all_units_and_differs_between_them():
     model = new(BNNET)
     model[9].weight.data[:24] *= 0.01
-    units = prune_in_place(model, method="structured", scope="global")
-    left = {name: dict(model.named_modules())[name].weight.shape[0] for name in units.sizes}
-    assert sum(left.values()) == sum(units.sizes.values()) / 2
+    groups = prune_in_place(model, method="structured", scope="global")
+    left = {name: dict(model.named_modules())[name].weight.shape[0] for name in groups.sizes}
+    assert sum(left.values()) == sum(groups.sizes.values()) / 2
     assert left["9"] == 8
 
 
@@ -87,9 +87,9 @@ class Gated(nn.Module):
 
 def test_halves_of_a_gate_keep_their_channels_because_they_go_in_pairs():
     model = Gated()
-    units = prune_in_place(model, method="structured", amount=0.5)
-    assert list(units.sizes) == ["before"]
-    assert units.skipped["gate"] == "its channels go in pairs or more, as the halves of a gate do"
+    groups = prune_in_place(model, method="structured", amount=0.5)
+    assert list(groups.sizes) == ["before"]
+    assert groups.skipped["gate"] == "its channels go in pairs or more, as the halves of a gate do"
     assert (model.before.out_channels, model.gate.out_features, model.out.in_features) == (4, 16, 8)
 
 
@@ -127,14 +127,14 @@ def test_removing_channels_that_nothing_reads_changes_no_output(name):
     torch.manual_seed(0)
     model = alive(build(name, 1, size, 10, name.startswith("torchvision/resnet")))
     image = torch.zeros(1, 1, size, size)
-    channels = Channels(model, image, 1)
+    channels = ChannelGroups(model, image, 1)
     assert channels.sizes
     importance = Importance("l1", noise(1, size), 8, 0)
     scores = channels.scores(importance)
-    channels.zero({unit: number // 2 for unit, number in channels.sizes.items()}, scores)
+    channels.mask_least_important({group: number // 2 for group, number in channels.sizes.items()}, scores)
     expected = outputs(model, size)
     before = count_macs(model, image)
-    channels.finish()
+    channels.remove_channels()
     found = outputs(model, size)
     assert count_macs(model, image) < 0.6 * before
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.square().mean().sqrt()))
@@ -142,14 +142,14 @@ def test_removing_channels_that_nothing_reads_changes_no_output(name):
 
 def test_layers_of_a_residual_sum_lose_the_same_channels():
     model = build("torchvision/resnet18", 1, 32, 10, True)
-    units = Channels(model, torch.zeros(1, 1, 32, 32), 1)
-    shared = units.members["conv1"]
+    groups = ChannelGroups(model, torch.zeros(1, 1, 32, 32), 1)
+    shared = groups.layers["conv1"]
     assert shared == ["conv1", "layer1.0.conv2", "layer1.1.conv2"]
-    assert list(units.skipped) == ["fc"]
+    assert list(groups.skipped) == ["fc"]
 
 
 def test_padded_shortcuts_keep_their_channels_because_they_would_shift():
-    channels = Channels(alive(build("resnet20", 3, 32, 10, False)), torch.zeros(1, 3, 32, 32), 1)
+    channels = ChannelGroups(alive(build("resnet20", 3, 32, 10, False)), torch.zeros(1, 3, 32, 32), 1)
     assert list(channels.sizes) == [f"blocks.{number}.conv1" for number in range(9)]
     assert "no longer where" in channels.skipped["blocks.3.conv2"]
 
@@ -165,7 +165,7 @@ def test_two_shares_for_the_same_channels_are_refused(amounts, wrong):
     model = build("torchvision/resnet18", 1, 32, 10, True)
     params = prune_params(method="structured", amount=amounts)
     with pytest.raises(InputError) as error:
-        amounts_by_unit(params.amount, units_of(model, params, noise(1, 32)))
+        amounts_by_group(params.amount, units_of(model, params, noise(1, 32)))
     shared = "conv1 and layer1.0.conv2 and layer1.1.conv2"
     assert (
         str(error.value) == f"params.yaml: prune.amount.{wrong} is for the same channels or weights, those of {shared}"
@@ -205,7 +205,7 @@ def test_a_network_that_cannot_be_traced_is_one_line_that_names_the_layer(monkey
 
     monkeypatch.setattr(DependencyGraph, "build_dependency", fail)
     with pytest.raises(InputError) as error:
-        Channels(model, IMAGE, 1)
+        ChannelGroups(model, IMAGE, 1)
     assert str(error.value) == "channels of the network cannot be pruned: it cannot be traced at 4: odd (3, 3)"
 
 
@@ -239,29 +239,29 @@ def test_rounds_compose_to_the_amount_and_train_the_smaller_network(tiny_dataset
 
 def test_rounds_compose_over_all_units_together():
     model = new(BNNET)
-    units = prune_in_place(model, method="structured", schedule="iterative", scope="global", amount=0.75)
-    left = sum(dict(model.named_modules())[name].weight.shape[0] for name in units.sizes)
-    assert left == sum(units.sizes.values()) / 4
+    groups = prune_in_place(model, method="structured", schedule="iterative", scope="global", amount=0.75)
+    left = sum(dict(model.named_modules())[name].weight.shape[0] for name in groups.sizes)
+    assert left == sum(groups.sizes.values()) / 4
 
 
 def test_a_unit_is_left_alone_when_one_of_its_layers_is_excluded():
     model = build("torchvision/resnet18", 3, 32, 10, True)
     params = prune_params(method="structured")
-    (partners,) = (names for names in units_of(model, params, noise(3, 32)).members.values() if "conv1" in names)
+    (partners,) = (names for names in units_of(model, params, noise(3, 32)).layers.values() if "conv1" in names)
     assert "layer1.0.conv2" in partners
-    units = units_of(model, params.model_copy(update={"exclude": ["layer1.0.conv2"]}), noise(3, 32))
-    assert not {name for names in units.members.values() for name in names} & set(partners)
+    groups = units_of(model, params.model_copy(update={"exclude": ["layer1.0.conv2"]}), noise(3, 32))
+    assert not {name for names in groups.layers.values() for name in names} & set(partners)
 
 
 def test_equal_seeds_remove_equal_channels_and_other_seeds_others():
     def pruned(seed: int) -> dict[str, Tensor]:
         model = new(BNNET)
-        units = units_of(model, prune_params(method="structured"), noise())
+        groups = units_of(model, prune_params(method="structured"), noise())
         importance = Importance("random", noise(), 8, seed)
         importance.prepare(model)
-        scores = units.scores(importance)
-        units.zero({name: size // 2 for name, size in units.sizes.items()}, scores)
-        units.finish()
+        scores = groups.scores(importance)
+        groups.mask_least_important({name: size // 2 for name, size in groups.sizes.items()}, scores)
+        groups.remove_channels()
         return state(model)
 
     same, other = pruned(0), pruned(1)
@@ -272,7 +272,7 @@ def test_equal_seeds_remove_equal_channels_and_other_seeds_others():
 def test_taylor_and_magnitude_sum_over_all_that_a_channel_takes_with_it():
     model = nn.Sequential(nn.Conv2d(1, 4, 28, bias=False), nn.Flatten(), nn.Linear(4, 10))
     data = noise()
-    units = units_of(model, prune_params(method="structured"), data)
+    groups = units_of(model, prune_params(method="structured"), data)
     for kind, power in (("l1", 1), ("l2", 2), ("taylor", 1)):
         importance = Importance(kind, data, 32, 0)
         importance.prepare(model)
@@ -280,7 +280,7 @@ def test_taylor_and_magnitude_sum_over_all_that_a_channel_takes_with_it():
         terms = [w.detach() * w.grad if kind == "taylor" else w.detach() for w in weights]
         made, read = terms[0].abs().pow(power).flatten(1).sum(1), terms[1].abs().pow(power).sum(0)
         expected = (made + read) / 2
-        found = units.scores(importance)["0"]
+        found = groups.scores(importance)["0"]
         torch.testing.assert_close(found, expected / expected.mean())
         model.zero_grad()
 
@@ -289,8 +289,8 @@ def test_a_dead_unit_goes_first():
     model = new(BNNET)
     for tensor in (model[4].weight, model[4].bias, model[5].weight, model[9].weight):
         nn.init.zeros_(tensor)
-    units = units_of(model, prune_params(method="structured"), noise())
-    assert not units.scores(Importance("l1", noise(), 8, 0))["4"].any()
+    groups = units_of(model, prune_params(method="structured"), noise())
+    assert not groups.scores(Importance("l1", noise(), 8, 0))["4"].any()
 
 
 class Activated(nn.Module):
@@ -308,10 +308,10 @@ class Activated(nn.Module):
 @pytest.mark.parametrize("behind", [nn.Sigmoid(), nn.PReLU(), nn.PReLU(8), nn.Softplus(), nn.Tanh()], ids=str)
 def test_a_channel_at_zero_is_as_good_as_gone_behind_every_activation(behind):
     model = Activated(behind)
-    units = units_of(model, prune_params(method="structured"), noise())
-    units.zero({"conv": 4}, units.scores(Importance("l1", noise(), 8, 0)))
+    groups = units_of(model, prune_params(method="structured"), noise())
+    groups.mask_least_important({"conv": 4}, groups.scores(Importance("l1", noise(), 8, 0)))
     expected = outputs(model)
-    units.finish()
+    groups.remove_channels()
     assert model.conv.out_channels == 4
     torch.testing.assert_close(outputs(model), expected)
 

@@ -8,7 +8,7 @@ import pytest
 
 from lightweight.core.files import read_csv, read_json
 from lightweight.dataset import save_dataset
-from lightweight.networks.model_file import load_checkpoint
+from lightweight.networks.model_file import load_model
 from tests.workspace import Workspace, copy_project
 
 CHANGES = (
@@ -47,7 +47,7 @@ def test_half_of_the_channels_are_gone_from_every_file_and_from_the_work(project
     graph = onnx.load(project.path / "models/optimized.onnx").graph
     kernels = {tuple(tensor.dims) for tensor in graph.initializer if len(tensor.dims) == 4}
     assert {(8, 1, 3, 3), (16, 8, 3, 3)} <= kernels
-    assert load_checkpoint(project.path / "models/pruned.safetensors").shapes["conv2.weight"] == [16, 8, 3, 3]
+    assert load_model(project.path / "models/pruned.safetensors").shapes["conv2.weight"] == [16, 8, 3, 3]
     shares = {row["layer"]: float(row["sparsity"]) for row in read_csv(project.path / "plots/sparsity.csv")}
     assert shares == {"conv1": 0.5, "conv2": 0.75, "fc": 0.5}
 

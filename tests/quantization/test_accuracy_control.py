@@ -6,7 +6,7 @@ import pytest
 
 from lightweight.checkpointing import checkpointer as resuming
 from lightweight.checkpointing.checkpointer import Checkpointer
-from lightweight.quantization.accuracy_control import Fallback
+from lightweight.quantization.accuracy_control import AccuracyControl
 from tests.checkpointing.test_checkpointer import Inline, Interruption
 
 ERRORS = {"a": 0.1, "b": 0.4, "c": 0.2, "d": 0.3}  # of each layer when it is the only one converted
@@ -14,57 +14,59 @@ CALLS: list[tuple[str, list[str]]] = []
 
 
 def search(
-    saved: Checkpointer | None = None, least: float = 0.9, stop: int | None = None, drops: bool = True
-) -> Fallback:
+    checkpointer: Checkpointer | None = None, least: float = 0.9, stop: int | None = None, drops: bool = True
+) -> AccuracyControl:
     """A file loses as many tenths of accuracy as errors of its layers add up to."""
     CALLS.clear()
 
-    def error(kept: Collection[str]) -> float:
+    def error(excluded: Collection[str]) -> float:
         if len(CALLS) == stop:
             raise Interruption
-        return sum(value for name, value in ERRORS.items() if name not in kept)
+        return sum(value for name, value in ERRORS.items() if name not in excluded)
 
-    def score(kept: Collection[str]) -> tuple[float, float]:
-        found = error(kept)
-        CALLS.append(("score", sorted(kept)))
+    def score(excluded: Collection[str]) -> tuple[float, float]:
+        found = error(excluded)
+        CALLS.append(("score", sorted(excluded)))
         return (1 - found / 5 if drops else 0.0), found
 
-    def probe(kept: Collection[str]) -> tuple[float, float]:
-        found = error(kept)
-        CALLS.append(("probe", sorted(kept)))
+    def probe(excluded: Collection[str]) -> tuple[float, float]:
+        found = error(excluded)
+        CALLS.append(("probe", sorted(excluded)))
         return 0.5, found
 
-    fallback = Fallback(ERRORS, score, probe, saved or Checkpointer())
-    fallback.kept = fallback.search(least)
+    fallback = AccuracyControl(ERRORS, score, probe, checkpointer or Checkpointer())
+    fallback.excluded = fallback.search(least)
     return fallback
 
 
 def test_nothing_is_tried_when_the_whole_file_is_inside_the_budget():
-    assert search(least=0.8).kept == []
+    assert search(least=0.8).excluded == []
     assert CALLS == [("score", [])]
 
 
 @pytest.mark.parametrize(("least", "kept"), [(0.85, ["b"]), (0.92, ["b", "d"]), (1.0, ["b", "d", "c", "a"])])
-def test_the_worst_go_first_and_no_more_than_needed(least, kept):
+def test_the_worst_go_first_and_no_more_than_needed(least, excluded):
     found = search(least=least)
-    assert found.kept == kept
+    assert found.excluded == excluded
     assert found.rows[-1]["val_accuracy"] >= least
-    assert [row["kind"] for row in found.rows] == ["whole"] + ["alone"] * 4 + ["kept"] * len(kept)
-    assert [row["trial"] for row in found.rows] == list(range(1, 6 + len(kept)))
+    assert [row["kind"] for row in found.rows] == ["whole"] + ["alone"] * 4 + ["kept"] * len(excluded)
+    assert [row["trial"] for row in found.rows] == list(range(1, 6 + len(excluded)))
 
 
 def test_a_layer_is_judged_in_a_file_of_which_nothing_else_is_converted():
     search(least=0.85)
-    assert [kept for kind, kept in CALLS if kind == "probe"] == [sorted(set(ERRORS) - {name}) for name in ERRORS]
+    assert [excluded for kind, excluded in CALLS if kind == "probe"] == [
+        sorted(set(ERRORS) - {name}) for name in ERRORS
+    ]
 
 
 def test_all_go_back_when_nothing_helps():
-    assert search(least=0.99, drops=False).kept == ["b", "d", "c", "a"]
+    assert search(least=0.99, drops=False).excluded == ["b", "d", "c", "a"]
 
 
 @pytest.mark.parametrize("stop", range(8))
 def test_an_interrupted_search_goes_on_where_it_was(tmp_path, monkeypatch, stop):
-    monkeypatch.setattr(resuming, "LOST", 0.0)
+    monkeypatch.setattr(resuming, "MAX_LOST_SECONDS", 0.0)
     said: list[str] = []
     expected = search(least=0.97).rows
     done = len(expected)

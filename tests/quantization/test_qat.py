@@ -20,7 +20,7 @@ from lightweight.networks.factory import build
 from lightweight.onnx import graph
 from lightweight.onnx.export import finish
 from lightweight.onnx.session import onnx_logits, open_session, torch_logits
-from lightweight.pruning.groups import layers
+from lightweight.pruning.groups import prunable_layers
 from lightweight.quantization.batchnorm_folding import capture, fold_batchnorm
 from lightweight.quantization.parity import logit_error
 from lightweight.quantization.quantizer import Quantizer
@@ -104,7 +104,7 @@ def test_residual_sums_run_on_integers_too(tmp_path):
 def test_zeros_are_zeros_in_the_integers_of_the_file(tiny_dataset):
     found, content = made(tiny_dataset)
     values = stored(content)
-    for name, module in layers(found.model, "both").items():
+    for name, module in prunable_layers(found.model, "both").items():
         integers = values[f"model.{name}.weight_quantized"]
         assert integers.dtype == np.int8
         assert (values[f"model.{name}.weight_zero_point"] == 0).all()
@@ -115,7 +115,7 @@ def test_zeros_are_zeros_in_the_integers_of_the_file(tiny_dataset):
 def test_weights_are_trained_and_rounded_per_channel_within_seven_bits(tiny_dataset):
     found, content = made(tiny_dataset)
     values = stored(content)
-    for name, module in layers(found.model, "both").items():
+    for name, module in prunable_layers(found.model, "both").items():
         integers, scale = values[f"model.{name}.weight_quantized"], values[f"model.{name}.weight_scale"]
         assert scale.shape == (len(module.weight),)
         assert np.abs(integers.astype(int)).max() == 63
@@ -153,12 +153,12 @@ def test_validation_moves_no_range(tiny_dataset):
 
 
 def test_an_interrupted_training_ends_in_the_same_bytes(tiny_dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(resuming, "LOST", 0.0)
+    monkeypatch.setattr(resuming, "MAX_LOST_SECONDS", 0.0)
     model, images = trained("tiny", tiny_dataset), 40
 
     def run(folder, stop: int | None) -> bytes:
-        saved = Checkpointer(folder, "quantize", Inline(), lambda line: None)
-        tick, calls = saved.tick, []
+        checkpointer = Checkpointer(folder, "quantize", Inline(), lambda line: None)
+        tick, calls = checkpointer.save_if_due, []
 
         def ticking(where: str) -> None:
             tick(where)
@@ -166,8 +166,8 @@ def test_an_interrupted_training_ends_in_the_same_bytes(tiny_dataset, tmp_path, 
             if len(calls) == stop:
                 raise Interruption
 
-        saved.tick = ticking
-        return quantizer(model, tiny_dataset, "qat", saved=saved, calibration_images=images).run()
+        checkpointer.save_if_due = ticking
+        return quantizer(model, tiny_dataset, "qat", checkpointer=checkpointer, calibration_images=images).run()
 
     expected = run(tmp_path / "whole", None)
     with pytest.raises(Interruption):

@@ -16,10 +16,10 @@ from torch import nn
 from lightweight.core.errors import InputError
 from lightweight.core.params import load_params
 from lightweight.dataset import Split, save_dataset
-from lightweight.networks.model_file import Checkpoint, save_checkpoint
+from lightweight.networks.model_file import ModelFile, save_model
 from lightweight.onnx import graph
 from lightweight.onnx.session import onnx_logits, open_session, torch_logits
-from lightweight.pruning.groups import layers
+from lightweight.pruning.groups import prunable_layers
 from lightweight.quantization import quantizer as quantization
 from lightweight.quantization.parity import accuracy, check_parity, logit_error
 from lightweight.quantization.quantizer import QuantizeParams
@@ -77,7 +77,7 @@ def elsewhere(tiny_dataset, start_python, tmp_path_factory) -> dict[str, str]:
     """The digest of each file, made by another process at another place."""
     home = tmp_path_factory.mktemp("elsewhere")
     arguments = {"channels": 1, "image_size": 28, "num_classes": 10, "small_stem": False}
-    save_checkpoint(home / "model", Checkpoint(pruned_convnet(tiny_dataset), "convnet", arguments))
+    save_model(home / "model", ModelFile(pruned_convnet(tiny_dataset), "convnet", arguments))
     save_dataset(home / "data", tiny_dataset)
     environment = {"PYTHONHASHSEED": "1", "HOME": str(home), "TMPDIR": str(home), "USER": "somebody"}
     process = start_python(ELSEWHERE, home / "model", home / "data", **environment)
@@ -116,7 +116,7 @@ def test_the_given_model_is_not_changed(tiny_dataset, method):
 @pytest.mark.parametrize(("method", "kinds"), [("dynamic", "linear"), ("static", "both")])
 def test_weights_of_the_chosen_layers_become_int8_with_a_scale_per_output_channel(tiny_dataset, method, kinds):
     found = tensors(convnet_file(method, tiny_dataset))
-    chosen = layers(pruned_convnet(tiny_dataset), kinds)
+    chosen = prunable_layers(pruned_convnet(tiny_dataset), kinds)
     assert {name for name, value in found.items() if value.dtype == np.int8 and value.ndim > 1} == {
         f"model.{name}.weight_quantized" for name in chosen
     }
@@ -129,7 +129,9 @@ def test_quantized_weights_differ_from_the_originals_by_at_most_half_a_step_and_
     tiny_dataset, method
 ):
     found = tensors(convnet_file(method, tiny_dataset))
-    for name, module in layers(pruned_convnet(tiny_dataset), "both" if method == "static" else "linear").items():
+    for name, module in prunable_layers(
+        pruned_convnet(tiny_dataset), "both" if method == "static" else "linear"
+    ).items():
         stem, weight = f"model.{name}.weight", module.weight.detach().flatten(1).numpy()
         integers = found[f"{stem}_quantized"]
         integers = integers.T if integers.shape != module.weight.shape else integers.reshape(weight.shape)
@@ -267,10 +269,10 @@ def test_a_kept_layer_stays_as_it_is_and_the_others_do_not(tiny_dataset, method)
     found = quantizer(small_cnn(), small_images(tiny_dataset), method)
     found.run()
     whole = {layer.name: layer.bits for layer in graph.layers(found._file([]))}
-    kept = {layer.name: layer.bits for layer in graph.layers(found._file(["fc1"]))}
-    assert whole["fc1"] < 32 == kept["fc1"]
+    excluded = {layer.name: layer.bits for layer in graph.layers(found._file(["fc1"]))}
+    assert whole["fc1"] < 32 == excluded["fc1"]
     assert {name: bits for name, bits in whole.items() if name != "fc1"} == {
-        name: bits for name, bits in kept.items() if name != "fc1"
+        name: bits for name, bits in excluded.items() if name != "fc1"
     }
 
 
@@ -322,12 +324,12 @@ def test_layers_go_back_until_the_loss_is_inside_the_budget(tiny_dataset):
         content = found.run()
     before = torch_logits(model, tiny_dataset, tiny_dataset.val, 64)
     assert accuracy(logits(content, tiny_dataset.val), tiny_dataset.val) >= accuracy(before, tiny_dataset.val)
-    assert {layer.name for layer in graph.layers(content) if layer.bits == 32} == set(found.kept)
+    assert {layer.name for layer in graph.layers(content) if layer.bits == 32} == set(found.excluded)
     assert found.rows[0]["kind"] == "whole"
 
 
 @pytest.mark.parametrize(("loss", "kept"), [("conv1", ["conv1"]), ("nothing", []), ("all", None)])
-def test_what_a_budget_keeps_is_what_the_file_loses_by(tiny_dataset, loss, kept):
+def test_what_a_budget_keeps_is_what_the_file_loses_by(tiny_dataset, loss, excluded):
     """With files whose rounding of a layer, of none or of the rest of the network ruins the prediction."""
     model = pruned_convnet(tiny_dataset)
     found = quantizer(model, tiny_dataset, "static", max_drop=0.1, max_accuracy_drop=0.1)
@@ -342,14 +344,14 @@ def test_what_a_budget_keeps_is_what_the_file_loses_by(tiny_dataset, loss, kept)
 
     found._file = ruined
     with patch.object(quantization, "export_onnx", exported):
-        if kept is None:
+        if excluded is None:
             with pytest.raises(
                 InputError, match=r"quantize\.max_drop = 0\.1: cannot be met: with every layer in float32"
             ):
                 found.run()
         else:
             found.run()
-            assert found.kept == kept
+            assert found.excluded == excluded
 
 
 def test_the_gate_names_the_images_that_are_farthest_off(tiny_dataset, expected):

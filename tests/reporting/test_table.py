@@ -3,7 +3,7 @@ import pytest
 from lightweight.core.errors import InputError
 from lightweight.core.params import load_params
 from lightweight.core.variants import VARIANTS
-from lightweight.reporting.table import ReportParams, comparison, markdown, verdict
+from lightweight.reporting.table import ReportParams, comparison, headline, markdown
 
 
 @pytest.fixture
@@ -30,9 +30,9 @@ def metrics() -> dict:
 
 @pytest.fixture
 def latency() -> dict:
-    def measured(milliseconds, speedup, low, high, verdict) -> dict:
+    def measured(milliseconds, speedup, low, high, headline) -> dict:
         found = {"latency_ms": milliseconds, "speedup": speedup, "speedup_low": low, "speedup_high": high}
-        return found | {"verdict": verdict}
+        return found | {"verdict": headline}
 
     same = measured(1.5, 1.0, 1.0, 1.0, "no difference")
     return {
@@ -78,7 +78,7 @@ def test_without_timings_there_are_no_columns_for_them(metrics):
 
 
 def test_the_verdict_compares_the_optimized_file_with_the_original(metrics, latency):
-    size, batch_1, batch_64 = verdict(metrics, latency).splitlines()
+    size, batch_1, batch_64 = headline(metrics, latency).splitlines()
     assert "4.0 times smaller" in size
     assert "-0.50 points in accuracy" in size
     assert "3 images gained and 9 lost of 1,200" in size
@@ -91,11 +91,11 @@ def test_the_verdict_compares_the_optimized_file_with_the_original(metrics, late
 
 def test_a_gain_in_accuracy_has_a_plus(metrics):
     metrics["optimized"]["accuracy"] = 0.98
-    assert "+0.50 points in accuracy" in verdict(metrics, {})
+    assert "+0.50 points in accuracy" in headline(metrics, {})
 
 
 def test_without_timings_the_verdict_is_one_sentence(metrics):
-    assert len(verdict(metrics, {}).splitlines()) == 1
+    assert len(headline(metrics, {}).splitlines()) == 1
 
 
 def test_markdown_holds_every_cell_in_columns_of_one_width():

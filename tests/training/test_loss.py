@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightweight.core.errors import InputError
-from lightweight.networks.model_file import new, save_checkpoint
+from lightweight.networks.model_file import new_model, save_model
 from lightweight.training.loss import batch_loss, load_teacher
 from tests.examples import train_params
 
@@ -53,15 +53,15 @@ def test_no_teacher_is_none(tiny_dataset, tmp_path):
 
 
 def test_a_teacher_is_a_model_file_relative_to_the_root_in_evaluation_mode(tiny_dataset, tmp_path):
-    saved = new("convnet", False, tiny_dataset)
-    save_checkpoint(tmp_path / "models/teacher.safetensors", saved)
+    checkpointer = new_model("convnet", False, tiny_dataset)
+    save_model(tmp_path / "models/teacher.safetensors", checkpointer)
     found = load_teacher(train_params(teacher="models/teacher.safetensors"), tmp_path, tiny_dataset)
     assert not found.training
-    assert torch.equal(found.fc.weight, saved.model.fc.weight)
+    assert torch.equal(found.fc.weight, checkpointer.model.fc.weight)
 
 
 def test_a_teacher_of_other_images_or_classes_is_refused(tiny_dataset, colour_dataset, tmp_path):
-    save_checkpoint(tmp_path / "teacher.safetensors", new("convnet", False, colour_dataset))
+    save_model(tmp_path / "teacher.safetensors", new_model("convnet", False, colour_dataset))
     with pytest.raises(InputError) as error:
         load_teacher(train_params(teacher="teacher.safetensors"), tmp_path, tiny_dataset)
     rule = "has channels 3, the data set 1"

@@ -6,20 +6,20 @@ import pytest
 import torch
 
 from lightweight.core.machine import cpu_name
-from lightweight.training.resource_usage import note, recall
+from lightweight.training.resource_usage import load, record
 
 
 def test_the_cost_names_its_model_and_the_machine(tmp_path):
     path = tmp_path / "model"
     path.write_bytes(b"weights")
-    found = note(tmp_path, path, [3.0, 1.0, 2.0], torch.device("cpu"), threads=2)
+    found = record(tmp_path, path, [3.0, 1.0, 2.0], torch.device("cpu"), threads=2)
     md5 = hashlib.md5(b"weights").hexdigest()
     assert found["model_md5"] == md5
-    taken = note(tmp_path, path, [], torch.device("cpu"), threads=2)  # by another run, in no epoch
-    assert recall(tmp_path, md5, 3) == found
-    assert recall(tmp_path, md5, 0) == taken
-    assert recall(tmp_path, md5, 2) is None
-    assert recall(tmp_path, md5[::-1], 3) is None
+    taken = record(tmp_path, path, [], torch.device("cpu"), threads=2)  # by another run, in no epoch
+    assert load(tmp_path, md5, 3) == found
+    assert load(tmp_path, md5, 0) == taken
+    assert load(tmp_path, md5, 2) is None
+    assert load(tmp_path, md5[::-1], 3) is None
     assert (found["epochs"], found["seconds_per_epoch"], found["threads"]) == (3, 2.0, 2)
     assert (found["gpu"], found["peak_gpu_memory_bytes"]) == (None, None)
     assert found["cpu"] == cpu_name()

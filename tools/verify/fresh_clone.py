@@ -24,7 +24,7 @@ from ruamel.yaml.error import YAMLError
 
 from lightweight.core.errors import InputError
 from lightweight.core.files import read_json
-from lightweight.core.process import run
+from lightweight.core.process import run_stage
 from lightweight.reporting.provenance import checksum, origin
 from tools.verify.integrity import damaged_artifacts, damaged_objects, remedy
 from tools.verify.verdict import FAILED, Lock, Run, judge, outs
@@ -169,4 +169,4 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)
