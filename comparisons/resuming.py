@@ -58,7 +58,7 @@ def once(network: str, dataset: Dataset, epochs: int, checkpointer: Checkpointer
     torch.manual_seed(SEED)
     shape = {"channels": dataset.channels, "image_size": dataset.input_size, "num_classes": dataset.num_classes}
     model = build(network, **shape, small_stem=False)
-    how = {"lr": TRAIN.lr, "schedule": partial(make_schedule, "constant", TRAIN, epochs), "saved": checkpointer}
+    how = {"lr": TRAIN.lr, "schedule": partial(make_schedule, "constant", TRAIN, epochs), "checkpointer": checkpointer}
     start = time.perf_counter()
     for _ in train(model, dataset, TRAIN, range(1, epochs + 1), SEED, **how):
         pass

@@ -18,7 +18,7 @@ BnUpdate = Callable[[nn.Module], None]
 
 
 class SensitivityProbe:
-    """Prunes a model for a look at its accuracy, and brings it back; every probe is kept, and resumed from `checkpointer`.
+    """Prunes a model for a look at its accuracy, and brings it back; `checkpointer` resumes what is measured.
 
     It looks at `images` random validation images, after `settle` has fitted BatchNorm statistics to what is left.
     """

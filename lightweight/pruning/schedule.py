@@ -87,7 +87,7 @@ def run_schedule(
 
     One shot prunes, then recovers once. `rounds` of both leave the same share of what was left each time, so that they
     compose to the amount. The polynomial schedule prunes within a single recovery: sparsity goes from
-    `initial_sparsity` to the amount as a cubic that flattens out. A run that `checkpointer` resumes goes on where it was.
+    `initial_sparsity` to the amount as a cubic that flattens out. A resumed run goes on where it was.
     """
     pruning = (checkpointer or Checkpointer()).track("pruning", PruningState(model, groups, params, importance))
     rounds = params.rounds if params.schedule == "iterative" else 1

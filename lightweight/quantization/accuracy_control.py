@@ -25,13 +25,13 @@ class AccuracyControl:
     def search(self, least: float) -> list[str]:
         """The layers that stay in float32, so that accuracy is at least `least`; all of them if nothing helps."""
         excluded: list[str] = []
-        accuracy = self._trial("whole", "", self.score, excluded)["val_accuracy"]
+        accuracy = self._trial("all", "", self.score, excluded)["val_accuracy"]
         if accuracy >= least:
             return excluded
-        alone = {name: self._trial("alone", name, self.probe, set(self.layers) - {name}) for name in self.layers}
+        alone = {name: self._trial("only", name, self.probe, set(self.layers) - {name}) for name in self.layers}
         for name in sorted(self.layers, key=lambda name: -alone[name]["logit_error"]):
             excluded.append(name)
-            if self._trial("kept", name, self.score, excluded)["val_accuracy"] >= least:
+            if self._trial("excluded", name, self.score, excluded)["val_accuracy"] >= least:
                 break
         return excluded
 

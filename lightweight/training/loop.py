@@ -67,8 +67,8 @@ def train(
     """Train `model` in place with a new optimizer, one yielded row per epoch; the schedule moves with every step.
 
     Order and augmentation depend on the seed and the epoch's number only. With `ema`, rows are of a moving average of
-    the weights over all steps (Polyak and Juditsky 1992), which the model then holds. A run that `checkpointer` resumes yields
-    what is left; `each_step` hears what share is done. Raises InputError when the loss is no number.
+    the weights over all steps (Polyak and Juditsky 1992), which the model then holds. A resumed run yields what is left.
+    `each_step` hears what share is done. Raises InputError when the loss is no number.
     """
     if not epochs:
         return

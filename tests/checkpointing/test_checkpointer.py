@@ -199,7 +199,7 @@ def test_weight_averaging_goes_on_with_what_it_has_summed_up(tmp_path, data):
                 raise Interruption
 
         network.before = before
-        how = {"lr": 0.01, "schedule": partial(make_swa_schedule, SWA), "saved": checkpointer}
+        how = {"lr": 0.01, "schedule": partial(make_swa_schedule, SWA), "checkpointer": checkpointer}
         rows = training.train(network, data, train_params(batch_size=BATCH), range(2, 5), 0, **how)
         list(average(network, rows, checkpointer))
         return state(network)
@@ -237,7 +237,7 @@ def test_pruning_that_is_interrupted_anywhere_ends_in_the_same_bits(tmp_path, da
 
         def fine_tune(network: nn.Module, epochs: range, each_step) -> Iterator[Epoch]:
             network.before = instant
-            how = {"lr": 0.01, "schedule": partial(make_schedule, "cosine", params, 1), "saved": checkpointer}
+            how = {"lr": 0.01, "schedule": partial(make_schedule, "cosine", params, 1), "checkpointer": checkpointer}
             return training.train(network, data, params, epochs, 0, **how, each_step=each_step)
 
         pruner = Pruner(source, data, pruning, 0, fine_tune, make_bn_update(data, 30, 0), checkpointer, print)
@@ -390,7 +390,7 @@ def clock(monkeypatch) -> SimpleNamespace:
     return now
 
 
-def written(checkpointer: Checkpointer, clock: SimpleNamespace, seconds: float, how: str = "tick") -> bool:
+def written(checkpointer: Checkpointer, clock: SimpleNamespace, seconds: float, how: str = "save_if_due") -> bool:
     path = checkpointer.folder / STATE
     path.unlink(missing_ok=True)
     clock.seconds += seconds

@@ -14,8 +14,8 @@ from tests.examples import train_params
 HOLDER = """
 import sys, time
 from pathlib import Path
-from lightweight.checkpointing.run_folder import claim
-print(claim(Path(sys.argv[1]), "0" * 16)[0].name, flush=True)
+from lightweight.checkpointing.run_folder import acquire_run_folder
+print(acquire_run_folder(Path(sys.argv[1]), "0" * 16)[0].name, flush=True)
 time.sleep(60)
 """
 DIGEST = """

@@ -14,19 +14,19 @@ from lightweight.core import process as command
 from tests.contract import ROOT
 
 STAGE = """
-from lightweight.core.process import run
+from lightweight.core.process import run_stage
 from lightweight.core.errors import InputError
 def main():
     {body}
-run(main)
+run_stage(main)
 """
 SLEEPER = """
 import os, time
-from lightweight.core.process import run
+from lightweight.core.process import run_stage
 def main():
     print(os.getpid(), flush=True)
     time.sleep(60)
-run(main)
+run_stage(main)
 """
 PARENT = """
 import subprocess, sys

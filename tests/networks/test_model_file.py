@@ -16,9 +16,9 @@ REBUILD = """
 import sys
 from pathlib import Path
 import torch
-from lightweight.networks.model_file import load_checkpoint, save_checkpoint
-checkpoint = load_checkpoint(Path(sys.argv[1]))
-save_checkpoint(Path(sys.argv[2]), checkpoint)
+from lightweight.networks.model_file import load_model, save_model
+checkpoint = load_model(Path(sys.argv[1]))
+save_model(Path(sys.argv[2]), checkpoint)
 print(checkpoint.model(torch.ones(1, 3, 8, 8)).tolist())
 """
 

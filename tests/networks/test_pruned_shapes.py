@@ -21,14 +21,14 @@ RELOAD = """
 import sys
 from pathlib import Path
 import torch
-from lightweight.networks.model_file import load_checkpoint, save_checkpoint
+from lightweight.networks.model_file import load_model, save_model
 torch.set_num_threads(1)
-checkpoint = load_checkpoint(Path(sys.argv[1]))
+checkpoint = load_model(Path(sys.argv[1]))
 size = checkpoint.arguments["image_size"]
 images = torch.linspace(-1, 1, 2 * checkpoint.arguments["channels"] * size**2).view(2, -1, size, size)
 print(checkpoint.model(images).tolist())
 print(sorted({name.partition(".")[0] for name in sys.modules} & {"torch_pruning", "pickle5", "dill"}))
-save_checkpoint(Path(sys.argv[2]), checkpoint)
+save_model(Path(sys.argv[2]), checkpoint)
 """
 
 NETWORKS = ["cnn", "lenet300", "resnet20", "torchvision/resnet18", "torchvision/mobilenet_v3_small"]

@@ -85,7 +85,7 @@ def test_no_globally_pruned_weight_was_larger_than_a_kept_one_of_any_layer(amoun
 def test_kept_weights_and_everything_else_are_bitwise_unchanged_without_recovery(kind, scope):
     model = new(BNNET)
     before = state(model)
-    one_shot(model, prunable_layers=kind, scope=scope)
+    one_shot(model, layers=kind, scope=scope)
     after = model.state_dict()
     assert different(before, after) == set(chosen(model, kind))
     for name, weight in chosen(model, kind).items():
@@ -139,7 +139,7 @@ def test_nothing_that_held_the_zeros_is_left_behind():
 @pytest.mark.parametrize(("kind", "other"), [("conv", nn.Linear(784, 10)), ("linear", nn.Conv2d(1, 10, 28))])
 def test_a_network_without_a_layer_of_the_kind_is_refused(kind, other):
     with pytest.raises(InputError, match=f"prune.layers = '{kind}': the network has no such layer"):
-        one_shot(nn.Sequential(other, nn.Flatten()), prunable_layers=kind)
+        one_shot(nn.Sequential(other, nn.Flatten()), layers=kind)
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -168,9 +168,7 @@ def test_pruning_more_of_a_pruned_network_keeps_its_zeros(scope):
 def test_layers_of_attention_can_be_pruned_and_recover(tiny_dataset):
     model = attention(1, 28, 10)
     before = deepcopy(model)
-    prune_in_place(
-        model, recover=lambda number, each_step: train(model, tiny_dataset, range(1, 2)), prunable_layers="linear"
-    )
+    prune_in_place(model, recover=lambda number, each_step: train(model, tiny_dataset, range(1, 2)), layers="linear")
     pruned = {row["layer"]: row["pruned"] for row in sparsity(before, model)}
     assert pruned == {"embed": 28 * 16 / 2, "head": 16 * 10 / 2, "attention.out_proj": 16 * 16 / 2}
 

@@ -44,12 +44,12 @@ def test_nothing_is_tried_when_the_whole_file_is_inside_the_budget():
     assert CALLS == [("score", [])]
 
 
-@pytest.mark.parametrize(("least", "kept"), [(0.85, ["b"]), (0.92, ["b", "d"]), (1.0, ["b", "d", "c", "a"])])
+@pytest.mark.parametrize(("least", "excluded"), [(0.85, ["b"]), (0.92, ["b", "d"]), (1.0, ["b", "d", "c", "a"])])
 def test_the_worst_go_first_and_no_more_than_needed(least, excluded):
     found = search(least=least)
     assert found.excluded == excluded
     assert found.rows[-1]["val_accuracy"] >= least
-    assert [row["kind"] for row in found.rows] == ["whole"] + ["alone"] * 4 + ["kept"] * len(excluded)
+    assert [row["kind"] for row in found.rows] == ["all"] + ["only"] * 4 + ["excluded"] * len(excluded)
     assert [row["trial"] for row in found.rows] == list(range(1, 6 + len(excluded)))
 
 

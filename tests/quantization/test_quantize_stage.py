@@ -64,8 +64,8 @@ def test_a_budget_lists_its_trials_and_the_layers_that_it_keeps(project):
     project.set_params(("  method: static  ", "  method: dynamic  "))
     project.set_params(("  max_drop: 0.0            # layers", "  max_drop: null           # layers"))
     rows = read_csv(project.path / "plots/fallback.csv")
-    excluded = {row["layer"] for row in rows if row["kind"] == "kept"}
-    assert rows[0]["kind"] == "whole"
+    excluded = {row["layer"] for row in rows if row["kind"] == "excluded"}
+    assert rows[0]["kind"] == "all"
     reasons = {row["name"]: row["reason"] for row in read_csv(project.path / "plots/coverage.csv")}
     assert {name for name, reason in reasons.items() if reason == "max_drop keeps it in float32"} == excluded
 

@@ -41,10 +41,10 @@ ALL = (*METHODS, "qat")
 ELSEWHERE = """
 import hashlib, sys
 from pathlib import Path
-from lightweight.networks.model_file import load_checkpoint
+from lightweight.networks.model_file import load_model
 from lightweight.dataset import load_dataset
 from tests.examples import METHODS, shipped
-model, dataset = load_checkpoint(Path(sys.argv[1])).model, load_dataset(Path(sys.argv[2]))
+model, dataset = load_model(Path(sys.argv[1])).model, load_dataset(Path(sys.argv[2]))
 print(*(hashlib.sha256(shipped(model, method, dataset)).hexdigest() for method in (*METHODS, "qat")))
 """
 
@@ -325,10 +325,10 @@ def test_layers_go_back_until_the_loss_is_inside_the_budget(tiny_dataset):
     before = torch_logits(model, tiny_dataset, tiny_dataset.val, 64)
     assert accuracy(logits(content, tiny_dataset.val), tiny_dataset.val) >= accuracy(before, tiny_dataset.val)
     assert {layer.name for layer in graph.layers(content) if layer.bits == 32} == set(found.excluded)
-    assert found.rows[0]["kind"] == "whole"
+    assert found.rows[0]["kind"] == "all"
 
 
-@pytest.mark.parametrize(("loss", "kept"), [("conv1", ["conv1"]), ("nothing", []), ("all", None)])
+@pytest.mark.parametrize(("loss", "excluded"), [("conv1", ["conv1"]), ("nothing", []), ("all", None)])
 def test_what_a_budget_keeps_is_what_the_file_loses_by(tiny_dataset, loss, excluded):
     """With files whose rounding of a layer, of none or of the rest of the network ruins the prediction."""
     model = pruned_convnet(tiny_dataset)
@@ -368,6 +368,6 @@ def test_a_cpu_that_saturates_is_warned_of_unless_the_range_is_reduced(tiny_data
     monkeypatch.setattr(quantization, "saturates", lambda: True)
     found = quantizer(pruned_convnet(tiny_dataset), tiny_dataset, "dynamic", reduce_range=reduce_range)
     said: list[str] = []
-    found.say = said.append
+    found.log = said.append
     found.check(convnet_file("dynamic", tiny_dataset))
     assert [line.startswith("warning: sums of 8-bit products saturate") for line in said] == [True] * warned

@@ -30,10 +30,10 @@ PEAK = """
 import sys
 from pathlib import Path
 import torch
-from lightweight.training.resource_usage import note
+from lightweight.training.resource_usage import record
 block = torch.ones(int(sys.argv[2]), dtype=torch.uint8)
 del block
-print(note(Path(sys.argv[1]), Path(sys.argv[1]) / "model", [], torch.device("cpu"), 1)["peak_memory_bytes"])
+print(record(Path(sys.argv[1]), Path(sys.argv[1]) / "model", [], torch.device("cpu"), 1)["peak_memory_bytes"])
 """
 
 
