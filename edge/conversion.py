@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lightweight.core.determinism import configure_torch
-from lightweight.core.errors import InputError, bad_param
+from lightweight.core.errors import InputError, bad_param, first_line
 from lightweight.core.files import write_bytes
 from lightweight.core.machine import cpu_name, instructions
 from lightweight.core.params import Seed, Threads, load_params
@@ -128,8 +128,7 @@ def converter(name: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise InputError(f"{error}: `make {name}` installs it, in an environment of its own") from None
     except Exception as error:  # of classes that the converters do not name in their interfaces
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"{name} cannot convert the network: {reason}") from None
+        raise InputError(f"{name} cannot convert the network: {first_line(error)}") from None
     finally:
         logging.disable(logging.NOTSET)
 

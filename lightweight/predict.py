@@ -16,7 +16,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # on by default, and read once: while
 import numpy as np
 import onnxruntime
 
-from lightweight.core.errors import InputError
+from lightweight.core.errors import InputError, first_line
 from lightweight.preparation.images import read_image
 
 
@@ -36,8 +36,7 @@ class Classifier:
         except OSError:
             raise
         except Exception as error:  # of classes that ONNX Runtime does not name in its interface
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise InputError(f"{path}: damaged or not an ONNX file of this project: {reason}") from None
+            raise InputError(f"{path}: damaged or not an ONNX file of this project: {first_line(error)}") from None
         if (self.channels, height) not in ((1, self.size), (3, self.size)):
             raise InputError(f"{path}: must take square images of 1 or 3 channels, takes {taken.shape}")
 

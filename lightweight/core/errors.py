@@ -16,6 +16,11 @@ class InputError(ValueError):
         super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST - 305]} ... {line[-300:]}")
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of the exception's text, or the name of its class when the text is empty."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def bad_param(key: str, value: Any, rule: str) -> InputError:
     """The error for a value of `params.yaml` that is well formed, but not possible here."""
     return InputError(f"params.yaml: {key} = {value!r}: {rule}")

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from lightweight.core.errors import InputError, bad_param
+from lightweight.core.errors import InputError, bad_param, first_line
 from lightweight.networks import zoo
 from lightweight.networks.architectures import NETWORKS
 
@@ -41,7 +41,7 @@ def get_builder(name: str) -> Callable[..., nn.Module]:
     try:
         return getattr(importlib.import_module(module), function)
     except (Exception, SystemExit) as error:  # the user's code may raise anything
-        raise InputError(f"network {name!r} cannot be imported: {_first_line(error)}") from None
+        raise InputError(f"network {name!r} cannot be imported: {first_line(error)}") from None
 
 
 def _is_own(package: str) -> bool:
@@ -77,7 +77,7 @@ def check_forward(network: nn.Module, name: str, channels: int, image_size: int,
         with torch.no_grad():
             output = network.eval()(torch.zeros(2, *shape))
     except Exception as error:
-        raise InputError(f"network {name!r} does not accept images of shape {shape}: {_first_line(error)}") from None
+        raise InputError(f"network {name!r} does not accept images of shape {shape}: {first_line(error)}") from None
     if not isinstance(output, torch.Tensor) or output.shape != (2, num_classes):
         found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise InputError(f"network {name!r} gives {found} for 2 images; {num_classes} classes need (2, {num_classes})")
@@ -110,11 +110,7 @@ def _make(name: str, channels: int, image_size: int, num_classes: int, small_ste
     try:
         network = function(**arguments)
     except (Exception, SystemExit) as error:
-        raise InputError(f"network {name!r} cannot be built: {_first_line(error)}") from None
+        raise InputError(f"network {name!r} cannot be built: {first_line(error)}") from None
     if not isinstance(network, nn.Module):
         raise InputError(f"network {name!r} returned {type(network).__name__}, not a torch.nn.Module")
     return network
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

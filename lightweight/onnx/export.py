@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from lightweight.core.errors import InputError
+from lightweight.core.errors import InputError, first_line
 from lightweight.dataset import Dataset, resize
 
 CLASSES = "classes"  # the metadata key of the class names, a JSON list
@@ -63,7 +63,7 @@ def _reason(error: BaseException) -> str:
     """The first line of the error behind the exporter's own pages."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return first_line(error)
 
 
 def finish(model: onnx.ModelProto, dataset: Dataset) -> None:

@@ -14,6 +14,7 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper
 
+from lightweight.core.errors import first_line
 from lightweight.onnx.export import NORMALIZATION
 
 MULTIPLY = {
@@ -165,6 +166,6 @@ def _executed_in_int8(content: bytes) -> set[str]:
         try:
             onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # of classes that ONNX Runtime does not name in its interface
-            raise OSError(None, f"not written: {str(error).splitlines()[0]}", str(path)) from None
+            raise OSError(None, f"not written: {first_line(error)}", str(path)) from None
         nodes = onnx.load(path).graph.node
     return {name for node in nodes if node.op_type in INT8 for name in (node.name, *node.input)}

@@ -12,7 +12,7 @@ import torch
 from onnx import AttributeProto, TensorProto
 from torch import nn
 
-from lightweight.core.errors import InputError
+from lightweight.core.errors import InputError, first_line
 from lightweight.core.files import read_bytes
 from lightweight.dataset import Dataset, Split
 
@@ -48,8 +48,7 @@ def load_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
         _try(session, images=2)
         return session
     except Exception as error:  # of classes that ONNX Runtime does not name in its interface
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"{path}: damaged or not an ONNX file of this project: {reason}") from None
+        raise InputError(f"{path}: damaged or not an ONNX file of this project: {first_line(error)}") from None
 
 
 def _check(content: bytes) -> None:

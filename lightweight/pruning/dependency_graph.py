@@ -15,7 +15,7 @@ import torch_pruning
 from torch import Tensor, nn
 from torch_pruning.pruner import function
 
-from lightweight.core.errors import InputError
+from lightweight.core.errors import InputError, first_line
 from lightweight.networks.pruned_shapes import changed_shapes, shrink_to
 
 ROOTS = [nn.Conv2d, nn.Linear]
@@ -44,9 +44,9 @@ def tracing(model: nn.Module) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         where = _where(error, {module: name for name, module in model.named_modules() if name})
-        raise InputError(f"channels of the network cannot be pruned: it cannot be traced{where}: {reason}") from None
+        reason = f"it cannot be traced{where}: {first_line(error)}"
+        raise InputError(f"channels of the network cannot be pruned: {reason}") from None
 
 
 def _where(error: Exception, names: dict[nn.Module, str]) -> str:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
-from lightweight.core.errors import InputError
+from lightweight.core.errors import InputError, first_line
 
 aten = torch.ops.aten
 LAYERS = {
@@ -23,8 +23,7 @@ def capture(model: nn.Module, images: Tensor) -> fx.GraphModule:
     try:
         return torch.export.export(network, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
     except Exception as error:  # of classes that torch.export does not name in its interface
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"the network cannot be captured as a graph: {reason}") from None
+        raise InputError(f"the network cannot be captured as a graph: {first_line(error)}") from None
 
 
 def layers(graph: fx.GraphModule) -> list[fx.Node]:

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, OneCycleLR, StepLR
 
-from lightweight.core.errors import InputError, bad_param
+from lightweight.core.errors import InputError, bad_param, first_line
 from lightweight.core.params import Params
 
 OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW}
@@ -94,7 +94,7 @@ class Stepper:
         except RuntimeError as error:  # on a GPU: of the adaptive pooling in VGG and AlexNet, for instance
             if "deterministic" not in str(error):
                 raise
-            raise InputError(f"the network cannot be trained reproducibly here: {str(error).splitlines()[0]}") from None
+            raise InputError(f"the network cannot be trained reproducibly here: {first_line(error)}") from None
         if self.clip_norm:
             self.scaler.unscale_(self.optimizer)
             parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]

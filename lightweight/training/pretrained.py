@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lightweight.core.errors import InputError, bad_param
+from lightweight.core.errors import InputError, bad_param, first_line
 from lightweight.core.torchvision_compat import torchvision
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # what training scripts call the weights among other things
@@ -87,8 +87,7 @@ def _read(path: Path, source: str) -> dict[str, Tensor]:
     except pickle.UnpicklingError:  # whose text advises to execute the file
         raise InputError(f"{path}: not loaded as weights: damaged, or more than tensors: save a state_dict()") from None
     except Exception as error:  # a damaged file raises whatever its bytes lead to
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"{path}: not loaded as weights: {reason}") from None
+        raise InputError(f"{path}: not loaded as weights: {first_line(error)}") from None
     for key in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
