@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from lightweight.core.params import Params
-from lightweight.dataset import Dataset
+from lightweight.dataset import Dataset, random_indices
 
 
 class BnUpdateParams(Params):
@@ -32,7 +32,7 @@ def update_batchnorm(model: nn.Module, dataset: Dataset, num_images: int, batch_
     Every batch weighs the same, so a last incomplete one is left out unless it is the only one. No images, or a
     model without BatchNorm: no change.
     """
-    order = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(seed))[:num_images]
+    order = random_indices(len(dataset.train), num_images, seed)
     if len(order) > batch_size:
         order = order[: len(order) // batch_size * batch_size]
     if len(order) > 1:

@@ -76,6 +76,11 @@ class Dataset:
             yield self.normalize(split.images[part]), split.labels[part]
 
 
+def random_indices(total: int, count: int, seed: int) -> Tensor:
+    """Draw min(count, total) distinct indices below `total`, int64 on the CPU, in a random order that `seed` fixes."""
+    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count]
+
+
 def steps_per_epoch(split: Split, batch_size: int) -> int:
     """A last batch of a single image is left out: it has no variance for BatchNorm. Raises InputError."""
     full, rest = divmod(len(split), batch_size)

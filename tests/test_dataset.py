@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lightweight.core.errors import InputError
-from lightweight.dataset import Dataset, load_dataset, resize, save_dataset
+from lightweight.dataset import Dataset, load_dataset, random_indices, resize, save_dataset
 from lightweight.networks.model_file import new_model, save_model
 
 SAVE_AGAIN = """
@@ -78,6 +78,21 @@ def test_the_file_holds_the_images_as_single_bytes(path, tiny_dataset):
 def test_shape_and_classes_are_those_of_the_images(tiny_dataset, colour_dataset):
     assert (tiny_dataset.channels, tiny_dataset.image_size, tiny_dataset.num_classes) == (1, 28, 10)
     assert (colour_dataset.channels, colour_dataset.image_size, colour_dataset.num_classes) == (3, 8, 2)
+
+
+@pytest.mark.parametrize("count", [0, 7, 100, 500])
+def test_random_indices_are_the_beginning_of_one_permutation_for_each_seed(count):
+    drawn = random_indices(100, count, seed=3)
+    assert len(set(drawn.tolist())) == len(drawn) == min(count, 100)
+    assert drawn.equal(random_indices(100, 100, seed=3)[:count])
+    assert sorted(random_indices(100, 100, seed=3).tolist()) == list(range(100))
+    assert not random_indices(100, 100, seed=3).equal(random_indices(100, 100, seed=4))
+
+
+def test_random_indices_leave_the_global_random_state_alone():
+    state = torch.random.get_rng_state()
+    random_indices(100, 10, seed=3)
+    assert torch.random.get_rng_state().equal(state)
 
 
 def test_normalized_training_images_have_zero_mean_and_unit_variance_in_each_channel(tiny_dataset, colour_dataset):

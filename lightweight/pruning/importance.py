@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightweight.dataset import Dataset
+from lightweight.dataset import Dataset, random_indices
 
 Kind = Literal["l1", "l2", "taylor", "random"]
 BATCH_SIZE = 256
@@ -22,7 +22,7 @@ class Importance:
 
     def __init__(self, kind: Kind, dataset: Dataset, num_images: int, seed: int) -> None:
         self.kind, self.dataset, self.seed = kind, dataset, seed
-        self.order = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(seed))[:num_images]
+        self.order = random_indices(len(dataset.train), num_images, seed)
         self.generator = torch.Generator()
 
     def prepare(self, model: nn.Module) -> None:

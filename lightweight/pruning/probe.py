@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 from tqdm import tqdm
 
 from lightweight.checkpointing.checkpointer import Checkpointer
-from lightweight.dataset import Dataset
+from lightweight.dataset import Dataset, random_indices
 from lightweight.networks.validation import validate
 from lightweight.pruning.groups import Amounts, PruningGroups, counts_to_prune
 from lightweight.pruning.importance import Importance
@@ -36,7 +35,7 @@ class SensitivityProbe:
         total: int,
     ) -> None:
         self.model, self.groups, self.dataset, self.bn_update = model, groups, dataset, bn_update
-        order = torch.randperm(len(dataset.val), generator=torch.Generator().manual_seed(seed))[:images]
+        order = random_indices(len(dataset.val), images, seed)
         self.val = dataset.val.take(order.sort().values.to(dataset.mean.device))
         self.rows: list[dict[str, Any]] = []
         self.number, self.progress = 0, tqdm(total=total, desc="probes", leave=False, disable=None)  # on a terminal

@@ -21,7 +21,7 @@ from onnxruntime.quantization.calibrate import create_calibrator, save_tensors_d
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from torch import Tensor
 
-from lightweight.dataset import Dataset
+from lightweight.dataset import Dataset, random_indices
 from lightweight.onnx.session import pixels
 
 Calibration = Literal["minmax", "entropy", "percentile"]
@@ -34,7 +34,7 @@ BINS = 2048  # of the histograms: with ORT's 128 of 128 levels, there is nothing
 
 def balanced(labels: Tensor, number: int, seed: int) -> Tensor:
     """Ascending indices (min(number, N),) of a random part of `labels` (N,), as equal in classes as it can be."""
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = random_indices(len(labels), len(labels), seed)
     shuffled, turn = labels.cpu()[order], torch.empty_like(order)
     for label in shuffled.unique():
         chosen = shuffled == label
