@@ -34,9 +34,10 @@ verify: setup ## run the pipeline in a fresh clone: identical to dvc.lock? make'
 test: setup ## run the test suite (make test ARGS="-m slow" runs the slow tests)
 	python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
 
-lint: setup ## ruff, as CI runs it
+lint: setup ## ruff and mypy, as CI runs them
 	ruff check .
 	ruff format --check .
+	mypy
 
 baseline: setup needs-git ## make the experiment `original`, for `dvc metrics diff original`
 	@dvc exp remove --quiet original 2>/dev/null || true

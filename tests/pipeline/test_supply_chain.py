@@ -22,7 +22,7 @@ from ruamel.yaml import YAML
 from lightweight.core.errors import InputError
 from lightweight.core.torchvision_compat import torchvision
 from lightweight.networks.factory import build
-from lightweight.preparation import downloads as archives
+from lightweight.preparation import downloads
 from lightweight.training.pretrained import load_weights
 from tests.contract import ROOT
 from tests.workspace import Workspace
@@ -148,7 +148,7 @@ def test_nothing_but_these_two_calls_downloads():
         text = path.read_text()
         assert not re.search(rf"^\s*(import|from) {network}", text, re.MULTILINE), path
         calls |= {(path.stem, call) for call in re.findall(fetch, text)}
-    assert calls == {("archives", "download="), ("pretrained", "get_state_dict")}
+    assert calls == {("downloads", "download="), ("pretrained", "get_state_dict")}
 
 
 @pytest.fixture
@@ -168,11 +168,11 @@ def corrupting(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(torch.hub, "urlopen", lambda request: answer)
 
 
-@pytest.mark.parametrize("name", archives.CLASSES)
+@pytest.mark.parametrize("name", downloads.CLASSES)
 def test_a_downloaded_data_set_of_another_hash_is_refused(corrupting, tmp_path, name):
     for _ in ("downloaded", "found"):
         with pytest.raises(InputError, match="corrupted"):
-            archives.read(name, tmp_path)
+            downloads.read(name, tmp_path)
 
 
 def test_downloaded_weights_of_another_hash_are_refused_and_not_kept(corrupting, tmp_path):
