@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from lightweight.core.errors import InputError, bad_param, first_line
+from lightweight.core.memory_format import to_memory_format
 from lightweight.networks import zoo
 from lightweight.networks.architectures import NETWORKS
 
@@ -67,7 +68,7 @@ def build(name: str, channels: int, image_size: int, num_classes: int, small_ste
     """A new network in channels_last whose output fits: one logit per class. Raises InputError."""
     network = _make(name, channels, image_size, num_classes, small_stem)
     check_forward(network, name, channels, image_size, num_classes)
-    return network.train().to(memory_format=torch.channels_last)
+    return to_memory_format(network.train(), torch.channels_last)
 
 
 def check_forward(network: nn.Module, name: str, channels: int, image_size: int, num_classes: int) -> None:

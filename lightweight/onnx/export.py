@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightweight.core.errors import InputError, first_line
+from lightweight.core.memory_format import to_memory_format
 from lightweight.dataset import Dataset, resize
 
 CLASSES = "classes"  # the metadata key of the class names, a JSON list
@@ -24,7 +25,7 @@ class FromPixels(nn.Module):
     def __init__(self, model: nn.Module, dataset: Dataset) -> None:
         super().__init__()
         # A global average of channels_last tensors would be exported with their strides, as a dozen nodes.
-        self.model = deepcopy(model).to(memory_format=torch.contiguous_format)
+        self.model = to_memory_format(deepcopy(model), torch.contiguous_format)
         self.size = dataset.input_size
         self.register_buffer("offset", -255 * dataset.mean.view(1, -1, 1, 1))
         self.register_buffer("scale", 1 / (255 * dataset.std.view(1, -1, 1, 1)))

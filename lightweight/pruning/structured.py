@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightweight.core.memory_format import to_memory_format
 from lightweight.macs import count_macs
 from lightweight.networks.pruned_shapes import changed_shapes, shrink_to
 from lightweight.pruning.dependency_graph import INPUTS, ROOTS, coupled, is_consistent, remove, trace, tracing, unfit
@@ -110,7 +111,7 @@ class ChannelGroups:
     def remove_channels(self) -> None:
         """Remove the channels that are zero."""
         remove(self.model, self.image, self.masked)
-        self.model.to(memory_format=torch.channels_last)
+        to_memory_format(self.model, torch.channels_last)
         self.clear_masks()
 
     def clear_masks(self) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from lightweight.core.errors import InputError, first_line
+from lightweight.core.memory_format import to_memory_format
 
 aten = torch.ops.aten
 LAYERS = {
@@ -19,7 +20,7 @@ LAYERS = {
 
 def capture(model: nn.Module, images: Tensor) -> fx.GraphModule:
     """Raises InputError when the network's path depends on the values of the images."""
-    network = deepcopy(model).eval().to(memory_format=torch.contiguous_format)
+    network = to_memory_format(deepcopy(model).eval(), torch.contiguous_format)
     try:
         return torch.export.export(network, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
     except Exception as error:  # of classes that torch.export does not name in its interface
