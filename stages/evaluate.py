@@ -12,13 +12,13 @@ from lightweight.core.params import Threads, load_params
 from lightweight.core.process import run_stage
 from lightweight.core.variants import VARIANTS
 from lightweight.dataset import load_dataset
-from lightweight.evaluation.scores import EvaluateParams, evaluate_file, score
+from lightweight.evaluation.scores import EvaluateParams, evaluate_variants, prediction_rows, score
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")
-MODELS = Path("models")
+MODELS: dict[str, Path] = {name: Path(f"models/{name}.safetensors") for name in VARIANTS}
+MODELS |= {"optimized": Path("models/optimized.onnx")}
 METRICS = Path("metrics")
-OPTIMIZED = "optimized"
 PREDICTIONS = Path("plots/predictions.csv")
 
 
@@ -26,17 +26,13 @@ def main() -> None:
     params = load_params(PARAMS, threads=Threads, evaluate=EvaluateParams)
     data = load_dataset(PREPARED).to(configure_torch(params.threads, seed=0))
     labels = data.test.labels.cpu().numpy()
-    how = {"dataset": data, "batch_size": params.evaluate.batch_size, "threads": params.threads}
-    variants = {name: evaluate_file(MODELS / f"{name}.safetensors", **how) for name in VARIANTS if name != OPTIMIZED}
-    macs = variants["recalibrated"].costs["macs"]
-    variants[OPTIMIZED] = evaluate_file(MODELS / f"{OPTIMIZED}.onnx", **how, macs=macs)
+    variants = evaluate_variants(MODELS, data, params.evaluate.batch_size, params.threads)
     for name, variant in variants.items():
         scores = score(variant, variants["original"], labels)
         write_json(METRICS / f"{name}.json", scores)
         print(f"evaluate  {name:<12}  test accuracy {scores['accuracy']:.2%}  {scores['size_bytes']:>12,} bytes")
-    pairs = zip(labels, variants[OPTIMIZED].predictions, strict=True)
-    rows = [{"actual": data.classes[actual], "predicted": data.classes[predicted]} for actual, predicted in pairs]
-    write_csv(PREDICTIONS, rows[0], rows)
+    rows = prediction_rows(variants["optimized"].predictions, labels, data.classes)
+    write_csv(PREDICTIONS, ["actual", "predicted"], rows)
     print(f"evaluate  {len(VARIANTS)} variants  -> {METRICS}")
 
 

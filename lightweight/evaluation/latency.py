@@ -1,80 +1,80 @@
-"""A ratio of latencies is measured in one run: the models take turns, so that a slow moment hits them all.
+"""Latencies of several models, measured in turns in one process, so that a slow moment of the machine hits them all.
 
-The threads of a runtime spin on after a call (ONNX Runtime's for about 60 ms) and would take the cores of whoever
-comes next: a turn begins when the process is idle, and who follows whom changes from round to round.
+The threads of a runtime spin on after a call (ONNX Runtime's for about 60 ms) and would take the cores of whichever
+model is called next. Therefore a turn begins only when the process is idle, and the order changes from round to round.
 """
 
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from statistics import median
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import Field
-from scipy.stats import binom
 
-from lightweight.core.params import Params
+from lightweight.evaluation.statistics import median_interval
 
-LOOK_SECONDS = 0.01  # between two looks at whether threads still spin
-MOST_LOOKS = 100  # where something else in the process never rests
+POLL_SECONDS = 0.01  # between two checks whether threads still spin
+MAX_POLLS = 100  # where something else in the process never rests
 SAMPLE_SECONDS = 0.01  # shorter calls are repeated until a sample lasts this long
 
 
-class BenchmarkParams(Params):
-    batch_sizes: list[Annotated[int, Field(ge=1, le=65_536)]] = Field(min_length=1)
-    rounds: int = Field(ge=10, le=100_000)
+def interleave(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
+    """Time every call once a round, in an order drawn anew for each round: milliseconds per call (rounds,), by name.
 
-
-def interleave(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
-    """Milliseconds per call (rounds,) of each, measured once a round in an order drawn anew, after a warm-up."""
+    Before the first round every call is warmed up.
+    """
     repeats = {}
     for name, call in calls.items():
         call()
-        repeats[name] = max(1, round(SAMPLE_SECONDS / max(_seconds(call, 3), 1e-9)))
+        repeats[name] = max(1, round(SAMPLE_SECONDS / max(_seconds_per_call(call, 3), 1e-9)))
     samples: dict[str, list[float]] = {name: [] for name in calls}
     order = random.Random(0)
     for _ in range(rounds):
         for name in order.sample(list(calls), len(calls)):
             _wait_until_idle()
             calls[name]()
-            samples[name].append(1000 * _seconds(calls[name], repeats[name]))
+            samples[name].append(1000 * _seconds_per_call(calls[name], repeats[name]))
     return {name: np.array(values) for name, values in samples.items()}
 
 
-def compare(samples: dict[str, np.ndarray], reference: str, pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """`summarize` of every model against `reference`, and of each pair (model, other) as its `against_OTHER`."""
-    found = {name: summarize(values, samples[reference]) for name, values in samples.items()}
+def compare(
+    samples: Mapping[str, np.ndarray], reference: str, pairs: Iterable[tuple[str, str]]
+) -> dict[str, dict[str, Any]]:
+    """Summarize every model against `reference`, and each pair (model, other) under the model's key `against_OTHER`."""
+    summaries = {name: summarize(values, samples[reference]) for name, values in samples.items()}
     for name, other in pairs:
-        found[name][f"against_{other}"] = summarize(samples[name], samples[other])
-    return found
+        summaries[name][f"against_{other}"] = summarize(samples[name], samples[other])
+    return summaries
 
 
 def summarize(samples: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
-    """Median and percentiles in milliseconds, and how many times faster than `reference`, round by round.
+    """Summarize latencies (rounds,) in milliseconds: median, percentiles, and the speedup over `reference`.
 
-    The 95 % interval of the median ratio comes from order statistics; where it spans 1 there is no difference.
+    The speedup is the median of the ratios of each round, with its 95 % interval; where the interval spans 1 the
+    verdict is "no difference".
     """
-    ratios = np.sort(reference / samples)
-    rank = int(binom.ppf(0.025, len(ratios), 0.5))
-    low, high = ratios[max(rank - 1, 0)], ratios[min(len(ratios) - rank, len(ratios) - 1)]
-    verdict = "faster" if low > 1 else "slower" if high < 1 else "no difference"
+    ratios = reference / samples
+    low, high = median_interval(ratios)
     return {
         "latency_ms": median(samples),
         "latency_ms_p05": float(np.percentile(samples, 5)),
         "latency_ms_p95": float(np.percentile(samples, 95)),
         "speedup": median(ratios),
-        "speedup_low": float(low),
-        "speedup_high": float(high),
-        "verdict": verdict,
+        "speedup_low": low,
+        "speedup_high": high,
+        "verdict": "faster" if low > 1 else "slower" if high < 1 else "no difference",
     }
 
 
-def slowdown_warnings(latency: dict[str, dict[str, Any]]) -> list[str]:
-    """Warn where the optimized file is slower than its own network in float32, in the same runtime: a line each."""
+def slowdown_warnings(latency: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Warn of each batch size at which the optimized file is slower than its own network in float32, one line each.
+
+    `latency` holds the summaries by model and `batch_SIZE`; both files ran in the same runtime.
+    """
     lines = []
-    for batch, found in latency.get("optimized", {}).items():
-        ratio = found.get("against_recalibrated", {}) if batch.startswith("batch_") else {}
+    for batch, summary in latency.get("optimized", {}).items():
+        ratio = summary.get("against_recalibrated", {}) if batch.startswith("batch_") else {}
         if ratio.get("verdict") == "slower":
             times = f"{ratio['speedup']:.2f} times [{ratio['speedup_low']:.2f}, {ratio['speedup_high']:.2f}]"
             lines.append(
@@ -85,17 +85,17 @@ def slowdown_warnings(latency: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _wait_until_idle() -> None:
-    """Wait until no thread of this process runs."""
+    """Wait until no thread of this process runs, at most one second."""
     before = time.process_time()
-    for _ in range(MOST_LOOKS):
-        time.sleep(LOOK_SECONDS)
+    for _ in range(MAX_POLLS):
+        time.sleep(POLL_SECONDS)
         now = time.process_time()
-        if now - before < 0.1 * LOOK_SECONDS:
+        if now - before < 0.1 * POLL_SECONDS:
             return
         before = now
 
 
-def _seconds(call: Callable[[], Any], repeats: int) -> float:
+def _seconds_per_call(call: Callable[[], Any], repeats: int) -> float:
     start = time.perf_counter()
     for _ in range(repeats):
         call()

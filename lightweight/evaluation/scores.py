@@ -1,21 +1,22 @@
-"""Every variant is scored by the same keys, on the very file that ships, by the runtime that will run it.
+"""Scores of the pipeline's models: accuracy of the very file that ships, by the runtime that will run it, and costs.
 
-Accuracy with a 95 % Wilson interval (Wilson 1927) and an exact paired McNemar test against the original
-(McNemar 1947).
+Every variant is scored by the same keys. Accuracy has a 95 % Wilson interval and an exact paired McNemar test against
+the original.
 """
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import Field
-from scipy.stats import binomtest
 
 from lightweight.core.files import read_bytes
 from lightweight.core.params import Params
 from lightweight.dataset import Dataset
+from lightweight.evaluation.statistics import mcnemar_p, wilson_interval
 from lightweight.macs import count_macs
 from lightweight.networks.model_file import load_model
 from lightweight.onnx import graph
@@ -28,53 +29,77 @@ class EvaluateParams(Params):
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """What a model file predicts for the test images (N,), and what it costs."""
+    """Hold the predicted classes (N,) of a model file for the test images, and what the file costs."""
 
     predictions: np.ndarray
     costs: dict[str, Any]
 
 
-def evaluate_file(path: Path, dataset: Dataset, batch_size: int, threads: int, macs: int = 0) -> EvaluatedModel:
-    """Predictions and costs of a `.safetensors` or `.onnx` model file. Raises InputError when it is damaged.
+def evaluate_variants(
+    paths: Mapping[str, Path], dataset: Dataset, batch_size: int, threads: int
+) -> dict[str, EvaluatedModel]:
+    """Evaluate the model file of every variant, in the order of the pipeline: `recalibrated` before the ONNX file.
 
-    `macs` is what the network of an ONNX file computes: more than its layers do where others do the rest.
+    The ONNX file is charged with the MACs of `recalibrated`, the network that it was made from, where these are more
+    than the MACs of its layers. Raises InputError when a file is missing or damaged.
+    """
+    variants: dict[str, EvaluatedModel] = {}
+    for name, path in paths.items():
+        macs = variants["recalibrated"].costs["macs"] if path.suffix == ".onnx" else 0
+        variants[name] = evaluate_file(path, dataset, batch_size, threads, macs)
+    return variants
+
+
+def evaluate_file(path: Path, dataset: Dataset, batch_size: int, threads: int, macs: int = 0) -> EvaluatedModel:
+    """Predict the test images with a `.safetensors` or `.onnx` model file, and count what the file costs.
+
+    `macs` are those of the network that an ONNX file was made from: more than the layers of the file have where other
+    operators do the rest. Raises InputError when the file is missing or damaged.
     """
     content = read_bytes(path)
     if path.suffix == ".onnx":
         logits = onnx_logits(load_session(path, threads), dataset.test, batch_size)
         layers = graph.layers(content)
-        learned, nonzero = graph.parameters(content)
+        parameters, nonzero = graph.parameters(content)
         macs = max(macs, sum(layer.macs for layer in layers))
-        int8 = sum(layer.macs for layer in layers if layer.int8) / max(1, macs)
+        int8_share = sum(layer.macs for layer in layers if layer.int8) / max(1, macs)
     else:
         model = load_model(path, dataset).model
-        learned = sum(tensor.numel() for tensor in model.parameters())
+        parameters = sum(tensor.numel() for tensor in model.parameters())
         nonzero = sum(int(tensor.count_nonzero()) for tensor in model.parameters())
-        macs, int8 = count_macs(model, dataset.blank(1)), 0.0
+        macs, int8_share = count_macs(model, dataset.blank(1)), 0.0
         logits = torch_logits(model, dataset, dataset.test, batch_size)
     costs = {
         "size_bytes": len(content),
         "compressed_bytes": len(zlib.compress(content, 9)),
-        "parameters": learned,
+        "parameters": parameters,
         "nonzero_parameters": nonzero,
         "macs": macs,
-        "int8_mac_share": int8,
+        "int8_mac_share": int8_share,
     }
     return EvaluatedModel(logits.argmax(1), costs)
 
 
 def score(variant: EvaluatedModel, original: EvaluatedModel, labels: np.ndarray) -> dict[str, Any]:
-    """The metrics of one variant: accuracy, its interval, the test against the original, and the costs."""
+    """Score a variant on labels (N,): accuracy, its interval, the paired test against the original, and the costs."""
     right, right_before = variant.predictions == labels, original.predictions == labels
-    low, high = binomtest(int(right.sum()), len(labels)).proportion_ci(0.95, method="wilson")
+    low, high = wilson_interval(int(right.sum()), len(labels))
     gained, lost = int((right & ~right_before).sum()), int((~right & right_before).sum())
     return {
         "accuracy": float(right.mean()),
-        "accuracy_low": float(low),
-        "accuracy_high": float(high),
+        "accuracy_low": low,
+        "accuracy_high": high,
         "images": len(labels),
         "gained": gained,
         "lost": lost,
-        "mcnemar_p": float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
+        "mcnemar_p": mcnemar_p(gained, lost),
         **variant.costs,
     }
+
+
+def prediction_rows(predictions: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> list[dict[str, str]]:
+    """List the actual and the predicted class of every test image, by name."""
+    return [
+        {"actual": classes[actual], "predicted": classes[predicted]}
+        for actual, predicted in zip(labels, predictions, strict=True)
+    ]

@@ -73,7 +73,7 @@ def test_a_turn_begins_when_the_threads_of_the_one_before_have_stopped(calls, mo
     interleave(calls.functions, rounds=20)
     in_warm_up = calls.disturbed
     assert in_warm_up <= 2
-    monkeypatch.setattr(latency, "MOST_LOOKS", 1)
+    monkeypatch.setattr(latency, "MAX_POLLS", 1)
     interleave(calls.functions, rounds=20)
     assert calls.disturbed > in_warm_up + 10
 
