@@ -10,7 +10,7 @@ from lightweight.batchnorm import BnUpdateParams
 from lightweight.core.files import write_text
 from lightweight.core.params import Seed, Threads, load_all_params
 from lightweight.core.process import run_stage
-from lightweight.evaluation.latency import BenchmarkParams
+from lightweight.evaluation.benchmark import BenchmarkParams
 from lightweight.evaluation.scores import EvaluateParams
 from lightweight.preparation.prepare import PrepareParams
 from lightweight.pruning.pruner import PruneParams
