@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from ruamel.yaml import YAML
 from torch import nn
 
 from comparisons.baselines.plain_quantization import quantizers
@@ -34,6 +33,7 @@ from lightweight.core.errors import InputError
 from lightweight.core.files import read_bytes, read_json, write_csv, write_json
 from lightweight.core.machine import cpu_name, instructions
 from lightweight.core.process import run_stage
+from lightweight.core.yaml import read_yaml
 from lightweight.dataset import Dataset, load_dataset
 from lightweight.evaluation.latency import interleave, summarize
 from lightweight.evaluation.scores import EvaluatedModel, evaluate_file, score
@@ -66,7 +66,7 @@ def main() -> None:
 
 def make(folder: Path, recipe: str, raw: Path) -> None:
     """What is not there yet of a network's weights and files; the stages make them as under `dvc repro`."""
-    params = YAML(typ="safe").load(Path(f"recipes/{recipe}.yaml"))
+    params = read_yaml(Path(f"recipes/{recipe}.yaml"))
     params["threads"], params["swa"]["start"] = 1, None
     params["quantize"] |= CHANGES | {"calibration_images": IMAGES}
     if params["prepare"]["path"]:
@@ -97,8 +97,7 @@ def make(folder: Path, recipe: str, raw: Path) -> None:
 
 def stage(name: str, folder: Path, raw: Path, params: dict[str, Any]) -> None:
     """Run it in `folder`, with these parameters."""
-    with (folder / "params.yaml").open("w") as file:
-        YAML().dump(params, file)
+    write_json(folder / "params.yaml", params)  # JSON is YAML
     own = {key: value for key, value in os.environ.items() if key != "DVC_ROOT"}
     own |= {"PYTHONPATH": str(Path.cwd()), "LIGHTWEIGHT_DATA": str(raw)}
     if code := subprocess.run([sys.executable, "-m", f"stages.{name}"], cwd=folder, env=own, check=False).returncode:

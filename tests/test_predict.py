@@ -74,7 +74,7 @@ def test_it_imports_no_framework():
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     tops = {name.partition(".")[0] for name in loaded.split()}
     assert {"onnxruntime", "numpy", "PIL", "lightweight"} <= tops
-    assert not tops & {"torch", "onnx", "safetensors", "pydantic", "ruamel", "scipy", "sklearn", "torchvision"}
+    assert not tops & {"torch", "onnx", "safetensors", "pydantic", "yaml", "scipy", "sklearn", "torchvision"}
 
 
 @pytest.mark.parametrize(

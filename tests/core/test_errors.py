@@ -1,6 +1,6 @@
 import pytest
 
-from lightweight.core.errors import LONGEST, InputError, first_line
+from lightweight.core.errors import MAX_MESSAGE_CHARACTERS, InputError, first_line
 
 
 @pytest.mark.parametrize(
@@ -22,4 +22,4 @@ def test_an_input_error_is_one_printable_line_of_bounded_length():
     assert text.isprintable()
     assert text.startswith("a\\nb\\x1b[31m")
     assert text.endswith("the end")
-    assert len(text) <= LONGEST
+    assert len(text) <= MAX_MESSAGE_CHARACTERS

@@ -130,20 +130,25 @@ def test_a_section_that_is_no_mapping_is_refused(path, text, value):
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "problem"),
+    ("text", "place", "problem"),
     [
-        ("seed: 0\nsection: [1\n", 3, "expected ',' or ']'"),
-        ("seed: 0: 1\n", 1, "mapping values are not allowed here"),
-        ("seed: 0\n\tsection: 1\n", 2, "found character '\\t'"),
-        ("seed: 0\nseed: 1\n", 2, 'found duplicate key "seed" with value "1"'),
-        ('seed: 0\nseed: "1\\n2"\n', 2, 'found duplicate key "seed" with value "1 2"'),
-        ("seed: *other\n", 1, "found undefined alias 'other'"),
-        ("seed: !!python/object:os.system x\n", 1, "could not determine a constructor"),
+        ("seed: 0\nsection: [1\n", "3, column 1", "while parsing a flow sequence, did not find expected ',' or ']'"),
+        ("seed: 0: 1\n", "1, column 8", "mapping values are not allowed in this context"),
+        (
+            "seed: 0\n\tsection: 1\n",
+            "2, column 1",
+            "while scanning a plain scalar, found a tab character that violates indentation",
+        ),
+        ("seed: 0\nseed: 1\n", "2, column 1", 'found duplicate key "seed"'),
+        ('"a\\nb": 0\n"a\\nb": 1\n', "2, column 1", 'found duplicate key "a b"'),
+        ("seed: *other\n", "1, column 7", "found undefined alias"),
+        (f"seed: {'[' * 101}\n", "1, column 106", "nested in more than 100 levels"),
+        ("seed: !!python/object:os.system x\n", "1, column 7", "could not determine a constructor"),
     ],
 )
-def test_invalid_yaml_is_one_line_with_its_line_number(path, text, line, problem):
+def test_invalid_yaml_is_one_line_with_the_place_of_the_fault(path, text, place, problem):
     found = message(path, text)
-    assert found.startswith(f", line {line}: not valid YAML: {problem}")
+    assert found.startswith(f", line {place}: not valid YAML: {problem}")
     assert "\n" not in found
 
 
@@ -282,10 +287,9 @@ def test_a_key_of_any_kind_is_shown_in_one_short_line(path, key, shown):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("seed: !!int ''\n", "string index out of range"),
+        ("seed: !!int ''\n", "invalid literal for int() with base 10: ''"),
         ("seed: !!bool 7\n", "'7'"),
         ("seed: 2001-12-14t21:59:43-99:99\n", "offset must be a timedelta strictly between"),
-        (f"seed: {'[' * 500}\n", "maximum recursion depth exceeded"),
     ],
 )
 def test_whatever_the_parser_raises_is_one_line(path, text, problem):

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lightweight.core.errors import LONGEST, InputError
+from lightweight.core.errors import MAX_MESSAGE_CHARACTERS, InputError
 from tests.contract import ROOT
 from tests.faults.mutate import mutant
 from tests.faults.mutation_readers import READERS
@@ -115,14 +115,14 @@ def _meet(kind: str, content: bytes) -> tuple[str, str]:
     except InputError as error:
         outcome, detail = "refused", str(error)
     except BaseException as error:
-        return "crashed", f"{type(error).__name__}: {str(error)[:LONGEST]}"
+        return "crashed", f"{type(error).__name__}: {str(error)[:MAX_MESSAGE_CHARACTERS]}"
     added = _status("VmHWM") - before
     if executed or Path("mark").exists():
         return "crashed", f"executed: {executed[:3]}"
     if added > PEAK or any(words in detail for words in EXHAUSTED):
         return "crashed", f"took {added >> 20} MiB: {detail}"
-    if outcome == "refused" and not (detail.isprintable() and 0 < len(detail) <= LONGEST):
-        return "crashed", f"not one line of text: {detail[:LONGEST]!r}"
+    if outcome == "refused" and not (detail.isprintable() and 0 < len(detail) <= MAX_MESSAGE_CHARACTERS):
+        return "crashed", f"not one line of text: {detail[:MAX_MESSAGE_CHARACTERS]!r}"
     return outcome, detail
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lightweight.core.errors import LONGEST, InputError
+from lightweight.core.errors import MAX_MESSAGE_CHARACTERS, InputError
 from lightweight.core.torchvision_compat import torchvision
 from lightweight.networks.factory import build
 from lightweight.training.pretrained import load_weights
@@ -191,7 +191,7 @@ def test_names_of_any_kind_and_length_are_one_line(given, tmp_path, name):
         save_file(content, tmp_path / name)
     line = refusal(new(BNNET), name, tmp_path)
     assert line.isprintable()
-    assert len(line) <= LONGEST
+    assert len(line) <= MAX_MESSAGE_CHARACTERS
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
