@@ -1,8 +1,5 @@
-"""BatchNorm statistics fit the weights again after these were averaged or pruned; nothing else changes."""
+"""BatchNorm re-estimation: running means and variances are computed anew after weights were averaged or pruned."""
 
-from collections.abc import Callable
-
-import torch
 from pydantic import Field
 from torch import nn
 from torch.optim.swa_utils import update_bn
@@ -16,21 +13,11 @@ class BnUpdateParams(Params):
     batch_size: int = Field(ge=2, le=65_536)
 
 
-def make_bn_update(dataset: Dataset, num_images: int, seed: int) -> Callable[[nn.Module], None]:
-    """`update_batchnorm` of a model, in batches of 256, as a function of the model alone."""
+def reestimate_batchnorm(model: nn.Module, dataset: Dataset, num_images: int, batch_size: int, seed: int) -> None:
+    """Re-estimate the running statistics of all BatchNorm layers in place, from random training images, unaugmented.
 
-    def bn_update(model: nn.Module) -> None:
-        torch.manual_seed(seed)  # dropout before BatchNorm draws, and must not depend on what was done before
-        update_batchnorm(model, dataset, num_images, batch_size=256, seed=seed)
-
-    return bn_update
-
-
-def update_batchnorm(model: nn.Module, dataset: Dataset, num_images: int, batch_size: int, seed: int) -> None:
-    """Re-estimate running means and variances in place, from `num_images` random training images, unaugmented.
-
-    Every batch weighs the same, so a last incomplete one is left out unless it is the only one. No images, or a
-    model without BatchNorm: no change.
+    Every batch weighs the same, so a last incomplete batch is left out unless it is the only one. Without images or
+    without BatchNorm layers nothing changes.
     """
     order = random_indices(len(dataset.train), num_images, seed)
     if len(order) > batch_size:

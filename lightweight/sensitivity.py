@@ -1,16 +1,20 @@
-"""Each layer is pruned alone, statistics of BatchNorm are estimated again, nothing is trained: what does it cost?
+"""Sensitivity: the accuracy that a network loses where one layer alone is pruned, without any training.
 
-Sensitivity as in Han et al. 2015 and Li et al. 2017, by accuracy on validation.
+After Han et al. 2015 and Li et al. 2017, by accuracy on validation images and with BatchNorm re-estimated.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field
+from torch import nn
 
+from lightweight.checkpointing.session import Session
 from lightweight.core.params import Params
 from lightweight.networks.validation import SLACK
-from lightweight.pruning.groups import Layers, Method
-from lightweight.pruning.importance import Kind
+from lightweight.pruning.allocation import bisect
+from lightweight.pruning.groups import Layers, Method, find_groups
+from lightweight.pruning.importance import Importance, Kind
 from lightweight.pruning.probe import SensitivityProbe
 
 
@@ -25,12 +29,33 @@ class SensitivityParams(Params):
     probes: int = Field(ge=1, le=50)
 
 
-def scan(probe: SensitivityProbe, amount: float) -> list[dict[str, Any]]:
-    """A row per unit: its layers, their parameters, the accuracy without a share of it, and what that costs."""
+@dataclass(frozen=True)
+class SensitivityResult:
+    """Hold a row per pruning group, the largest amount of all groups within `max_drop`, and the rows of all probes."""
+
+    groups: list[dict[str, Any]]
+    largest_amount: float
+    probes: list[dict[str, Any]]
+
+
+def measure_sensitivity(model: nn.Module, params: SensitivityParams, session: Session) -> SensitivityResult:
+    """Prune each group of a network alone by `amount`, then search the largest amount of all groups together."""
+    data = session.dataset
+    groups = find_groups(model, data.blank(1), params, "sensitivity")
+    importance = Importance(params.importance, data, params.images, session.seed)
+    total = 1 + len(groups.sizes) + params.probes
+    probe = SensitivityProbe(model, groups, session, importance, params.images, total)
+    rows = scan_groups(probe, params.amount)
+    amount = largest_amount(probe, params.max_drop, params.probes)
+    return SensitivityResult(rows, amount, probe.rows)
+
+
+def scan_groups(probe: SensitivityProbe, amount: float) -> list[dict[str, Any]]:
+    """Prune each group alone: a row of its layers, their parameters, the accuracy that is left, and what was lost."""
     modules = dict(probe.model.named_modules())
     rows = []
     for group, layers in probe.groups.layers.items():
-        accuracy = probe.alone(group, amount)
+        accuracy = probe.measure_group(group, amount)
         rows.append(
             {
                 "layer": " ".join(layers),
@@ -43,11 +68,9 @@ def scan(probe: SensitivityProbe, amount: float) -> list[dict[str, Any]]:
     return rows
 
 
-def largest(probe: SensitivityProbe, max_drop: float, probes: int) -> float:
-    """The largest amount of all units that a binary search of [0, 1) finds to cost at most `max_drop`; 0 if none."""
-    low, high = 0.0, 1.0
-    for _ in range(probes):
-        middle = (low + high) / 2
-        good = probe.accuracy - probe.probe("", middle) <= max_drop + SLACK
-        low, high = (middle, high) if good else (low, middle)
+def largest_amount(probe: SensitivityProbe, max_drop: float, probes: int) -> float:
+    """Search [0, 1) for the largest amount of all groups together that costs at most `max_drop`; 0 if none does."""
+    low, _ = bisect(
+        lambda amount: probe.accuracy - probe.measure("", amount) <= max_drop + SLACK, low=0.0, high=1.0, steps=probes
+    )
     return low

@@ -6,7 +6,7 @@ Writes  models/recalibrated.safetensors, plots/bn_update.csv
 
 from pathlib import Path
 
-from lightweight.batchnorm import BnUpdateParams, update_batchnorm
+from lightweight.batchnorm import BnUpdateParams, reestimate_batchnorm
 from lightweight.core.determinism import configure_torch
 from lightweight.core.files import write_csv
 from lightweight.core.params import Seed, Threads, load_params
@@ -28,7 +28,7 @@ def main() -> None:
     pruned = load_model(PRUNED, data)
     model = pruned.model
     _, before = validate(model, data, data.val)
-    update_batchnorm(model, data, params.bn_update.num_images, params.bn_update.batch_size, params.seed)
+    reestimate_batchnorm(model, data, params.bn_update.num_images, params.bn_update.batch_size, params.seed)
     _, after = validate(model, data, data.val)
     save_model(RECALIBRATED, pruned)
     rows = [{"statistics": "before", "val_accuracy": before}, {"statistics": "after", "val_accuracy": after}]

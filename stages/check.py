@@ -13,12 +13,12 @@ from lightweight.core.process import run_stage
 from lightweight.evaluation.benchmark import BenchmarkParams
 from lightweight.evaluation.scores import EvaluateParams
 from lightweight.preparation.prepare import PrepareParams
-from lightweight.pruning.pruner import PruneParams
-from lightweight.quantization.quantizer import QuantizeParams
-from lightweight.reporting.table import ReportParams
+from lightweight.pruning.params import PruneParams
+from lightweight.quantization.params import QuantizeParams
+from lightweight.reporting.params import ReportParams
 from lightweight.sensitivity import SensitivityParams
 from lightweight.swa import SwaParams, remaining_epochs
-from lightweight.training.loop import TrainParams
+from lightweight.training.params import TrainParams
 
 PARAMS = Path("params.yaml")
 CHECKED = Path("data/checked")
@@ -26,20 +26,10 @@ CHECKED = Path("data/checked")
 
 def main() -> None:
     params = load_all_params(
-        PARAMS,
-        seed=Seed,
-        threads=Threads,
-        prepare=PrepareParams,
-        train=TrainParams,
-        swa=SwaParams,
-        prune=PruneParams,
-        sensitivity=SensitivityParams,
-        bn_update=BnUpdateParams,
-        quantize=QuantizeParams,
-        evaluate=EvaluateParams,
-        benchmark=BenchmarkParams,
-        report=ReportParams,
-    )
+        PARAMS, seed=Seed, threads=Threads, prepare=PrepareParams, train=TrainParams, swa=SwaParams, prune=PruneParams,
+        sensitivity=SensitivityParams, bn_update=BnUpdateParams, quantize=QuantizeParams, evaluate=EvaluateParams,
+        benchmark=BenchmarkParams, report=ReportParams,
+    )  # fmt: skip
     remaining_epochs(params.swa, params.train.epochs, params.train.snapshots)
     write_text(CHECKED, "params.yaml is valid\n")
     print(f"check  {len(vars(params))} sections  -> {CHECKED}")

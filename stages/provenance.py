@@ -1,4 +1,4 @@
-"""Provenance: who made each artifact. No outs: it enters neither dvc.lock nor the bytes that it is about.
+"""Provenance: who made each artifact. No outs: the record enters neither dvc.lock nor the artifacts.
 
 Reads   params.yaml, data/prepared.safetensors, models/MODEL, metrics/VARIANT.json
 Writes  metrics/provenance.json
@@ -10,7 +10,7 @@ from lightweight.core.files import write_json
 from lightweight.core.params import Threads, load_params
 from lightweight.core.process import run_stage
 from lightweight.core.variants import VARIANTS
-from lightweight.reporting.provenance import update
+from lightweight.reporting.provenance import update_record
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")
@@ -22,7 +22,7 @@ RECORD = Path("metrics/provenance.json")
 
 def main() -> None:
     params = load_params(PARAMS, threads=Threads)
-    entries = update(RECORD, [PREPARED, *MODELS, OPTIMIZED, *METRICS], params.threads)
+    entries = update_record(RECORD, [PREPARED, *MODELS, OPTIMIZED, *METRICS], params.threads)
     write_json(RECORD, entries)
     print(f"provenance  {len(entries)} artifacts  -> {RECORD}")
 

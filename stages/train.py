@@ -5,66 +5,41 @@ Writes  models/original.safetensors, models/snapshots/EPOCH.safetensors, plots/t
 Resumes from work/train
 """
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from lightweight.checkpointing.checkpointer import resumable
+from lightweight.checkpointing.session import open_session
 from lightweight.core.determinism import configure_torch, project_root
 from lightweight.core.files import write_csv
 from lightweight.core.params import Seed, Threads, load_params
 from lightweight.core.process import run_stage
 from lightweight.dataset import load_dataset
-from lightweight.networks import model_file as checkpoint
-from lightweight.training import loop as training
-from lightweight.training.history import COLUMNS, History
+from lightweight.networks.model_file import save_model
+from lightweight.training import resource_usage
+from lightweight.training.history import COLUMNS
 from lightweight.training.loss import load_teacher
-from lightweight.training.optimizer import make_schedule
-from lightweight.training.pretrained import load_weights
-from lightweight.training.resource_usage import record
-from lightweight.training.snapshots import keep_snapshot, snapshot
+from lightweight.training.original import new_original, train_original
+from lightweight.training.params import TrainParams
 
-PARAMS = Path("params.yaml")
-PREPARED = Path("data/prepared.safetensors")
-ORIGINAL = Path("models/original.safetensors")
-SNAPSHOTS = Path("models/snapshots")
-HISTORY = Path("plots/train.csv")
-ROOT = project_root()
-WORK = ROOT / "work"
+PARAMS, PREPARED = Path("params.yaml"), Path("data/prepared.safetensors")
+ORIGINAL, SNAPSHOTS = Path("models/original.safetensors"), Path("models/snapshots")
+HISTORY, ROOT = Path("plots/train.csv"), project_root()
 
 
 def main() -> None:
-    params = load_params(PARAMS, seed=Seed, threads=Threads, train=training.TrainParams)
-    device = configure_torch(params.threads, params.seed)
+    params = load_params(PARAMS, seed=Seed, threads=Threads, train=TrainParams)
+    log, device = partial(print, flush=True), configure_torch(params.threads, params.seed)
     data = load_dataset(PREPARED).to(device)
-    original = checkpoint.new_model(params.train.network, params.train.small_stem, data)
-    if params.train.weights:
-        given = (params.train.network, params.train.weights, ROOT)
-        fresh = load_weights(original.model, *given, new_classifier=params.train.epochs > 0)
-        print(f"train  begins with {params.train.weights}, without {', '.join(fresh) or 'exception'}", flush=True)
+    original = new_original(params.train, data, ROOT, log)
     teacher = load_teacher(params.train, ROOT, data)
-    epochs = range(1, params.train.epochs + 1)
-    schedule = partial(make_schedule, params.train.schedule, params.train, len(epochs))
-    how = {"lr": params.train.lr, "schedule": schedule, "teacher": teacher}
     files = [PREPARED, *params.train.files(ROOT)]
-    with resumable(WORK, "train", vars(params), files, ORIGINAL, partial(print, flush=True)) as checkpointer:
-        history = checkpointer.track("history", History())
-        rows = training.train(
-            original.model.to(device), data, params.train, epochs, params.seed, **how, checkpointer=checkpointer
-        )
-        for _ in history.record(rows, params.train.patience):
-            keep_snapshot(checkpointer, original, history, params.train.snapshots, params.train.patience)
-            print(history.line(epochs[-1]), flush=True)
-        checkpointer.export_files(SNAPSHOTS)
-        done = "weights as they were given"
-        if history.rows:
-            kept = history.kept(params.train.patience)
-            original = checkpoint.load_model(snapshot(SNAPSHOTS, kept.epoch))
-            done = f"epoch {kept.epoch}  val accuracy {kept.val_accuracy:.2%}"
-        checkpoint.save_model(ORIGINAL, replace(original, notes={}))
-        write_csv(HISTORY, COLUMNS, history.table())
-        cost = record(WORK / "cost", ORIGINAL, history.seconds, device, params.threads)
-    print(f"train  {cost['gpu'] or device}  {done}  {cost['peak_memory_bytes'] / 1e9:.2f} GB  -> {ORIGINAL}")
+    with open_session(ROOT / "work/train", params, data, files, ORIGINAL, log=log) as session:
+        result = train_original(original, session, params.train, teacher, SNAPSHOTS)
+        save_model(ORIGINAL, result.model_file)
+        write_csv(HISTORY, COLUMNS, result.history.table())
+        usage = resource_usage.record(ROOT / "work/cost", ORIGINAL, result.history.seconds, device, params.threads)
+    memory = usage["peak_memory_bytes"] / 1e9
+    print(f"train  {usage['gpu'] or device}  {result.describe()}  {memory:.2f} GB  -> {ORIGINAL}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """What several tests share: tiny networks, parameters, a trained and pruned model with its files, made-up metrics."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache, partial
@@ -11,22 +13,26 @@ import torch
 from torch import Tensor, nn
 
 from lightweight.checkpointing.checkpointer import Checkpointer
+from lightweight.checkpointing.session import Session
 from lightweight.core.variants import VARIANTS
 from lightweight.dataset import Dataset, Split
 from lightweight.networks.factory import build
+from lightweight.networks.model_file import ModelFile
 from lightweight.onnx.export import export_onnx
 from lightweight.pruning.groups import PruningGroups, find_groups
 from lightweight.pruning.importance import Importance
-from lightweight.pruning.pruner import PruneParams
-from lightweight.pruning.schedule import run_schedule
-from lightweight.quantization import quantizer as quantization
-from lightweight.quantization.quantizer import QuantizeParams, Quantizer
-from lightweight.reporting.table import Metrics
-from lightweight.training import loop as training
+from lightweight.pruning.params import PruneParams
+from lightweight.pruning.schedule import PruningState, run_schedule
+from lightweight.quantization import post_training
+from lightweight.quantization import quantizer as quantizing
+from lightweight.quantization.params import QuantizeParams
+from lightweight.quantization.quantizer import Quantizer
+from lightweight.training import loop
 from lightweight.training.augmentation import AugmentParams
 from lightweight.training.history import Epoch
-from lightweight.training.loop import TrainParams
+from lightweight.training.loop import FineTune
 from lightweight.training.optimizer import make_schedule
+from lightweight.training.params import TrainingSettings, TrainParams
 
 torch.set_num_threads(1)  # threads that wait for each other on tensors as small as these cost more than they save
 
@@ -134,9 +140,8 @@ def noise(channels: int = 1, size: int = 28, number: int = 32) -> Dataset:
     return Dataset(split, split, split, half, half, ("even", "odd"), input_size=size)
 
 
-def units_of(model: nn.Module, params: PruneParams, dataset: Dataset) -> PruningGroups:
-    chosen = (params.method, params.layers, params.exclude)
-    return find_groups(model, dataset.blank(1), *chosen, "prune", params.round_to)
+def groups_of(model: nn.Module, params: PruneParams, dataset: Dataset) -> PruningGroups:
+    return find_groups(model, dataset.blank(1), params, "prune", params.round_to)
 
 
 def prune_in_place(
@@ -144,9 +149,9 @@ def prune_in_place(
 ) -> PruningGroups:
     """`prune` by the changed parameters, by default without recovery; the units that it chose."""
     params, dataset = prune_params(**changes), dataset or noise()
-    groups = units_of(model, params, dataset)
+    groups = groups_of(model, params, dataset)
     importance = Importance(params.importance, dataset, params.images, seed=0)
-    run_schedule(model, groups, params.amount, params, importance, recover)
+    run_schedule(PruningState(model, groups, params, importance), params.amount, recover, Checkpointer())
     return groups
 
 
@@ -176,10 +181,13 @@ def train(
     **changes: Any,
 ) -> list[Epoch]:
     """The rows of a whole run over `epochs`."""
-    params = train_params(**changes)
-    schedule = partial(make_schedule, params.schedule, params, len(epochs))
-    how = {"lr": params.lr, "schedule": schedule, "teacher": teacher, "each_step": each_step}
-    return list(training.train(model, dataset, params, epochs, seed, **how))
+    settings = training_settings(train_params(**changes), len(epochs), teacher)
+    return list(loop.train(model, Session(dataset, seed), settings, epochs, each_step))
+
+
+def training_settings(params: TrainParams, epochs: int, teacher: nn.Module | None = None) -> TrainingSettings:
+    """The settings by which the train stage trains."""
+    return TrainingSettings(params, params.lr, partial(make_schedule, params.schedule, params, epochs), teacher)
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
@@ -229,15 +237,22 @@ def quantizer(
 ) -> Quantizer:
     """Of the model, which is exported once; trains with the labels only."""
     params = quantize_params(method, **changes)
-    schedule = partial(make_schedule, "cosine", train_params(), params.epochs)
-    how = {"dataset": dataset, "params": train_params(), "epochs": range(1, params.epochs + 1), "seed": seed}
-    fine_tune = partial(training.train, **how, lr=params.lr, schedule=schedule, checkpointer=checkpointer)
-    return Quantizer(model, dataset, params, seed, 1, fine_tune, checkpointer or Checkpointer(), lambda line: None)
+    session = Session(dataset, seed, checkpointer=checkpointer or Checkpointer())
+    fine_tune = FineTune(session, train_params(), params.lr, params.epochs, teacher=None)
+    return Quantizer(ModelFile(model, "its network", {}), params, session, fine_tune)
 
 
 def quantize(model: nn.Module, dataset: Dataset, method: str, seed: int = 0, **changes: Any) -> bytes:
-    with patch.object(quantization, "export_onnx", exported):
-        return quantizer(model, dataset, method, seed, **changes).run()
+    with exported_once():
+        return quantizer(model, dataset, method, seed, **changes).run().content
+
+
+@contextmanager
+def exported_once() -> Iterator[None]:
+    """Export equal models once for all methods that do not train."""
+    where = (quantizing, post_training)
+    with patch.object(where[0], "export_onnx", exported), patch.object(where[1], "export_onnx", exported):
+        yield
 
 
 @cache
@@ -251,7 +266,7 @@ def convnet_file(method: str, dataset: Dataset) -> bytes:
     return shipped(pruned_convnet(dataset), method, dataset)
 
 
-def made_up_metrics() -> Metrics:
+def made_up_metrics() -> dict[str, dict[str, Any]]:
     """Scores by variant as `evaluate` writes them."""
     return {
         name: {
@@ -273,7 +288,7 @@ def made_up_metrics() -> Metrics:
     }
 
 
-def made_up_latency(cpu: str = "A CPU") -> Metrics:
+def made_up_latency(cpu: str = "A CPU") -> dict[str, dict[str, Any]]:
     """Latencies by measured model as `benchmark` writes them."""
     batch = {
         "latency_ms": 1.5,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightweight.batchnorm import update_batchnorm
+from lightweight.batchnorm import reestimate_batchnorm
 from lightweight.networks.validation import validate
 from tests.examples import BNNET, different, new, prune_in_place, state, trained
 
@@ -25,7 +25,7 @@ def seen_by(layer: nn.Module, update) -> list[Tensor]:
 def test_only_the_statistics_of_batchnorm_change(tiny_dataset):
     model = deepcopy(trained(BNNET, tiny_dataset))
     before, about = state(model), [(module.training, vars(module).get("momentum")) for module in model.modules()]
-    update_batchnorm(model, tiny_dataset, num_images=200, batch_size=64, seed=0)
+    reestimate_batchnorm(model, tiny_dataset, num_images=200, batch_size=64, seed=0)
     assert different(before, model.state_dict()) == {name for name in before if name.endswith(STATISTICS)}
     assert [(module.training, vars(module).get("momentum")) for module in model.modules()] == about
 
@@ -33,7 +33,9 @@ def test_only_the_statistics_of_batchnorm_change(tiny_dataset):
 def test_the_statistics_become_the_means_over_batches_of_the_batch_statistics(tiny_dataset):
     model = deepcopy(trained(BNNET, tiny_dataset))
     for layer in (module for module in model if isinstance(module, nn.BatchNorm2d)):
-        batches = seen_by(layer, lambda: update_batchnorm(model, tiny_dataset, num_images=300, batch_size=64, seed=0))
+        batches = seen_by(
+            layer, lambda: reestimate_batchnorm(model, tiny_dataset, num_images=300, batch_size=64, seed=0)
+        )
         means = torch.stack([batch.double().mean((0, 2, 3)) for batch in batches])
         variances = torch.stack([batch.double().var((0, 2, 3), correction=1) for batch in batches])
         torch.testing.assert_close(layer.running_mean.double(), means.mean(0), rtol=1e-4, atol=1e-5)
@@ -46,7 +48,7 @@ def test_the_statistics_become_the_means_over_batches_of_the_batch_statistics(ti
 )
 def test_a_last_incomplete_batch_is_left_out_unless_it_is_the_only_one(tiny_dataset, images, sizes):
     model = new(BNNET)
-    batches = seen_by(model, lambda: update_batchnorm(model, tiny_dataset, images, batch_size=64, seed=0))
+    batches = seen_by(model, lambda: reestimate_batchnorm(model, tiny_dataset, images, batch_size=64, seed=0))
     assert [len(batch) for batch in batches] == sizes
 
 
@@ -54,7 +56,7 @@ def test_the_images_are_distinct_unaugmented_training_images_drawn_by_the_seed(t
     model = new(BNNET)
 
     def seen(seed: int) -> Tensor:
-        return torch.cat(seen_by(model, lambda: update_batchnorm(model, tiny_dataset, 128, 64, seed))).flatten(1)
+        return torch.cat(seen_by(model, lambda: reestimate_batchnorm(model, tiny_dataset, 128, 64, seed))).flatten(1)
 
     first = seen(1)
     stored = tiny_dataset.normalize(tiny_dataset.train.images).flatten(1)
@@ -70,7 +72,7 @@ def test_the_images_are_distinct_unaugmented_training_images_drawn_by_the_seed(t
 def test_without_a_batch_or_without_batchnorm_nothing_changes(tiny_dataset, network, images):
     model = deepcopy(trained(network, tiny_dataset))
     before = state(model)
-    update_batchnorm(model, tiny_dataset, images, batch_size=64, seed=0)
+    reestimate_batchnorm(model, tiny_dataset, images, batch_size=64, seed=0)
     assert not different(before, model.state_dict())
 
 
@@ -79,6 +81,6 @@ def test_re_estimation_raises_the_accuracy_after_one_shot_pruning(tiny_dataset, 
     model = deepcopy(trained(BNNET, tiny_dataset))
     prune_in_place(model, amount=amount, scope="global")
     _, before = validate(model, tiny_dataset, tiny_dataset.val)
-    update_batchnorm(model, tiny_dataset, num_images=300, batch_size=100, seed=0)
+    reestimate_batchnorm(model, tiny_dataset, num_images=300, batch_size=100, seed=0)
     _, after = validate(model, tiny_dataset, tiny_dataset.val)
     assert after > before

@@ -2,17 +2,18 @@
 
 import math
 from collections.abc import Iterator
-from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from lightweight.checkpointing.checkpointer import Checkpointer
+from lightweight.checkpointing.session import Session
 from lightweight.core.errors import InputError
 from lightweight.swa import SwaParams, average, initial_lr, make_swa_schedule, remaining_epochs
 from lightweight.training.loop import train
-from lightweight.training.optimizer import make_optimizer, make_schedule
-from tests.examples import BNNET, different, new, state, train_params
+from lightweight.training.optimizer import make_optimizer
+from tests.examples import BNNET, different, new, state, train_params, training_settings
 
 LR, SWA_LR, STEPS = 0.01, 0.002, 5
 
@@ -23,16 +24,14 @@ def swa_params(**changes) -> SwaParams:
 
 def run(model: nn.Module, dataset, states: list[dict[str, Tensor]]) -> Iterator[int]:
     """Three epochs of real training; the state after each is appended to `states`."""
-    params = train_params(lr=LR)
-    schedule = partial(make_schedule, "constant", params, 3)
-    for row in train(model, dataset, params, range(1, 4), seed=0, lr=LR, schedule=schedule):
+    for row in train(model, Session(dataset, 0), training_settings(train_params(lr=LR), 3), range(1, 4)):
         states.append(state(model))
         yield row
 
 
 def test_the_weights_become_the_mean_of_the_weights_after_each_epoch(tiny_dataset):
     model, states = new(BNNET), []
-    list(average(model, run(model, tiny_dataset, states)))
+    list(average(model, run(model, tiny_dataset, states), Checkpointer()))
     assert len(states) == 3
     for name, parameter in model.named_parameters():
         mean = torch.stack([state[name].double() for state in states]).mean(0)
@@ -42,7 +41,7 @@ def test_the_weights_become_the_mean_of_the_weights_after_each_epoch(tiny_datase
 
 def test_the_batchnorm_statistics_become_those_of_the_last_weights(tiny_dataset):
     model, states = new(BNNET), []
-    list(average(model, run(model, tiny_dataset, states)))
+    list(average(model, run(model, tiny_dataset, states), Checkpointer()))
     for name, buffer in model.named_buffers():
         assert torch.equal(buffer, states[-1][name])
         assert not torch.equal(buffer, states[0][name])
@@ -50,7 +49,7 @@ def test_the_batchnorm_statistics_become_those_of_the_last_weights(tiny_dataset)
 
 def test_averaging_does_not_disturb_the_training_that_it_watches(tiny_dataset):
     watched, alone, states, expected = new(BNNET), new(BNNET), [], []
-    rows = list(average(watched, run(watched, tiny_dataset, states)))
+    rows = list(average(watched, run(watched, tiny_dataset, states), Checkpointer()))
     assert rows == list(run(alone, tiny_dataset, expected))
     assert not any(different(*pair) for pair in zip(states, expected, strict=True))
 
@@ -63,14 +62,14 @@ def test_the_weights_before_the_first_epoch_do_not_count():
             nn.init.constant_(model.weight, value)
             yield value
 
-    assert list(average(model, epochs())) == [1, 2, 6]
+    assert list(average(model, epochs(), Checkpointer())) == [1, 2, 6]
     assert torch.equal(model.weight, torch.full((2, 2), 3.0))
 
 
 def test_a_run_without_epochs_leaves_the_model_as_it_is():
     model = new(BNNET)
     before = state(model)
-    assert list(average(model, [])) == []
+    assert list(average(model, [], Checkpointer())) == []
     assert not different(before, model.state_dict())
 
 

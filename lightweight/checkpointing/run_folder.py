@@ -1,4 +1,7 @@
-"""Unfinished work has a folder of its own, named by a digest of all it depends on and held by one process at a time."""
+"""A run folder holds the checkpoints of one run; a digest of all that the run depends on is its name.
+
+One process at a time holds a run folder, by a lock of the file system.
+"""
 
 import fcntl
 import hashlib
@@ -20,23 +23,23 @@ from pydantic_core import to_jsonable_python
 from lightweight.core.machine import cpu_type, switches, system, versions
 
 NAME = re.compile(r"[0-9a-f]{16}-\d+")
-FINISHED = "finished"  # a file in the folder of work whose outputs are written
-KEPT = 2  # folders of interrupted work per stage, beside the one in use
-WAIT = 2.0  # seconds in which a process that was just killed lets go of its folder
+FINISHED = "finished"  # the name of a file in the folder of a run whose outputs are written
+MAX_INTERRUPTED = 2  # folders of interrupted runs that each stage keeps, beside the one in use
+WAIT_SECONDS = 2.0  # in which a process that was just killed lets go of its folder
 
 
 def fingerprint(params: dict[str, Any], files: Iterable[Path]) -> str:
-    """A digest of parameters, the contents of `files`, every module of the project that is loaded, and the machine."""
+    """Digest parameters, the contents of `files`, all loaded modules of the project, and the machine: 16 hex digits."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     machine = [sys.version, system(), versions(), switches(), cpu_type(), torch.backends.cpu.get_cpu_capability(), gpu]
     digest = hashlib.sha256(json.dumps([to_jsonable_python(params), machine], sort_keys=True).encode())
-    for path in (*files, *_code()):
+    for path in (*files, *_loaded_sources()):
         digest.update(checksum(path).encode())
     return digest.hexdigest()[:16]
 
 
-def _code() -> list[Path]:
-    """The loaded modules that lie in the current folder, those of an environment inside it left out."""
+def _loaded_sources() -> list[Path]:
+    """List the source files of all loaded modules below the current folder, but those of installed packages."""
     here, packages = (
         f"{Path.cwd()}/",
         tuple(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "purelib", "platlib")),
@@ -46,19 +49,20 @@ def _code() -> list[Path]:
 
 
 def checksum(path: Path, algorithm: str = "sha256") -> str:
-    """The digest of a file."""
+    """Compute the digest of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def acquire_run_folder(stage: Path, digest: str) -> tuple[Path, int]:
-    """The first folder of this work that no other process holds, and the descriptor that holds it until closed.
+    """Lock the first folder `stage/DIGEST-N` that no other process holds.
 
-    Equal work runs twice at the same time when two experiments differ in a later stage: each has its own folder.
+    Returns the folder and the descriptor that holds it until closed. Equal runs take place at the same time when two
+    experiments differ in a later stage: each has a folder of its own.
     """
     for number in count(1):
         folder = stage / f"{digest}-{number}"
-        deadline = time.monotonic() + WAIT
+        deadline = time.monotonic() + WAIT_SECONDS
         while True:
             descriptor = _lock(folder)
             if descriptor is not None:
@@ -70,7 +74,7 @@ def acquire_run_folder(stage: Path, digest: str) -> tuple[Path, int]:
 
 
 def _lock(folder: Path) -> int | None:
-    """Hold the folder, or None if another process does, or has just removed it."""
+    """Lock the folder and return the descriptor; None if another process holds it, or has just removed it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
@@ -87,14 +91,14 @@ def _lock(folder: Path) -> int | None:
 
 
 def remove_old_runs(work: Path, current: Path) -> None:
-    """Remove the folders of finished work, and of each stage all but the newest of interrupted work; not held ones.
+    """Remove the folders of finished runs, and of each stage all but the newest of interrupted runs.
 
-    Another process may do the same at the same time.
+    Folders that are held stay, and so does `current`. Another process may do the same at the same time.
     """
     for stage in (path for path in work.iterdir() if path.is_dir()):
         runs = [path for path in stage.iterdir() if NAME.fullmatch(path.name) and path != current]
         interrupted = [path for path in runs if not (path / FINISHED).exists()]
-        newest = sorted(interrupted, key=_modified_at, reverse=True)[:KEPT]
+        newest = sorted(interrupted, key=_modified_at, reverse=True)[:MAX_INTERRUPTED]
         for folder in set(runs) - set(newest):
             descriptor = _lock(folder)
             if descriptor is not None:
@@ -103,7 +107,7 @@ def remove_old_runs(work: Path, current: Path) -> None:
 
 
 def _modified_at(folder: Path) -> float:
-    """When, in seconds; 0 if it is gone."""
+    """Return the time of the last change in seconds; 0 if the folder is gone."""
     try:
         return folder.stat().st_mtime
     except FileNotFoundError:

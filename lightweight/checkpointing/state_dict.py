@@ -1,4 +1,4 @@
-"""A nested state becomes tensors with names, and what JSON can hold of the rest; and the state again."""
+"""A nested state dict is split into named tensors and a rest that JSON can hold, and put together again."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def flatten_state_dict(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """A copy of nested dicts and lists that JSON can hold; tensors move into `tensors`, and leave their names."""
+    """Copy nested dicts and lists so that JSON can hold them; tensors go into `tensors`, their names stay."""
     if isinstance(value, Tensor):
         name = str(len(tensors))
         tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -20,7 +20,7 @@ def flatten_state_dict(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def unflatten_state_dict(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """What `split` was given, with lists for tuples."""
+    """Put together what `flatten_state_dict` has split; tuples come back as lists."""
     if isinstance(value, dict):
         if "tensor" in value:
             return tensors[value["tensor"]]

@@ -11,6 +11,8 @@ from typing import Any
 
 from lightweight.core.errors import InputError
 
+Table = tuple[Iterable[str], Iterable[Mapping[str, Any]]]  # the columns, and the rows by column
+
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write beside `path` and rename; a failed write leaves the old file and no temporary one. Raises OSError."""
@@ -62,6 +64,12 @@ def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, An
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
+
+
+def write_tables(folder: Path, tables: Mapping[str, Table]) -> None:
+    """Write NAME.csv for every table by name."""
+    for name, (columns, rows) in tables.items():
+        write_csv(folder / f"{name}.csv", columns, rows)
 
 
 def read_bytes(path: Path) -> bytes:

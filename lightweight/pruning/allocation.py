@@ -1,35 +1,44 @@
-"""A budget decides how much each unit loses: those go first whose loss alone hurts least.
+"""A budget decides how much of each pruning group goes: the groups whose loss alone costs least lose most.
 
-With the drop that each may cause as the single unknown, amounts follow from the sensitivity curves, and the cost of
-the network falls as it rises; so a target is found by bisection.
+The accuracy that each group may cost alone is the single unknown. Amounts follow from it by the sensitivity curves, and
+the cost of the network falls as it rises, so the amounts for a target are found by bisection.
 """
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Literal
 
 from lightweight.core.errors import bad_param
 from lightweight.pruning.groups import PruningGroups, counts_to_prune
 from lightweight.pruning.probe import SensitivityProbe
 
-GRID = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)  # amounts at which the curves are measured
-STEPS = 20  # halvings of the drop, which is then known to a millionth
+GRID = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)  # the amounts at which curves are measured
+STEPS = 20  # of a bisection: the interval is then a millionth of what it was
 
-Curve = list[tuple[float, float]]  # amount, drop in accuracy; both rise
+Curve = list[tuple[float, float]]  # pairs of an amount and the drop in accuracy that it causes; both rise
+
+
+def bisect(holds: Callable[[float], bool], low: float, high: float, steps: int) -> tuple[float, float]:
+    """Halve the interval [low, high] so often; its lower end moves up where `holds` is true of the middle."""
+    for _ in range(steps):
+        middle = (low + high) / 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low, high
 
 
 def measure_curves(probe: SensitivityProbe) -> dict[str, Curve]:
-    """The curve of every unit; noise that lets accuracy rise with the amount is left out."""
+    """Measure the drop in accuracy of every group at the amounts of `GRID`; a drop never falls as the amount rises."""
     curves = {}
     for group in probe.groups.sizes:
         curve = [(0.0, 0.0)]
         for amount in GRID:
-            curve.append((amount, max(curve[-1][1], probe.accuracy - probe.alone(group, amount))))
+            curve.append((amount, max(curve[-1][1], probe.accuracy - probe.measure_group(group, amount))))
         curves[group] = curve
     return curves
 
 
 def amount_within_drop(curve: Curve, drop: float) -> float:
-    """The largest amount for which the curve, linear between its points, is at most `drop`; 0 below its begin."""
+    """Return the largest amount whose drop on the curve, linear between its points, is at most `drop`; 0 if none is."""
     if drop < 0:
         return 0.0
     for (low, before), (high, after) in pairwise(curve):
@@ -39,32 +48,32 @@ def amount_within_drop(curve: Curve, drop: float) -> float:
 
 
 def allocate(curves: dict[str, Curve], cost: Callable[[dict[str, float]], float], target: float) -> dict[str, float]:
-    """Amounts by unit whose `cost` is `target` or little less, at an even drop as small as possible; else the cheapest.
+    """Choose an amount per group such that `cost` is at most `target`, at the same and smallest drop for all groups.
 
-    Where a curve is flat, amounts jump as the drop rises: then all go the same share of the way.
+    Where a curve is flat, amounts jump as the drop rises: then all groups go the same share of the way from the amounts
+    before the jump to those after it. Without a solution these are the amounts of the lowest cost.
     """
 
-    def at(drop: float) -> dict[str, float]:
+    def at_drop(drop: float) -> dict[str, float]:
         return {group: amount_within_drop(curve, drop) for group, curve in curves.items()}
 
-    low, high = -1.0, 1.0
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if cost(at(middle)) <= target else (middle, high)
-    less, more = at(low), at(high)
+    low, high = bisect(lambda drop: cost(at_drop(drop)) > target, -1.0, 1.0, STEPS)
+    less, more = at_drop(low), at_drop(high)
 
     def between(share: float) -> dict[str, float]:
         return {group: less[group] + share * (more[group] - less[group]) for group in curves}
 
-    low, high = 0.0, 1.0
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if cost(between(middle)) <= target else (middle, high)
-    return between(high)
+    _, share = bisect(lambda share: cost(between(share)) > target, 0.0, 1.0, STEPS)
+    return between(share)
 
 
-def amounts_for_target(curves: dict[str, Curve], groups: PruningGroups, kind: str, target: float) -> dict[str, float]:
-    """Amounts that leave a share of the "parameters" or "macs". Raises InputError with the closest where none do."""
+def amounts_for_target(
+    curves: dict[str, Curve], groups: PruningGroups, kind: Literal["parameters", "macs"], target: float
+) -> dict[str, float]:
+    """Choose an amount per group that leaves the share `target` of the parameters or MACs.
+
+    Raises InputError with the closest share where no amounts do.
+    """
 
     def cost(amounts: dict[str, float]) -> float:
         return groups.cost(counts_to_prune(groups, amounts, "layer", {}), kind)

@@ -47,18 +47,26 @@ def prunable_layers(model: nn.Module, kind: Layers) -> dict[str, nn.Module]:
     return {name: module for name, module in found.items() if isinstance(module.weight, nn.Parameter)}
 
 
-def find_groups(
-    model: nn.Module, image: Tensor, method: Method, kind: Layers, exclude: list[str], section: str, round_to: int = 1
-) -> PruningGroups:
-    """What can be pruned in layers of the kind, without those that patterns exclude, for images (1, C, H, W).
+class GroupParams(Protocol):
+    """The parameters that sections `prune` and `sensitivity` share: which layers may be pruned, and by which method."""
 
-    Raises InputError, which names the section of the params, when that is nothing, or a pattern names no layer.
+    method: Method
+    layers: Layers
+    exclude: list[str]
+
+
+def find_groups(model: nn.Module, image: Tensor, params: GroupParams, section: str, round_to: int = 1) -> PruningGroups:
+    """Find the pruning groups of a network in the chosen layers, for images (1, C, H, W).
+
+    Structured groups keep a multiple of `round_to` channels. Raises InputError, which names the section of params.yaml,
+    when nothing can be pruned, or when a pattern of `exclude` names no layer.
     """
+    kind, exclude = params.layers, params.exclude
     chosen, out = prunable_layers(model, kind), excluded_layers(model, exclude, section)
     if not chosen:
         raise bad_param(f"{section}.layers", kind, "the network has no such layer")
     reasons: dict[str, str] = {}
-    if method == "unstructured":
+    if params.method == "unstructured":
         groups: PruningGroups = WeightGroups(
             model, {name: module for name, module in chosen.items() if name not in out}
         )

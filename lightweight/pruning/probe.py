@@ -1,73 +1,74 @@
-"""A probe prunes a model, looks at its accuracy, and brings it back."""
+"""A sensitivity probe prunes a copy of the network without training it, measures its accuracy and restores it."""
 
-from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 from tqdm import tqdm
 
-from lightweight.checkpointing.checkpointer import Checkpointer
-from lightweight.dataset import Dataset, random_indices
+from lightweight.batchnorm import reestimate_batchnorm
+from lightweight.checkpointing.session import Session
+from lightweight.checkpointing.trial_log import TrialLog
+from lightweight.dataset import random_indices
 from lightweight.networks.validation import validate
 from lightweight.pruning.groups import Amounts, PruningGroups, counts_to_prune
 from lightweight.pruning.importance import Importance
 
 COLUMNS = ["probe", "layer", "amount", "val_accuracy"]
-BnUpdate = Callable[[nn.Module], None]
+BATCH_SIZE = 256  # for BatchNorm re-estimation
 
 
 class SensitivityProbe:
-    """Prunes a model for a look at its accuracy, and brings it back; `checkpointer` resumes what is measured.
+    """Measure the accuracy of a network with shares of its pruning groups zero, and restore the network each time.
 
-    It looks at `images` random validation images, after `settle` has fitted BatchNorm statistics to what is left.
+    Accuracy is of `num_images` random validation images, after BatchNorm re-estimation on as many training images. A
+    resumed session does not repeat finished probes. `total` is their number, for the progress bar.
     """
 
     def __init__(
         self,
         model: nn.Module,
         groups: PruningGroups,
-        dataset: Dataset,
+        session: Session,
         importance: Importance,
-        images: int,
-        seed: int,
-        bn_update: BnUpdate,
-        checkpointer: Checkpointer,
+        num_images: int,
         total: int,
     ) -> None:
-        self.model, self.groups, self.dataset, self.bn_update = model, groups, dataset, bn_update
-        order = random_indices(len(dataset.val), images, seed)
-        self.val = dataset.val.take(order.sort().values.to(dataset.mean.device))
-        self.rows: list[dict[str, Any]] = []
-        self.number, self.progress = 0, tqdm(total=total, desc="probes", leave=False, disable=None)  # on a terminal
-        self.checkpointer = checkpointer
-        checkpointer.track("probes", self)
+        self.model, self.groups, self.session, self.num_images = model, groups, session, num_images
+        data = session.dataset
+        order = random_indices(len(data.val), num_images, session.seed)
+        self.val = data.val.take(order.sort().values.to(data.mean.device))
+        self.progress = tqdm(total=total, desc="probes", leave=False, disable=None)  # on a terminal
+        self.log = TrialLog("probe", session.checkpointer)
         importance.prepare(model)
         self.scores = groups.scores(importance)
         model.zero_grad()
         self.state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        self.accuracy = self.probe("", 0.0)
+        self.accuracy = self.measure("", 0.0)
 
-    def probe(self, name: str, amounts: Amounts, scope: str = "layer") -> float:
-        """Accuracy in [0, 1] with shares of the units pruned; `name` stands for them in the row."""
-        self.number += 1
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The probes so far, a row each of `COLUMNS`."""
+        return self.log.rows
+
+    def measure(self, name: str, amounts: Amounts) -> float:
+        """Return the accuracy in [0, 1] with these shares of the groups pruned; `name` stands for them in the row."""
         self.progress.update()
-        if self.number > len(self.rows):
-            self.groups.mask_least_important(counts_to_prune(self.groups, amounts, scope, self.scores), self.scores)
-            self.bn_update(self.model)
-            _, accuracy = validate(self.model, self.dataset, self.val)
+
+        def trial() -> dict[str, Any]:
+            counts = counts_to_prune(self.groups, amounts, "layer", self.scores)
+            self.groups.mask_least_important(counts, self.scores)
+            torch.manual_seed(self.session.seed)  # dropout before BatchNorm draws numbers, whatever was probed before
+            data, seed = self.session.dataset, self.session.seed
+            reestimate_batchnorm(self.model, data, self.num_images, BATCH_SIZE, seed)
+            _, accuracy = validate(self.model, data, self.val)
             self.groups.clear_masks()
             self.model.load_state_dict(self.state)
             amount = amounts[name] if isinstance(amounts, dict) else amounts
-            self.rows.append({"probe": self.number, "layer": name, "amount": amount, "val_accuracy": accuracy})
-            self.checkpointer.save_if_due(f"probe {self.number + 1}")
-        return self.rows[self.number - 1]["val_accuracy"]
+            return {"layer": name, "amount": amount, "val_accuracy": accuracy}
 
-    def alone(self, group: str, amount: float) -> float:
-        """Accuracy with a share of one unit pruned."""
-        return self.probe(group, dict.fromkeys(self.groups.sizes, 0.0) | {group: amount})
+        return self.log.run(trial)["val_accuracy"]
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rows = list(state["rows"])
+    def measure_group(self, group: str, amount: float) -> float:
+        """Return the accuracy in [0, 1] with a share of one group pruned and all others whole."""
+        return self.measure(group, dict.fromkeys(self.groups.sizes, 0.0) | {group: amount})

@@ -1,222 +1,130 @@
-"""A model is pruned by a given amount, or by the amounts that a budget of size, MACs or accuracy leaves to find.
+"""The pruner: a model loses a given amount, or the amounts by layer that a budget of size, MACs or accuracy leaves."""
 
-A budget of accuracy is searched by whole trials, each pruned and fine-tuned. Their number is the limit, because a limit
-of time would make the result depend on the machine.
-"""
-
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import replace
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator
 from torch import nn
 
-from lightweight.checkpointing.checkpointer import Checkpointer
-from lightweight.dataset import Dataset
+from lightweight.checkpointing.session import Session
+from lightweight.core.files import Table
 from lightweight.networks.model_file import ModelFile
-from lightweight.networks.pruned_shapes import changed_shapes, shrink_to
-from lightweight.networks.validation import SLACK, validate
-from lightweight.pruning.allocation import GRID, Curve, allocate, amounts_for_target, measure_curves
+from lightweight.networks.pruned_shapes import changed_shapes
+from lightweight.pruning.allocation import GRID, Curve, amounts_for_target, measure_curves
 from lightweight.pruning.groups import (
     Amounts,
-    Layers,
-    Method,
     PruningGroups,
     amounts_by_group,
-    counts_to_prune,
     excluded_layers,
     find_groups,
+    sparsity,
 )
-from lightweight.pruning.importance import Importance, Kind
-from lightweight.pruning.probe import BnUpdate, SensitivityProbe
-from lightweight.pruning.schedule import ScheduleParams, run_schedule
-from lightweight.training.history import Epoch, History
+from lightweight.pruning.importance import Importance
+from lightweight.pruning.max_drop import MaxDropSearch
+from lightweight.pruning.params import PruneParams
+from lightweight.pruning.probe import SensitivityProbe
+from lightweight.pruning.schedule import PruningState, run_schedule
+from lightweight.training.history import COLUMNS, FineTuner, History
 
 PROBES = ["probe", "kind", "layer", "amount", "val_accuracy"]
 
-Share = Annotated[float, Field(ge=0, lt=1)]
-Layer = Annotated[str, BeforeValidator(lambda name: str(name) if type(name) is int else name)]  # 4: of a Sequential
 
+@dataclass(frozen=True)
+class PruningResult:
+    """Hold the pruned model, the history of its fine-tuning, the rows of all probes, and the sparsity by layer."""
 
-def _kind(value: Any) -> str:
-    return "(auto)" if isinstance(value, str) else "(by layer)" if isinstance(value, dict) else "(share)"
+    model_file: ModelFile
+    history: History
+    probes: list[dict[str, Any]]
+    sparsity: list[dict[str, Any]]
 
+    def tables(self) -> dict[str, Table]:
+        """Return the tables of sparsity by layer, fine-tuning and probes, by the names of their files."""
+        return {
+            "sparsity": (self.sparsity[0], self.sparsity),
+            "prune": (COLUMNS, self.history.table()),
+            "probes": (PROBES, self.probes),
+        }
 
-class PruneParams(ScheduleParams):
-    method: Method
-    importance: Kind
-    images: int = Field(ge=2)
-    amount: Annotated[
-        Annotated[Share, Tag("(share)")]
-        | Annotated[Literal["auto"], Tag("(auto)")]
-        | Annotated[dict[Layer, Share], Tag("(by layer)")],
-        Discriminator(_kind),
-    ]
-    max_drop: Share | None
-    target_parameters: Annotated[float, Field(gt=0, lt=1)] | None
-    target_macs: Annotated[float, Field(gt=0, lt=1)] | None
-    trials: int = Field(ge=1, le=100)
-    layers: Layers
-    exclude: list[str]
-    round_to: int = Field(ge=1, le=1024)
-    lr: float = Field(gt=0, le=10)
-    distill: bool
-
-    @field_validator("amount")
-    @classmethod
-    def _check_amount(cls, value: Any, info: ValidationInfo) -> Any:
-        least = info.data.get("initial_sparsity", 0)
-        if info.data.get("schedule") == "polynomial" and isinstance(value, float) and 0 < value < least:
-            raise ValueError(f"must be at least initial_sparsity, {least}, from which the polynomial schedule rises")
-        return value
-
-    @field_validator("max_drop", "target_parameters", "target_macs")
-    @classmethod
-    def _check_limits(cls, value: float | None, info: ValidationInfo) -> float | None:
-        if value is not None and info.data.get("amount", "auto") != "auto":
-            raise ValueError("needs amount: auto, which finds shares by layer for it")
-        return value
-
-    @field_validator("target_macs")
-    @classmethod
-    def _check_targets(cls, value: float | None, info: ValidationInfo) -> float | None:
-        given = [*(info.data.get(name) for name in ("max_drop", "target_parameters")), value]
-        number = sum(target is not None for target in given)
-        if info.data.get("amount") == "auto" and number != 1:
-            raise ValueError("amount: auto needs exactly one of max_drop, target_parameters and target_macs")
-        if value is not None and info.data.get("amount") == "auto" and info.data.get("method") == "unstructured":
-            raise ValueError("needs method: structured; zeros are multiplied like other weights")
-        return value
+    def describe(self) -> str:
+        """Count the weights that are removed or zero."""
+        pruned, weights = (sum(row[name] for row in self.sparsity) for name in ("pruned", "weights"))
+        return f"{pruned:,} of {weights:,} weights are removed or zero"
 
 
 class Pruner:
-    """Prunes copies of one model; `fine_tune` is `train` with its settings, `settle` is for probes.
+    """Prune copies of one model by section `prune`; `fine_tune` trains what is left."""
 
-    `probes` are the rows of what was tried on the way, `history` that of the fine-tuning of the result.
-    """
-
-    def __init__(
-        self,
-        source: ModelFile,
-        dataset: Dataset,
-        params: PruneParams,
-        seed: int,
-        fine_tune: Callable[..., Iterable[Epoch]],
-        bn_update: BnUpdate,
-        checkpointer: Checkpointer,
-        log: Callable[[str], None],
-    ) -> None:
-        self.source, self.dataset, self.params, self.seed = source, dataset, params, seed
-        self.fine_tune, self.bn_update, self.checkpointer, self.log = fine_tune, bn_update, checkpointer, log
-        self.importance = Importance(params.importance, dataset, params.images, seed)
+    def __init__(self, source: ModelFile, params: PruneParams, session: Session, fine_tune: FineTuner) -> None:
+        self.source, self.params, self.session, self.fine_tune = source, params, session, fine_tune
+        self.importance = Importance(params.importance, session.dataset, params.images, session.seed)
         self.probes: list[dict[str, Any]] = []
         self.history = History()
 
-    def run(self) -> ModelFile:
-        """The pruned model. An amount of 0 changes nothing. Raises InputError when a target cannot be met."""
+    def run(self) -> PruningResult:
+        """Prune the model and fine-tune it. An amount of 0 changes nothing.
+
+        Raises InputError when a target cannot be met.
+        """
+        pruned = self._prune()
+        rows = sparsity(self.source.model, pruned.model)
+        return PruningResult(pruned, self.history, self.probes, rows)
+
+    def _prune(self) -> ModelFile:
         amount = self.params.amount
         excluded_layers(self.source.model, self.params.exclude, "prune")
         if amount == "auto":
             return self._prune_to_target()
         if isinstance(amount, dict):
-            amount = amounts_by_group(amount, self._units(deepcopy(self.source.model)))
-        return (
-            self._prune_and_finetune(amount)
-            if (any(amount.values()) if isinstance(amount, dict) else amount)
-            else self.source
-        )
+            amount = amounts_by_group(amount, self._groups(deepcopy(self.source.model)))
+        is_zero = not any(amount.values()) if isinstance(amount, dict) else not amount
+        return self.source if is_zero else self._prune_and_finetune(amount)
 
     def _prune_to_target(self) -> ModelFile:
+        """Measure the sensitivity of each group, then prune by the amounts that meet the target of `amount: auto`."""
         params = self.params
         model = deepcopy(self.source.model)
-        groups = self._units(model)
-        probed = (
-            model,
-            groups,
-            self.dataset,
-            self.importance,
-            params.images,
-            self.seed,
-            self.bn_update,
-            self.checkpointer,
-        )
-        probe = SensitivityProbe(*probed, total=1 + len(groups.sizes) * len(GRID))
+        groups = self._groups(model)
+        total = 1 + len(groups.sizes) * len(GRID)
+        probe = SensitivityProbe(model, groups, self.session, self.importance, params.images, total)
         curves = measure_curves(probe)
         self.probes = [row | {"kind": "layer"} for row in probe.rows]
         groups.remove_hooks()
         if params.max_drop is not None:
             return self._prune_to_max_drop(params.max_drop, curves, groups)
-        kind = "macs" if params.target_macs else "parameters"
-        return self._prune_and_finetune(
-            amounts_for_target(curves, groups, kind, params.target_macs or params.target_parameters)
-        )
+        if params.target_macs is not None:
+            return self._prune_and_finetune(amounts_for_target(curves, groups, "macs", params.target_macs))
+        assert params.target_parameters is not None
+        return self._prune_and_finetune(amounts_for_target(curves, groups, "parameters", params.target_parameters))
 
     def _prune_to_max_drop(self, max_drop: float, curves: dict[str, Curve], groups: PruningGroups) -> ModelFile:
-        """The most that a binary search removes without losing more than `max_drop`; the source if that is nothing."""
-        _, before = validate(self.source.model, self.dataset, self.dataset.val)
         kind = "macs" if self.params.method == "structured" else "parameters"
+        search = MaxDropSearch(self.source, self.session, curves, groups, kind)
 
-        def cost(amounts: dict[str, float]) -> float:
-            return groups.cost(counts_to_prune(groups, amounts, "layer", {}), kind)
-
-        trials = self.checkpointer.track("trials", Trials())
-        trials.high = min(trials.high, 1 - cost(dict.fromkeys(groups.sizes, GRID[-1])))  # more is out of reach
-        while len(trials.rows) < self.params.trials:
-            level = (trials.low + trials.high) / 2
-            amounts = allocate(curves, cost, 1 - level)
+        def prune(amounts: dict[str, float]) -> tuple[ModelFile, History]:
             pruned = self._prune_and_finetune(amounts)
-            _, accuracy = validate(pruned.model, self.dataset, self.dataset.val)
-            trials.rows.append({"kind": "trial", "layer": "", "amount": 1 - cost(amounts), "val_accuracy": accuracy})
-            if before - accuracy <= max_drop + SLACK:
-                trials.low = max(level, 1 - cost(amounts))  # of whole channels, more than asked for
-                trials.best = {"shapes": pruned.shapes, "state": pruned.model.state_dict()}
-                trials.history = self.history
-            else:
-                trials.high = level
-            self.checkpointer.untrack("history", "pruning", "training")
-            self.checkpointer.save(f"trial {len(trials.rows) + 1} of {self.params.trials}")
-        self.probes += [row | {"probe": len(self.probes) + number} for number, row in enumerate(trials.rows, start=1)]
-        self.history = trials.history
-        if trials.best is None:
-            return self.source
-        model = deepcopy(self.source.model)
-        shrink_to(model, trials.best["shapes"])
-        model.load_state_dict(trials.best["state"])
-        return replace(self.source, model=model, shapes=trials.best["shapes"])
+            self.session.checkpointer.untrack("history", "pruning", "training")
+            return pruned, self.history
+
+        pruned = search.run(prune, max_drop, self.params.trials)
+        self.probes += [row | {"probe": len(self.probes) + number} for number, row in enumerate(search.rows, start=1)]
+        self.history = search.history
+        return pruned
 
     def _prune_and_finetune(self, amounts: Amounts) -> ModelFile:
-        """One whole pruning with its fine-tuning."""
+        """Run one whole schedule on a copy of the model."""
         model = deepcopy(self.source.model)
-        self.history = history = self.checkpointer.track("history", History())
+        session = self.session
+        self.history = history = session.checkpointer.track("history", History())
 
-        def recover(number: int, each_step: Callable[[float], None]) -> None:
-            last = number * self.params.epochs
-            epochs = range(last - self.params.epochs + 1, last + 1)
-            for _ in history.record(self.fine_tune(model, epochs=epochs, each_step=each_step)):
-                self.log(history.line(last))
+        def fine_tune_round(number: int, each_step: Callable[[float], None]) -> None:
+            history.follow(self.fine_tune(model, number, each_step), number * self.params.epochs, session.log)
 
-        run_schedule(model, self._units(model), amounts, self.params, self.importance, recover, self.checkpointer)
+        state = PruningState(model, self._groups(model), self.params, self.importance)
+        run_schedule(state, amounts, fine_tune_round, session.checkpointer)
         return replace(self.source, model=model, shapes=changed_shapes(self.source.model, model))
 
-    def _units(self, model: nn.Module) -> PruningGroups:
-        params = self.params
-        image = self.dataset.blank(1)
-        return find_groups(model, image, params.method, params.layers, params.exclude, "prune", params.round_to)
-
-
-class Trials:
-    """The rows of the trials, the bounds between which the next one lies, and the best model so far."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.low, self.high = 0.0, 1.0
-        self.best: dict[str, Any] | None = None
-        self.history = History()
-
-    def state_dict(self) -> dict[str, Any]:
-        return vars(self) | {"history": self.history.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.history.load_state_dict(state["history"])
-        vars(self).update({name: value for name, value in state.items() if name != "history"})
+    def _groups(self, model: nn.Module) -> PruningGroups:
+        image = self.session.dataset.blank(1)
+        return find_groups(model, image, self.params, "prune", self.params.round_to)

@@ -1,49 +1,33 @@
-"""Pruning removes the least important weights or channels at once, in rounds, or while the others are trained.
+"""The pruning schedule: weights or channels go at once, in rounds, or while the others are trained.
 
 One-shot and iterative after Han et al. 2015, polynomial after Zhu and Gupta 2017.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 
 from lightweight.checkpointing.checkpointer import Checkpointer
-from lightweight.core.params import Params
 from lightweight.pruning.groups import Amounts, PruningGroups, counts_to_prune
 from lightweight.pruning.importance import Importance
+from lightweight.pruning.params import ScheduleParams
 
-RAMP = 0.6  # share of the fine-tuning in which the polynomial schedule prunes; the rest recovers
-UPDATES = 50  # of the zeros on the way, at most one per step
+RAMP = 0.6  # the share of the fine-tuning in which the polynomial schedule prunes; the rest of it recovers
+UPDATES = 50  # of the masks by the polynomial schedule, at most one per step
 
-Recover = Callable[[int, Callable[[float], None]], None]  # of the number of the round, and what `train` calls
-
-
-class ScheduleParams(Params):
-    scope: Literal["layer", "global"]
-    epochs: int = Field(ge=0, le=10_000)
-    schedule: Literal["one_shot", "iterative", "polynomial"]
-    rounds: int = Field(ge=1, le=1000)
-    initial_sparsity: float = Field(ge=0, lt=1)
-
-    @field_validator("schedule")
-    @classmethod
-    def _has_steps(cls, value: str, info: ValidationInfo) -> str:
-        if value == "polynomial" and info.data.get("epochs") == 0:
-            raise ValueError("prunes while it trains: epochs must be at least 1")
-        return value
+FineTuneRound = Callable[[int, Callable[[float], None]], None]  # of the number of the round and the hook of each step
 
 
 class PruningState:
-    """How far it is: the round, updates of the polynomial schedule within it, and what is pruned."""
+    """Hold the progress of a schedule: the round, the updates of the masks within it, and the masks themselves."""
 
     def __init__(self, model: nn.Module, groups: PruningGroups, params: ScheduleParams, importance: Importance) -> None:
         self.model, self.groups, self.params, self.importance = model, groups, params, importance
         self.round, self.updates = 0, 0
 
-    def cut(self, amounts: Amounts) -> None:
-        """Zero what the amounts ask for. The model stays in its mode of training."""
+    def update_masks(self, amounts: Amounts) -> None:
+        """Score weights or channels anew and zero the least important ones. Every module keeps its mode of training."""
         training = [module for module in self.model.modules() if module.training]
         self.importance.prepare(self.model)
         scores = self.groups.scores(self.importance)
@@ -52,66 +36,64 @@ class PruningState:
         for module in training:
             module.training = True
 
-    def ramp(self, amounts: Amounts, done: float) -> None:
-        """The polynomial schedule when a share of the fine-tuning is done."""
+    def follow_polynomial(self, amounts: Amounts, done: float) -> None:
+        """Update the masks if the polynomial schedule asks for it after the share `done` of the fine-tuning."""
         due = min(UPDATES, int(done / RAMP * UPDATES))
         if due > self.updates:
             self.updates = due
-            self.cut(self.step(amounts, due))
+            self.update_masks(self.polynomial(amounts, due))
         else:
             self.groups.apply_masks()
 
-    def step(self, amounts: Amounts, update: int) -> Amounts:
-        """The amounts of the polynomial schedule at one of its updates."""
+    def polynomial(self, amounts: Amounts, update: int) -> Amounts:
+        """Compute the amounts at one of the updates: a cubic from `initial_sparsity` to the amounts (equation 1)."""
         left, start = (1 - update / UPDATES) ** 3, self.params.initial_sparsity
-        return _each(amounts, lambda amount: amount + (min(start, amount) - amount) * left)
+        return _map_amounts(amounts, lambda amount: amount + (min(start, amount) - amount) * left)
+
+    def iterative(self, amounts: Amounts, number: int, rounds: int) -> Amounts:
+        """Compute the amounts after a round: each round leaves the same share of what the round before has left."""
+        if number == rounds:
+            return amounts
+        return _map_amounts(amounts, lambda amount: 1 - (1 - amount) ** (1 / (rounds / number)))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"position": [self.round, self.updates], "units": self.groups.state_dict()}
+        return {"position": [self.round, self.updates], "groups": self.groups.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.round, self.updates = state["position"]
-        self.groups.load_state_dict(state["units"])
+        self.groups.load_state_dict(state["groups"])
 
 
-def run_schedule(
-    model: nn.Module,
-    groups: PruningGroups,
-    amounts: Amounts,
-    params: ScheduleParams,
-    importance: Importance,
-    recover: Recover,
-    checkpointer: Checkpointer | None = None,
-) -> None:
-    """Prune shares of the units in place and let the rest recover; nothing else changes.
+def run_schedule(state: PruningState, amounts: Amounts, fine_tune: FineTuneRound, checkpointer: Checkpointer) -> None:
+    """Prune shares of the groups in place and fine-tune the rest; nothing else changes.
 
-    One shot prunes, then recovers once. `rounds` of both leave the same share of what was left each time, so that they
-    compose to the amount. The polynomial schedule prunes within a single recovery: sparsity goes from
-    `initial_sparsity` to the amount as a cubic that flattens out. A resumed run goes on where it was.
+    One-shot prunes, then fine-tunes once. Iterative does both in `rounds`, which compose to the amounts. Polynomial
+    prunes within a single fine-tuning. A resumed run goes on where it was.
     """
-    pruning = (checkpointer or Checkpointer()).track("pruning", PruningState(model, groups, params, importance))
+    checkpointer.track("pruning", state)
+    params, groups = state.params, state.groups
     rounds = params.rounds if params.schedule == "iterative" else 1
-    gradual = params.schedule == "polynomial"
-    for number in range(max(1, pruning.round), rounds + 1):
-        if pruning.round < number:
-            if gradual:
-                pruning.cut(pruning.step(amounts, 0))
+    polynomial = params.schedule == "polynomial"
+
+    def each_step(done: float) -> None:
+        if polynomial:
+            state.follow_polynomial(amounts, done)
+
+    for number in range(max(1, state.round), rounds + 1):
+        if state.round < number:
+            if polynomial:
+                state.update_masks(state.polynomial(amounts, 0))
             else:
-                pruning.cut(
-                    _each(
-                        amounts,
-                        lambda amount, left=rounds / number: amount if left == 1 else 1 - (1 - amount) ** (1 / left),
-                    )
-                )
+                state.update_masks(state.iterative(amounts, number, rounds))
                 groups.remove_channels()
-            pruning.round = number
-        recover(number, (lambda done: pruning.ramp(amounts, done)) if gradual else lambda done: None)
-        if gradual:
-            pruning.ramp(amounts, 1.0)
+            state.round = number
+        fine_tune(number, each_step)
+        if polynomial:
+            state.follow_polynomial(amounts, 1.0)
             groups.remove_channels()
     groups.apply_masks()
     groups.remove_hooks()
 
 
-def _each(amounts: Amounts, change: Callable[[float], float]) -> Amounts:
+def _map_amounts(amounts: Amounts, change: Callable[[float], float]) -> Amounts:
     return {name: change(amount) for name, amount in amounts.items()} if isinstance(amounts, dict) else change(amounts)

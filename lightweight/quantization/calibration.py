@@ -32,8 +32,8 @@ PIXELS = 2**18  # of the images whose activations are in memory together: 64 of 
 BINS = 2048  # of the histograms: with ORT's 128 of 128 levels, there is nothing that entropy could cut off
 
 
-def balanced(labels: Tensor, number: int, seed: int) -> Tensor:
-    """Ascending indices (min(number, N),) of a random part of `labels` (N,), as equal in classes as it can be."""
+def balanced_sample(labels: Tensor, number: int, seed: int) -> Tensor:
+    """Draw `number` random indices of `labels` (N,), in ascending order and with classes as equal as they can be."""
     order = random_indices(len(labels), len(labels), seed)
     shuffled, turn = labels.cpu()[order], torch.empty_like(order)
     for label in shuffled.unique():
@@ -42,8 +42,8 @@ def balanced(labels: Tensor, number: int, seed: int) -> Tensor:
     return order[turn.argsort(stable=True)][:number].sort().values
 
 
-def rows(dataset: Dataset, chosen: Tensor) -> list[dict[str, int | str]]:
-    """Which training images these are, and of what class."""
+def describe_images(dataset: Dataset, chosen: Tensor) -> list[dict[str, int | str]]:
+    """List chosen training images (N,) as rows of their index and class."""
     labels = dataset.train.labels[chosen].tolist()
     pairs = zip(chosen.tolist(), labels, strict=True)
     return [{"index": index, "class": dataset.classes[label]} for index, label in pairs]

@@ -20,11 +20,13 @@ from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, q
 from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
-from torch import Tensor
+from torch import Tensor, nn
 
-from lightweight.onnx.export import NORMALIZATION
+from lightweight.dataset import Dataset
+from lightweight.onnx.export import NORMALIZATION, export_onnx
 from lightweight.onnx.graph import weighted
-from lightweight.quantization.calibration import METHODS, Calibration, write_ranges
+from lightweight.quantization.calibration import METHODS, write_ranges
+from lightweight.quantization.params import QuantizeParams
 
 BEFORE_THE_NETWORK = NORMALIZATION | {"input"}  # what its nodes take: pixels, which are resized and normalised in float
 LINEAR = {"MatMul", "Gemm"}
@@ -32,20 +34,26 @@ BLOCK = 32
 
 
 class PostTrainingConverter:
-    """`layers` names what the method can convert by their nodes; `convert` takes names of layers that stay float32."""
+    """Export a network to ONNX and convert it; `layers` maps the layers that can be converted to their nodes."""
 
     kinds: set[str] = LINEAR | {"Conv"}
 
-    def __init__(self, exported: onnx.ModelProto) -> None:
-        self.model = self._ready(exported)
+    def __init__(self, network: nn.Module, dataset: Dataset) -> None:
+        self.network = network
+        self.model = self._preprocess(export_onnx(network, dataset))
         nodes = weighted(self.model).items()
         self.layers = {name: [node.name for node in own] for name, own in nodes if own[0].op_type in self.kinds}
 
     def convert(self, excluded: Collection[str]) -> onnx.ModelProto:
+        """Make the model in which the excluded layers stay float32."""
         raise NotImplementedError
 
-    def _ready(self, exported: onnx.ModelProto) -> onnx.ModelProto:
-        """Without it the quantizers fail on shapes that the exporter wrote."""
+    def reference(self, excluded: Collection[str]) -> nn.Module:
+        """Return the network that the model must agree with: the one that was exported."""
+        return self.network
+
+    def _preprocess(self, exported: onnx.ModelProto) -> onnx.ModelProto:
+        """Infer shapes anew: the quantizers fail on those that the exporter wrote."""
         try:
             return _through_files(exported, quant_pre_process)
         except Exception:  # symbolic shape inference gives up at some reshapes, with an exception of no class
@@ -76,40 +84,42 @@ class _LinearLayersConverter(PostTrainingConverter):
 
     kinds = LINEAR
 
-    def _ready(self, exported: onnx.ModelProto) -> onnx.ModelProto:
-        ready = super()._ready(exported)
-        _replace_gemm(ready)
-        return ready
+    def _preprocess(self, exported: onnx.ModelProto) -> onnx.ModelProto:
+        model = super()._preprocess(exported)
+        _replace_gemm(model)
+        return model
 
 
 class DynamicConverter(_LinearLayersConverter):
     """Convolutions stay float32: the runtime's ConvInteger is slower than its float convolution."""
 
-    def __init__(self, exported: onnx.ModelProto, reduce_range: bool) -> None:
-        super().__init__(exported)
+    def __init__(self, network: nn.Module, dataset: Dataset, reduce_range: bool) -> None:
+        super().__init__(network, dataset)
         self.reduce_range = reduce_range
 
     def convert(self, excluded: Collection[str]) -> onnx.ModelProto:
-        how = {"per_channel": True, "weight_type": QuantType.QInt8, "reduce_range": self.reduce_range}
-        how |= {"nodes_to_exclude": self._nodes_to_exclude(excluded), "op_types_to_quantize": sorted(LINEAR)}
-        return _through_files(self.model, lambda source, result: quantize_dynamic(source, result, **how))
+        quantize = partial(
+            quantize_dynamic,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            reduce_range=self.reduce_range,
+            nodes_to_exclude=self._nodes_to_exclude(excluded),
+            op_types_to_quantize=sorted(LINEAR),
+        )
+        return _through_files(self.model, quantize)
 
 
 class StaticConverter(PostTrainingConverter):
     """All layers, with ranges of activations from calibration images."""
 
-    def __init__(
-        self, exported: onnx.ModelProto, reduce_range: bool, images: Tensor, calibration: Calibration, percentile: float
-    ) -> None:
-        super().__init__(exported)
-        self.how = {"quant_format": QuantFormat.QDQ, "per_channel": True, "reduce_range": reduce_range}
-        self.how |= {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
-        # OpenCV cannot read integer biases; ONNX Runtime makes them itself where it fuses a layer.
-        self.how |= {"calibrate_method": METHODS[calibration], "extra_options": {"QuantizeBias": False}}
+    def __init__(self, network: nn.Module, dataset: Dataset, images: Tensor, params: QuantizeParams) -> None:
+        """Calibrate on images uint8 (N, C, H, W)."""
+        super().__init__(network, dataset)
+        self.params = params
         with tempfile.TemporaryDirectory() as folder:
             source, ranges = Path(folder) / "source.onnx", Path(folder) / "ranges.json"
             onnx.save(self.model, source)
-            write_ranges(source, images, calibration, percentile, ranges)
+            write_ranges(source, images, params.calibration, params.percentile, ranges)
             self.ranges = ranges.read_bytes()
 
     def convert(self, excluded: Collection[str]) -> onnx.ModelProto:
@@ -120,8 +130,15 @@ class StaticConverter(PostTrainingConverter):
                 source,
                 result,
                 calibration_cache_path=ranges,
+                calibrate_method=METHODS[self.params.calibration],
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                reduce_range=self.params.reduce_range,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
                 nodes_to_exclude=self._nodes_to_exclude(excluded),
-                **self.how,
+                # OpenCV cannot read integer biases; ONNX Runtime makes them itself where it fuses a layer.
+                extra_options={"QuantizeBias": False},
             )
 
         return _through_files(self.model, quantize)

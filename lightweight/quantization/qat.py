@@ -6,9 +6,8 @@ it. Every layer's input, weight and output, and both sides of a residual sum, ar
 """
 
 import warnings
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterator
 from copy import deepcopy
-from typing import Any
 
 import onnx
 import torch
@@ -32,6 +31,7 @@ from lightweight.dataset import Dataset
 from lightweight.onnx.export import export_onnx
 from lightweight.quantization.batchnorm_folding import LAYERS, capture, fold_batchnorm, layers
 from lightweight.quantization.weight_names import name_weights
+from lightweight.training.history import Epoch, FineTuner
 
 aten = torch.ops.aten
 SUMS = {aten.add.Tensor, aten.add_.Tensor, aten.mul.Tensor, aten.mul_.Tensor}
@@ -84,8 +84,8 @@ class QATConverter:
                 self.module(dataset.normalize(batch))
         self.module.eval()
 
-    def train(self, fine_tune: Callable[..., Iterable[Any]]) -> Iterable[Any]:
-        """The rows of `fine_tune(module, each_step=...)`; weights at zero stay there."""
+    def train(self, fine_tune: FineTuner) -> Iterator[Epoch]:
+        """Train the network with rounding and yield a row of the history per epoch; weights at zero stay there."""
         zeros = {name: weight == 0 for name, weight in self.module.named_parameters() if weight.ndim > 1}
 
         @torch.no_grad()
@@ -94,7 +94,7 @@ class QATConverter:
                 if name in zeros:
                     weight.masked_fill_(zeros[name], 0)
 
-        yield from fine_tune(self.module, each_step=hold)
+        yield from fine_tune(self.module, 1, hold)
         self.module.eval()
 
     def reference(self, excluded: Collection[str]) -> nn.Module:

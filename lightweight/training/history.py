@@ -1,11 +1,12 @@
 """What training was like, a row per epoch: how long it takes, when to stop, and which epoch to keep."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from statistics import median
 from typing import Any
 
+from torch import nn
 from tqdm import tqdm
 
 
@@ -23,6 +24,11 @@ class Epoch:
 COLUMNS = [field.name for field in fields(Epoch)]
 
 
+# Trains a network in place for a round, counted from 1, and gives a row per epoch; after each step it tells the third
+# argument which share of the round is done.
+FineTuner = Callable[[nn.Module, int, Callable[[float], None]], Iterable[Epoch]]
+
+
 class History:
     """The rows of a run so far and the seconds that each took, which an interruption does not forget."""
 
@@ -33,6 +39,11 @@ class History:
             0.0,
             0.0,
         )  # the clock at the start of the epoch, and what it took before a resumption
+
+    def follow(self, epochs: Iterable[Epoch], last: int, log: Callable[[str], None]) -> None:
+        """Record the rows to their end, and log each of them; `last` is the number of the last epoch."""
+        for _ in self.record(epochs):
+            log(self.line(last))
 
     def record(self, epochs: Iterable[Epoch], patience: int = 0) -> Iterator[Epoch]:
         """Pass rows on until validation accuracy has not risen for `patience` of them in a row; 0 never stops."""

@@ -15,21 +15,31 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightweight.batchnorm import make_bn_update
 from lightweight.checkpointing import checkpointer as resuming
-from lightweight.checkpointing.checkpointer import STATE, Checkpointer, resumable
+from lightweight.checkpointing.checkpointer import STATE, Checkpointer
 from lightweight.checkpointing.run_folder import FINISHED
+from lightweight.checkpointing.session import Session, resumable
 from lightweight.dataset import Dataset
 from lightweight.networks.model_file import ModelFile
 from lightweight.pruning.importance import Importance
 from lightweight.pruning.probe import SensitivityProbe
-from lightweight.pruning.pruner import Pruner
-from lightweight.sensitivity import scan
+from lightweight.pruning.pruner import Pruner, PruningResult
+from lightweight.sensitivity import scan_groups
 from lightweight.swa import SwaParams, average, make_swa_schedule
-from lightweight.training import loop as training
+from lightweight.training import loop
 from lightweight.training.history import Epoch, History
-from lightweight.training.optimizer import make_schedule
-from tests.examples import augment_params, different, new, prune_params, state, train_params, units_of
+from lightweight.training.loop import FineTune
+from lightweight.training.params import TrainingSettings
+from tests.examples import (
+    augment_params,
+    different,
+    groups_of,
+    new,
+    prune_params,
+    state,
+    train_params,
+    training_settings,
+)
 
 EPOCHS, IMAGES, BATCH = 3, 40, 16  # three steps an epoch
 STEPS = EPOCHS * 3
@@ -98,20 +108,10 @@ def run(
     network.before = before
     params = train_params(batch_size=BATCH, augment=augment_params(shift=0.1, rotate=10.0), **changes)
     epochs = range(1, EPOCHS + 1)
-    schedule = partial(make_schedule, params.schedule, params, EPOCHS)
     history = checkpointer.track("history", History())
     teacher = new("convnet", seed=1).eval() if params.teacher else None
-    rows = training.train(
-        network,
-        data,
-        params,
-        epochs,
-        seed=3,
-        lr=params.lr,
-        schedule=schedule,
-        teacher=teacher,
-        checkpointer=checkpointer,
-    )
+    session = Session(data, 3, checkpointer=checkpointer)
+    rows = loop.train(network, session, training_settings(params, EPOCHS, teacher), epochs)
     list(history.record(rows, params.patience))
     return state(network), history
 
@@ -199,8 +199,8 @@ def test_weight_averaging_goes_on_with_what_it_has_summed_up(tmp_path, data):
                 raise Interruption
 
         network.before = before
-        how = {"lr": 0.01, "schedule": partial(make_swa_schedule, SWA), "checkpointer": checkpointer}
-        rows = training.train(network, data, train_params(batch_size=BATCH), range(2, 5), 0, **how)
+        settings = TrainingSettings(train_params(batch_size=BATCH), 0.01, partial(make_swa_schedule, SWA))
+        rows = loop.train(network, Session(data, 0, checkpointer=checkpointer), settings, range(2, 5))
         list(average(network, rows, checkpointer))
         return state(network)
 
@@ -227,7 +227,7 @@ def test_pruning_that_is_interrupted_anywhere_ends_in_the_same_bits(tmp_path, da
     source, pruning = ModelFile(model(), "dropping", {}), prune_params(**changes)
     params = train_params(batch_size=BATCH, ema=0.5)
 
-    def compressed(checkpointer: Checkpointer, stop: int | None) -> tuple[int, Pruner, ModelFile]:
+    def compressed(checkpointer: Checkpointer, stop: int | None) -> tuple[int, PruningResult]:
         instants = count(1)
         torch.manual_seed(99)
 
@@ -235,28 +235,31 @@ def test_pruning_that_is_interrupted_anywhere_ends_in_the_same_bits(tmp_path, da
             if next(instants) == stop:
                 raise Interruption
 
-        def fine_tune(network: nn.Module, epochs: range, each_step) -> Iterator[Epoch]:
+        session = Session(data, 0, checkpointer=checkpointer)
+        train_network = FineTune(session, params, 0.01, 1, None)
+
+        def fine_tune(network: nn.Module, round_: int, each_step) -> Iterator[Epoch]:
             network.before = instant
-            how = {"lr": 0.01, "schedule": partial(make_schedule, "cosine", params, 1), "checkpointer": checkpointer}
-            return training.train(network, data, params, epochs, 0, **how, each_step=each_step)
+            return train_network(network, round_, each_step)
 
-        pruner = Pruner(source, data, pruning, 0, fine_tune, make_bn_update(data, 30, 0), checkpointer, print)
         checkpointer.save_if_due, tick = lambda where: (tick(where), instant()), checkpointer.save_if_due
-        pruned = pruner.run()
-        return next(instants), pruner, pruned
+        result = Pruner(source, pruning, session, fine_tune).run()
+        return next(instants), result
 
-    instants, undisturbed, expected = compressed(Checkpointer(), None)
+    instants, undisturbed = compressed(Checkpointer(), None)
+    expected = undisturbed.model_file
     assert instants > STEPS / 2
     for stop in range(1, instants, 1 + instants // 12):
         folder = tmp_path / str(stop)
         folder.mkdir()
         with pytest.raises(Interruption):
             compressed(scratch(folder), stop)
-        _, pruner, pruned = compressed(scratch(folder), None)
+        _, result = compressed(scratch(folder), None)
+        pruned = result.model_file
         assert not different(state(pruned.model), state(expected.model)), stop
         assert pruned.shapes == expected.shapes
-        assert pruner.probes == undisturbed.probes
-        assert pruner.history.rows == undisturbed.history.rows
+        assert result.probes == undisturbed.probes
+        assert result.history.rows == undisturbed.history.rows
 
 
 @pytest.mark.parametrize(
@@ -270,21 +273,20 @@ def test_the_line_on_resumption_names_the_stage_the_epoch_and_the_batch(tmp_path
     assert said == [f"resuming train at {where}"]
 
 
-def test_probes_that_were_made_before_an_interruption_are_not_made_again(tmp_path, data):
+def test_probes_that_were_made_before_an_interruption_are_not_made_again(tmp_path, data, monkeypatch):
     def probes(until: int) -> tuple[list[str], list[dict]]:
         said: list[str] = []
         network, settled = model(), count(1)
 
-        def bn_update(network: nn.Module) -> None:
+        def reestimate(*_) -> None:
             if next(settled) == until:
                 raise Interruption
 
+        monkeypatch.setattr("lightweight.pruning.probe.reestimate_batchnorm", reestimate)
         checkpointer = Checkpointer(tmp_path, "sensitivity", Inline(), said.append)
-        importance = Importance("l1", data, 30, 0)
-        probe = SensitivityProbe(
-            network, units_of(network, prune_params(), data), data, importance, 30, 0, bn_update, checkpointer, 9
-        )
-        return said, scan(probe, 0.5)
+        session, importance = Session(data, 0, checkpointer=checkpointer), Importance("l1", data, 30, 0)
+        probe = SensitivityProbe(network, groups_of(network, prune_params(), data), session, importance, 30, 9)
+        return said, scan_groups(probe, 0.5)
 
     with pytest.raises(Interruption):
         probes(until=3)
@@ -480,7 +482,9 @@ def stage(tmp_path) -> Callable[..., list[str]]:
         said: list[str] = []
         lock, output = tmp_path / "dvc.lock", tmp_path / "output"
         output.write_text(f"{value}")
-        with resumable(tmp_path / "work", name, {"params": params}, [], output, said.append, lock) as checkpointer:
+        with resumable(
+            tmp_path / "work", name, {"params": params}, [], output, log=said.append, lock=lock
+        ) as checkpointer:
             number = checkpointer.track("number", Number(0))
             said.append(f"was {number.value}")
             number.value = value

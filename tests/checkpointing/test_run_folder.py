@@ -30,7 +30,7 @@ print(fingerprint({}, []))
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch):
-    monkeypatch.setattr(scratch, "WAIT", 0.1)
+    monkeypatch.setattr(scratch, "WAIT_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -83,8 +83,8 @@ def test_the_digest_depends_on_the_code_in_the_folder_that_is_loaded(tmp_path, m
     assert digest("x = 1") == digest("x = 1") != digest("x = 2")
 
 
-def test_packages_of_an_environment_inside_the_folder_are_not_its_code():
-    files = scratch._code()
+def test_packages_of_an_environment_inside_the_folder_are_not_its_loaded_sources():
+    files = scratch._loaded_sources()
     assert files
     assert not [file for file in files if file.is_relative_to(sys.prefix)]
 

@@ -6,7 +6,7 @@ import pytest
 
 from lightweight.core.errors import InputError
 from lightweight.pruning.allocation import GRID, allocate, amount_within_drop, amounts_for_target, measure_curves
-from tests.examples import BNNET, new, noise, prune_params, units_of
+from tests.examples import BNNET, groups_of, new, noise, prune_params
 
 TOUGH = [(0.0, 0.0), *((amount, 0.0) for amount in GRID)]
 FRAIL = [(0.0, 0.0), *((amount, amount) for amount in GRID)]
@@ -15,7 +15,7 @@ FRAIL = [(0.0, 0.0), *((amount, amount) for amount in GRID)]
 def test_a_curve_never_falls_whatever_noise_does_to_accuracy():
     probes = dict(zip(GRID, (0.9, 0.95, 0.7, 0.8, 0.5, 0.6), strict=True))
     groups = SimpleNamespace(sizes={"layer": 10})
-    probe = SimpleNamespace(groups=groups, accuracy=0.92, alone=lambda group, amount: probes[amount])
+    probe = SimpleNamespace(groups=groups, accuracy=0.92, measure_group=lambda group, amount: probes[amount])
     drops = [drop for _, drop in measure_curves(probe)["layer"]]
     assert drops == pytest.approx([0, 0.02, 0.02, 0.22, 0.22, 0.42, 0.42])
 
@@ -41,14 +41,14 @@ def test_the_unit_that_loses_nothing_pays_first():
 
 @pytest.mark.parametrize(("method", "kind"), [("unstructured", "parameters"), ("structured", "macs")])
 def test_a_target_is_met_by_the_pruned_network_itself(method, kind):
-    groups = units_of(new(BNNET), prune_params(method=method), noise())
+    groups = groups_of(new(BNNET), prune_params(method=method), noise())
     amounts = amounts_for_target(dict.fromkeys(groups.sizes, FRAIL), groups, kind, 0.4)
     wanted = {name: groups.allowed_count(round(amounts[name] * size), size) for name, size in groups.sizes.items()}
     assert 0.3 < groups.cost(wanted, kind) <= 0.4
 
 
 def test_a_target_out_of_reach_names_the_closest():
-    groups = units_of(new(BNNET), prune_params(), noise())
+    groups = groups_of(new(BNNET), prune_params(), noise())
     with pytest.raises(InputError) as error:
         amounts_for_target(dict.fromkeys(groups.sizes, FRAIL), groups, "parameters", 0.01)
     found = float(str(error.value).removesuffix(" is left").rpartition(" ")[2])

@@ -7,19 +7,19 @@ import pytest
 import torch
 from torch import nn
 
-from lightweight.batchnorm import make_bn_update
-from lightweight.checkpointing.checkpointer import Checkpointer
+from lightweight.checkpointing.session import Session
 from lightweight.core.errors import InputError
 from lightweight.core.params import load_params
 from lightweight.macs import count_macs
 from lightweight.networks.model_file import ModelFile
 from lightweight.networks.validation import validate
-from lightweight.pruning.pruner import PruneParams, Pruner
+from lightweight.pruning.params import PruneParams
+from lightweight.pruning.pruner import Pruner, PruningResult
 from lightweight.training.history import Epoch
 from tests.examples import BNNET, different, prune_params, state, train, trained
 
 
-def nothing(model: nn.Module, epochs: range, each_step) -> list[Epoch]:
+def nothing(model: nn.Module, round_: int, each_step) -> list[Epoch]:
     each_step(1.0)
     return []
 
@@ -29,11 +29,9 @@ def source(tiny_dataset) -> ModelFile:
     return ModelFile(deepcopy(trained(BNNET, tiny_dataset)), BNNET, {"image_size": 28})
 
 
-def compress(source, dataset, fine_tune=nothing, **changes) -> tuple[Pruner, ModelFile]:
-    pruner = Pruner(
-        source, dataset, prune_params(**changes), 0, fine_tune, make_bn_update(dataset, 60, 0), Checkpointer(), print
-    )
-    return pruner, pruner.run()
+def compress(source, dataset, fine_tune=nothing, **changes) -> tuple[PruningResult, ModelFile]:
+    result = Pruner(source, prune_params(**changes), Session(dataset, seed=0), fine_tune).run()
+    return result, result.model_file
 
 
 @pytest.mark.parametrize("method", ["unstructured", "structured"])
@@ -43,10 +41,10 @@ def test_an_amount_of_zero_is_the_identity_and_trains_nothing(source, tiny_datas
         pytest.fail("trained")
 
     before = state(source.model)
-    pruner, pruned = compress(source, tiny_dataset, fail, amount=amount, method=method)
+    result, pruned = compress(source, tiny_dataset, fail, amount=amount, method=method)
     assert pruned is source
     assert not different(before, pruned.model.state_dict())
-    assert pruner.history.rows == []
+    assert result.history.rows == []
 
 
 def test_an_amount_of_zero_does_not_hide_a_pattern_without_a_layer(source, tiny_dataset):
@@ -102,22 +100,22 @@ def test_a_target_is_met_and_hardly_more(source, tiny_dataset, method, target):
         )
         return int(sum(parameters))
 
-    pruner, pruned = compress(source, tiny_dataset, method=method, amount="auto", images=60, **target)
+    result, pruned = compress(source, tiny_dataset, method=method, amount="auto", images=60, **target)
     share = cost(pruned.model) / cost(source.model)
     (wanted,) = target.values()
     assert wanted - 0.15 < share <= wanted
-    assert {row["kind"] for row in pruner.probes} == {"layer"}
+    assert {row["kind"] for row in result.probes} == {"layer"}
 
 
 def test_the_most_is_removed_that_stays_inside_the_loss(source, tiny_dataset):
-    def fine_tune(model: nn.Module, epochs: range, each_step) -> list[Epoch]:
-        return train(model, tiny_dataset, epochs, lr=0.001, each_step=each_step)
+    def fine_tune(model: nn.Module, round_: int, each_step) -> list[Epoch]:
+        return train(model, tiny_dataset, range(round_, round_ + 1), lr=0.001, each_step=each_step)
 
     _, before = validate(source.model, tiny_dataset, tiny_dataset.val)
     given = {"method": "structured", "amount": "auto", "max_drop": 0.05, "trials": 3, "images": 60}
-    pruner, pruned = compress(source, tiny_dataset, fine_tune, **given)
+    result, pruned = compress(source, tiny_dataset, fine_tune, **given)
     _, after = validate(pruned.model, tiny_dataset, tiny_dataset.val)
-    trials = [row for row in pruner.probes if row["kind"] == "trial"]
+    trials = [row for row in result.probes if row["kind"] == "trial"]
     good = [row for row in trials if before - row["val_accuracy"] <= 0.05]
     assert len(trials) == 3
     assert good
@@ -125,12 +123,12 @@ def test_the_most_is_removed_that_stays_inside_the_loss(source, tiny_dataset):
         1 - count_macs(pruned.model, tiny_dataset.blank(1)) / count_macs(source.model, tiny_dataset.blank(1))
     )
     assert after == max(good, key=lambda row: row["amount"])["val_accuracy"]
-    assert [row["probe"] for row in pruner.probes] == list(range(1, len(pruner.probes) + 1))
-    assert len(pruner.history.rows) == 1
+    assert [row["probe"] for row in result.probes] == list(range(1, len(result.probes) + 1))
+    assert len(result.history.rows) == 1
 
 
 def test_a_loss_that_nothing_keeps_leaves_the_source(source, tiny_dataset):
-    def spoil(model: nn.Module, epochs: range, each_step) -> list[Epoch]:
+    def spoil(model: nn.Module, round_: int, each_step) -> list[Epoch]:
         for parameter in model.parameters():
             torch.nn.init.zeros_(parameter)
         return []

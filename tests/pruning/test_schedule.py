@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.core.errors import InputError
 from lightweight.pruning.groups import amounts_by_group, prunable_layers, sparsity
 from lightweight.pruning.importance import Importance
-from lightweight.pruning.schedule import RAMP, UPDATES, run_schedule
+from lightweight.pruning.schedule import RAMP, UPDATES, PruningState, run_schedule
 from lightweight.pruning.unstructured import WeightGroups
-from tests.examples import BNNET, different, new, noise, prune_in_place, prune_params, state, train, units_of
+from tests.examples import BNNET, different, groups_of, new, noise, prune_in_place, prune_params, state, train
 
 AMOUNTS = [0.1, 0.5, 0.93]
 SCOPES = ["layer", "global"]
@@ -228,12 +229,11 @@ def test_zeros_of_the_polynomial_schedule_survive_momentum_and_the_average(tiny_
 
 def test_amounts_by_layer_hold_where_a_pattern_names_the_layer():
     model = new(BNNET)
-    groups = units_of(model, prune_params(), noise())
+    groups = groups_of(model, prune_params(), noise())
     amounts = amounts_by_group({"0": 0.25, "[49]": 0.75}, groups)
     assert amounts == {"0": 0.25, "4": 0.75, "9": 0.75, "12": 0.0}
-    run_schedule(
-        model, groups, amounts, prune_params(), Importance("l1", noise(), 8, 0), lambda number, each_step: None
-    )
+    pruning = PruningState(model, groups, prune_params(), Importance("l1", noise(), 8, 0))
+    run_schedule(pruning, amounts, lambda number, each_step: None, Checkpointer())
     assert {row["layer"]: row["sparsity"] for row in sparsity(new(BNNET), model)} == amounts
 
 
@@ -291,7 +291,7 @@ def test_patterns_must_name_layers_and_leave_some(changes, message):
 @pytest.mark.parametrize("turn", [1, -1])
 def test_a_layers_own_name_goes_before_patterns(turn):
     given = dict([("9", 0.25), ("*", 0.75)][::turn])
-    assert amounts_by_group(given, units_of(new(BNNET), prune_params(), noise())) == {
+    assert amounts_by_group(given, groups_of(new(BNNET), prune_params(), noise())) == {
         "0": 0.75, "4": 0.75, "9": 0.25, "12": 0.75
     }  # fmt: skip
 
@@ -301,7 +301,7 @@ def test_layers_of_a_sequential_are_named_by_numbers_without_quotes_too():
 
 
 def test_an_unknown_layer_in_the_amounts_is_named_with_those_that_there_are():
-    groups = units_of(new(BNNET), prune_params(exclude=["4"]), noise())
+    groups = groups_of(new(BNNET), prune_params(exclude=["4"]), noise())
     with pytest.raises(InputError) as error:
         amounts_by_group({"0": 0.5, "conv7": 0.25}, groups)
     rule = "names no layer that can be pruned; these are 0, 9, 12"

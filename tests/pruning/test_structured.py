@@ -12,7 +12,7 @@ from lightweight.networks.factory import build
 from lightweight.pruning.groups import amounts_by_group
 from lightweight.pruning.importance import Importance
 from lightweight.pruning.structured import ChannelGroups
-from tests.examples import BNNET, new, noise, prune_in_place, prune_params, state, train, units_of
+from tests.examples import BNNET, groups_of, new, noise, prune_in_place, prune_params, state, train
 
 IMAGE = torch.zeros(1, 1, 28, 28)
 
@@ -165,7 +165,7 @@ def test_two_shares_for_the_same_channels_are_refused(amounts, wrong):
     model = build("torchvision/resnet18", 1, 32, 10, True)
     params = prune_params(method="structured", amount=amounts)
     with pytest.raises(InputError) as error:
-        amounts_by_group(params.amount, units_of(model, params, noise(1, 32)))
+        amounts_by_group(params.amount, groups_of(model, params, noise(1, 32)))
     shared = "conv1 and layer1.0.conv2 and layer1.1.conv2"
     assert (
         str(error.value) == f"params.yaml: prune.amount.{wrong} is for the same channels or weights, those of {shared}"
@@ -247,16 +247,16 @@ def test_rounds_compose_over_all_units_together():
 def test_a_unit_is_left_alone_when_one_of_its_layers_is_excluded():
     model = build("torchvision/resnet18", 3, 32, 10, True)
     params = prune_params(method="structured")
-    (partners,) = (names for names in units_of(model, params, noise(3, 32)).layers.values() if "conv1" in names)
+    (partners,) = (names for names in groups_of(model, params, noise(3, 32)).layers.values() if "conv1" in names)
     assert "layer1.0.conv2" in partners
-    groups = units_of(model, params.model_copy(update={"exclude": ["layer1.0.conv2"]}), noise(3, 32))
+    groups = groups_of(model, params.model_copy(update={"exclude": ["layer1.0.conv2"]}), noise(3, 32))
     assert not {name for names in groups.layers.values() for name in names} & set(partners)
 
 
 def test_equal_seeds_remove_equal_channels_and_other_seeds_others():
     def pruned(seed: int) -> dict[str, Tensor]:
         model = new(BNNET)
-        groups = units_of(model, prune_params(method="structured"), noise())
+        groups = groups_of(model, prune_params(method="structured"), noise())
         importance = Importance("random", noise(), 8, seed)
         importance.prepare(model)
         scores = groups.scores(importance)
@@ -272,7 +272,7 @@ def test_equal_seeds_remove_equal_channels_and_other_seeds_others():
 def test_taylor_and_magnitude_sum_over_all_that_a_channel_takes_with_it():
     model = nn.Sequential(nn.Conv2d(1, 4, 28, bias=False), nn.Flatten(), nn.Linear(4, 10))
     data = noise()
-    groups = units_of(model, prune_params(method="structured"), data)
+    groups = groups_of(model, prune_params(method="structured"), data)
     for kind, power in (("l1", 1), ("l2", 2), ("taylor", 1)):
         importance = Importance(kind, data, 32, 0)
         importance.prepare(model)
@@ -289,7 +289,7 @@ def test_a_dead_unit_goes_first():
     model = new(BNNET)
     for tensor in (model[4].weight, model[4].bias, model[5].weight, model[9].weight):
         nn.init.zeros_(tensor)
-    groups = units_of(model, prune_params(method="structured"), noise())
+    groups = groups_of(model, prune_params(method="structured"), noise())
     assert not groups.scores(Importance("l1", noise(), 8, 0))["4"].any()
 
 
@@ -308,7 +308,7 @@ class Activated(nn.Module):
 @pytest.mark.parametrize("behind", [nn.Sigmoid(), nn.PReLU(), nn.PReLU(8), nn.Softplus(), nn.Tanh()], ids=str)
 def test_a_channel_at_zero_is_as_good_as_gone_behind_every_activation(behind):
     model = Activated(behind)
-    groups = units_of(model, prune_params(method="structured"), noise())
+    groups = groups_of(model, prune_params(method="structured"), noise())
     groups.mask_least_important({"conv": 4}, groups.scores(Importance("l1", noise(), 8, 0)))
     expected = outputs(model)
     groups.remove_channels()

@@ -2,19 +2,18 @@
 
 import math
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightweight.checkpointing.session import Session
 from lightweight.core.errors import InputError
 from lightweight.dataset import steps_per_epoch
 from lightweight.networks.validation import validate
-from lightweight.training import loop as training
-from lightweight.training.optimizer import make_schedule
-from tests.examples import BNNET, augment_params, different, new, state, train, train_params, trained
+from lightweight.training import loop
+from tests.examples import BNNET, augment_params, different, new, state, train, train_params, trained, training_settings
 
 LR = 0.004
 
@@ -216,8 +215,7 @@ def test_the_average_is_in_the_model_at_every_row_and_does_not_disturb_training(
     plain = train(new(BNNET), tiny_dataset)
     model, losses = new(BNNET), []
     params = train_params(ema=0.9)
-    schedule = partial(make_schedule, "constant", params, 3)
-    for row in training.train(model, tiny_dataset, params, range(1, 4), 0, lr=params.lr, schedule=schedule):
+    for row in loop.train(model, Session(tiny_dataset, 0), training_settings(params, 3), range(1, 4)):
         losses.append(row.train_loss)
         assert row.val_loss == pytest.approx(validate(model, tiny_dataset, tiny_dataset.val)[0])
     assert losses == [row.train_loss for row in plain]

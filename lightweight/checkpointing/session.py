@@ -1,0 +1,102 @@
+"""A session is one run of a stage that can be interrupted: its data, its seed, its checkpoints and its log."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from lightweight.checkpointing.checkpointer import STATE, Checkpointer
+from lightweight.checkpointing.run_folder import (
+    FINISHED,
+    acquire_run_folder,
+    checksum,
+    fingerprint,
+    remove_old_runs,
+)
+from lightweight.core.errors import InputError
+from lightweight.core.files import read_json, write_json
+from lightweight.dataset import Dataset
+
+
+def discard(line: str) -> None:
+    """Log nothing."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """Hold what all parts of a stage share: the data set, the seed, the threads, the checkpoints and the log."""
+
+    dataset: Dataset
+    seed: int
+    threads: int = 1
+    checkpointer: Checkpointer = field(default_factory=Checkpointer)
+    log: Callable[[str], None] = discard
+
+
+@contextmanager
+def open_session(
+    folder: Path,
+    params: SimpleNamespace,
+    dataset: Dataset,
+    files: Iterable[Path],
+    output: Path,
+    *,
+    log: Callable[[str], None],
+) -> Iterator[Session]:
+    """Open the session of a stage with the checkpoints of `resumable`, which lie under `folder`, named like the stage.
+
+    `params` holds `seed`, `threads` and the sections that the stage has loaded.
+    """
+    with resumable(folder.parent, folder.name, vars(params), files, output, log=log) as checkpointer:
+        yield Session(dataset, params.seed, params.threads, checkpointer, log)
+
+
+@contextmanager
+def resumable(
+    work: Path,
+    stage: str,
+    params: dict[str, Any],
+    files: Iterable[Path],
+    output: Path,
+    *,
+    log: Callable[[str], None],
+    lock: Path = Path("dvc.lock"),
+) -> Iterator[Checkpointer]:
+    """Open the checkpoints of one run of a stage, which `params`, the contents of `files` and the code identify.
+
+    The run has a folder under `work/stage`. It stays until another stage starts, or until DVC has recorded `output` in
+    its lock file: an interruption before that costs no work, and a run that is repeated on purpose begins anew. `log`
+    receives a line when a run is resumed, or when it cannot be.
+    """
+    folder, descriptor = acquire_run_folder(work / stage, fingerprint(params, files))
+    try:
+        remove_old_runs(work, folder)
+        finished = folder / FINISHED
+        if finished.exists():
+            if _recorded_in_lock(finished, lock):
+                (folder / STATE).unlink(missing_ok=True)
+            finished.unlink()
+        with ThreadPoolExecutor(1) as writer:
+            yield Checkpointer(folder, stage, writer, log)
+        write_json(finished, {"lock": _lock_mtime(lock), "output": checksum(output, "md5")})
+    finally:
+        os.close(descriptor)
+
+
+def _lock_mtime(lock: Path) -> int | None:
+    """Read the time of the last change of `dvc.lock` in nanoseconds; None without the file."""
+    return lock.stat().st_mtime_ns if lock.exists() else None
+
+
+def _recorded_in_lock(finished: Path, lock: Path) -> bool:
+    """Tell whether DVC has recorded the output in its lock file since the run ended; False if that is unknown."""
+    try:
+        end = read_json(finished)
+        end = {"lock": end["lock"], "output": str(end["output"])}
+    except (InputError, KeyError, TypeError):
+        return False
+    return _lock_mtime(lock) != end["lock"] and lock.exists() and end["output"] in lock.read_text()

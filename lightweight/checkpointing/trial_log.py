@@ -1,0 +1,30 @@
+"""A search consists of numbered trials; a resumed search reads the finished ones instead of repeating them."""
+
+from collections.abc import Callable
+from typing import Any
+
+from lightweight.checkpointing.checkpointer import Checkpointer
+
+
+class TrialLog:
+    """Number the trials of a deterministic search and keep a row of each, under `name`, in the checkpoint."""
+
+    def __init__(self, name: str, checkpointer: Checkpointer) -> None:
+        self.name, self.checkpointer = name, checkpointer
+        self.rows: list[dict[str, Any]] = []
+        self.number = 0
+        checkpointer.track(f"{name}s", self)
+
+    def run(self, trial: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return the row of the next trial: a recorded one, or else its number and what `trial` returns."""
+        self.number += 1
+        if self.number > len(self.rows):
+            self.rows.append({self.name: self.number, **trial()})
+            self.checkpointer.save_if_due(f"{self.name} {self.number + 1}")
+        return self.rows[self.number - 1]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows = list(state["rows"])

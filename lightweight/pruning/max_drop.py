@@ -1,0 +1,83 @@
+"""A binary search for the most that can be pruned at a given loss of accuracy, each trial pruned and fine-tuned whole.
+
+The number of trials is the limit, not their time, because the result must not depend on the machine.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any, Literal
+
+from lightweight.checkpointing.session import Session
+from lightweight.networks.model_file import ModelFile
+from lightweight.networks.pruned_shapes import shrink_to
+from lightweight.networks.validation import SLACK, validate
+from lightweight.pruning.allocation import GRID, Curve, allocate
+from lightweight.pruning.groups import PruningGroups, counts_to_prune
+from lightweight.training.history import History
+
+Prune = Callable[[dict[str, float]], tuple[ModelFile, History]]  # from amounts by group to the pruned, fine-tuned model
+
+
+class MaxDropSearch:
+    """Search the largest share of MACs or parameters that can go; `rows` are the trials, `history` that of the best.
+
+    The bounds of the search and the best model so far are part of the checkpoint.
+    """
+
+    def __init__(
+        self,
+        source: ModelFile,
+        session: Session,
+        curves: dict[str, Curve],
+        groups: PruningGroups,
+        kind: Literal["parameters", "macs"],
+    ) -> None:
+        self.source, self.session, self.curves, self.groups, self.kind = source, session, curves, groups, kind
+        self.rows: list[dict[str, Any]] = []
+        self.low, self.high = 0.0, 1.0
+        self.best: dict[str, Any] | None = None
+        self.history = History()
+
+    def run(self, prune: Prune, max_drop: float, trials: int) -> ModelFile:
+        """Return the smallest model that loses at most `max_drop` accuracy on validation; the source if none does."""
+        checkpointer, data = self.session.checkpointer, self.session.dataset
+        _, before = validate(self.source.model, data, data.val)
+        checkpointer.track("trials", self)
+        self.high = min(self.high, 1 - self._cost(dict.fromkeys(self.groups.sizes, GRID[-1])))  # more is out of reach
+        while len(self.rows) < trials:
+            level = (self.low + self.high) / 2
+            amounts = allocate(self.curves, self._cost, 1 - level)
+            pruned, history = prune(amounts)
+            removed = 1 - self._cost(amounts)
+            _, accuracy = validate(pruned.model, data, data.val)
+            self.rows.append({"kind": "trial", "layer": "", "amount": removed, "val_accuracy": accuracy})
+            if before - accuracy <= max_drop + SLACK:
+                self.low = max(level, removed)  # whole channels may remove more than was asked for
+                self.best = {"shapes": pruned.shapes, "state": pruned.model.state_dict()}
+                self.history = history
+            else:
+                self.high = level
+            checkpointer.save(f"trial {len(self.rows) + 1} of {trials}")
+        return self.source if self.best is None else self._rebuild(self.best)
+
+    def _cost(self, amounts: dict[str, float]) -> float:
+        return self.groups.cost(counts_to_prune(self.groups, amounts, "layer", {}), self.kind)
+
+    def _rebuild(self, best: dict[str, Any]) -> ModelFile:
+        model = deepcopy(self.source.model)
+        shrink_to(model, best["shapes"])
+        model.load_state_dict(best["state"])
+        return replace(self.source, model=model, shapes=best["shapes"])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "rows": self.rows,
+            "bounds": [self.low, self.high],
+            "best": self.best,
+            "history": self.history.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows, (self.low, self.high), self.best = list(state["rows"]), state["bounds"], state["best"]
+        self.history.load_state_dict(state["history"])

@@ -1,0 +1,78 @@
+"""Section `prune` of params.yaml."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator
+
+from lightweight.core.params import Params
+from lightweight.pruning.groups import Layers, Method
+from lightweight.pruning.importance import Kind
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Layer = Annotated[str, BeforeValidator(lambda name: str(name) if type(name) is int else name)]  # 4: of a Sequential
+
+
+def _tag(value: Any) -> str:
+    return "(auto)" if isinstance(value, str) else "(by layer)" if isinstance(value, dict) else "(share)"
+
+
+class ScheduleParams(Params):
+    scope: Literal["layer", "global"]
+    epochs: int = Field(ge=0, le=10_000)
+    schedule: Literal["one_shot", "iterative", "polynomial"]
+    rounds: int = Field(ge=1, le=1000)
+    initial_sparsity: float = Field(ge=0, lt=1)
+
+    @field_validator("schedule")
+    @classmethod
+    def _check_schedule(cls, value: str, info: ValidationInfo) -> str:
+        if value == "polynomial" and info.data.get("epochs") == 0:
+            raise ValueError("prunes while it trains: epochs must be at least 1")
+        return value
+
+
+class PruneParams(ScheduleParams):
+    method: Method
+    importance: Kind
+    images: int = Field(ge=2)
+    amount: Annotated[
+        Annotated[Share, Tag("(share)")]
+        | Annotated[Literal["auto"], Tag("(auto)")]
+        | Annotated[dict[Layer, Share], Tag("(by layer)")],
+        Discriminator(_tag),
+    ]
+    max_drop: Share | None
+    target_parameters: Annotated[float, Field(gt=0, lt=1)] | None
+    target_macs: Annotated[float, Field(gt=0, lt=1)] | None
+    trials: int = Field(ge=1, le=100)
+    layers: Layers
+    exclude: list[str]
+    round_to: int = Field(ge=1, le=1024)
+    lr: float = Field(gt=0, le=10)
+    distill: bool
+
+    @field_validator("amount")
+    @classmethod
+    def _check_amount(cls, value: Any, info: ValidationInfo) -> Any:
+        least = info.data.get("initial_sparsity", 0)
+        if info.data.get("schedule") == "polynomial" and isinstance(value, float) and 0 < value < least:
+            raise ValueError(f"must be at least initial_sparsity, {least}, from which the polynomial schedule rises")
+        return value
+
+    @field_validator("max_drop", "target_parameters", "target_macs")
+    @classmethod
+    def _check_limits(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and info.data.get("amount", "auto") != "auto":
+            raise ValueError("needs amount: auto, which finds shares by layer for it")
+        return value
+
+    @field_validator("target_macs")
+    @classmethod
+    def _check_targets(cls, value: float | None, info: ValidationInfo) -> float | None:
+        given = [*(info.data.get(name) for name in ("max_drop", "target_parameters")), value]
+        number = sum(target is not None for target in given)
+        if info.data.get("amount") == "auto" and number != 1:
+            raise ValueError("amount: auto needs exactly one of max_drop, target_parameters and target_macs")
+        if value is not None and info.data.get("amount") == "auto" and info.data.get("method") == "unstructured":
+            raise ValueError("needs method: structured; zeros are multiplied like other weights")
+        return value

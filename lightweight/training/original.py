@@ -1,0 +1,88 @@
+"""The original network is trained and leaves a file of its weights after each epoch, a snapshot.
+
+SWA goes on from a snapshot; early stopping keeps the best one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from torch import nn
+
+from lightweight.checkpointing.checkpointer import Checkpointer
+from lightweight.checkpointing.session import Session
+from lightweight.dataset import Dataset
+from lightweight.networks.model_file import ModelFile, load_model, new_model, save_model
+from lightweight.training.history import Epoch, History
+from lightweight.training.loop import train
+from lightweight.training.optimizer import make_schedule
+from lightweight.training.params import TrainingSettings, TrainParams
+from lightweight.training.pretrained import load_weights
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """Hold the trained network, its history, and the epoch whose weights it has; None where no epoch was trained."""
+
+    model_file: ModelFile
+    history: History
+    kept: Epoch | None
+
+    def describe(self) -> str:
+        """Name the epoch and its accuracy on validation."""
+        if self.kept is None:
+            return "weights as they were given"
+        return f"epoch {self.kept.epoch}  val accuracy {self.kept.val_accuracy:.2%}"
+
+
+def new_original(params: TrainParams, dataset: Dataset, root: Path, log: Callable[[str], None]) -> ModelFile:
+    """Build the network of section `train` on the device of the data, with the weights that `weights` names if any.
+
+    Files are relative to `root`. Raises InputError when the network or its weights do not fit.
+    """
+    original = new_model(params.network, params.small_stem, dataset)
+    if params.weights:
+        new_classifier = params.epochs > 0
+        kept = load_weights(original.model, params.network, params.weights, root, new_classifier=new_classifier)
+        log(f"train  begins with {params.weights}, without {', '.join(kept) or 'exception'}")
+    original.model.to(dataset.mean.device)
+    return original
+
+
+def train_original(
+    original: ModelFile, session: Session, params: TrainParams, teacher: nn.Module | None, snapshots: Path
+) -> TrainingResult:
+    """Train a new network for `params.epochs`, or until `patience` ends it, and write the folder `snapshots`.
+
+    The result has the weights of the last epoch, or with `patience` of the most accurate one on validation.
+    """
+    epochs = range(1, params.epochs + 1)
+    schedule = partial(make_schedule, params.schedule, params, params.epochs)
+    settings = TrainingSettings(params, params.lr, schedule, teacher)
+    history = session.checkpointer.track("history", History())
+    rows = train(original.model, session, settings, epochs)
+    for _ in history.record(rows, params.patience):
+        _write_snapshot(session.checkpointer, original, history, params)
+        session.log(history.line(params.epochs))
+    session.checkpointer.export_files(snapshots)
+    if not history.rows:
+        return TrainingResult(replace(original, notes={}), history, None)
+    kept = history.kept(params.patience)
+    trained = load_model(snapshot_path(snapshots, kept.epoch))
+    return TrainingResult(replace(trained, notes={}), history, kept)
+
+
+def snapshot_path(folder: Path, epoch: int) -> Path:
+    """Name the file of the weights after an epoch."""
+    return folder / f"{epoch:04}.safetensors"
+
+
+def _write_snapshot(checkpointer: Checkpointer, original: ModelFile, history: History, params: TrainParams) -> None:
+    """Write the weights after the newest epoch, and remove those that are neither the best nor among the newest."""
+    row = history.rows[-1]
+    path = snapshot_path(checkpointer.run_folder, row.epoch)
+    save_model(path, replace(original, notes={"epoch": row.epoch, "lr": row.lr}))
+    checkpointer.add_file(path)
+    for epoch in history.obsolete(params.snapshots, params.patience):
+        checkpointer.remove_file(snapshot_path(checkpointer.run_folder, epoch))
