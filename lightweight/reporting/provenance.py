@@ -1,7 +1,8 @@
-"""Where an artifact was new stands beside it, never in it: commit, changed files, processor, threads, versions.
+"""The record of who first made the bytes of each artifact: commit, changed files, processor, threads, versions.
 
-An entry is about bytes: it stays while they do, whoever makes them again, and is written anew when they change. What
-`dvc pull` brings comes with the entry of those who made it, if metrics/provenance.json comes by git.
+The record stands beside the artifacts and never in them, because equal inputs must give equal bytes. An entry stays
+while the bytes of its artifact do, whoever makes them again, and is written anew when they change. An artifact that
+`dvc pull` brings keeps the entry of its maker, if metrics/provenance.json comes by git.
 """
 
 import hashlib
@@ -15,31 +16,31 @@ from lightweight.core.errors import InputError
 from lightweight.core.files import read_json
 from lightweight.core.machine import cpu_type, system, versions
 
-SOURCES = ("params.yaml", "dvc.yaml", "stages", "lightweight")  # what decides about bytes and is tracked by git
+SOURCES = ("params.yaml", "dvc.yaml", "stages", "lightweight")  # files in git that decide about the bytes
 
 
-def update(record: Path, artifacts: Iterable[Path], threads: int) -> dict[str, dict[str, Any]]:
-    """The entries of the artifacts: those in `record` whose MD5 is still true, and new ones for the others.
+def update_record(record: Path, artifacts: Iterable[Path], threads: int) -> dict[str, dict[str, Any]]:
+    """Update the entries of the artifacts: those in the file `record` whose MD5 is still true stay, others are new.
 
-    Raises InputError for a missing artifact or a damaged record.
+    Returns the entries by path and writes nothing. Raises InputError for a missing artifact or a damaged record.
     """
     known = read_json(record) if record.exists() else {}
     if not isinstance(known, dict) or not all(isinstance(entry, dict) for entry in known.values()):
         raise InputError(f"{record}: must hold one mapping per artifact; delete it to have it written anew")
-    made = None
+    origin = None
     entries = {}
     for path in artifacts:
-        name, md5 = path.as_posix(), checksum(path)
+        name, md5 = path.as_posix(), md5_of_file(path)
         if known.get(name, {}).get("md5") != md5:
-            made = made or origin(threads)
-            entries[name] = {"md5": md5, **made}
+            origin = origin or describe_origin(threads)
+            entries[name] = {"md5": md5, **origin}
         else:
             entries[name] = known[name]
     return entries
 
 
-def origin(threads: int) -> dict[str, Any]:
-    """Whatever besides data decides about the bytes that are made here and now."""
+def describe_origin(threads: int) -> dict[str, Any]:
+    """Describe what, besides data, decides about the bytes that are made here and now."""
     commit, changed = _commit()
     return {
         "commit": commit,
@@ -52,8 +53,8 @@ def origin(threads: int) -> dict[str, Any]:
     }
 
 
-def checksum(path: Path) -> str:
-    """The MD5 by which DVC knows a file. Raises InputError that names a missing one."""
+def md5_of_file(path: Path) -> str:
+    """Compute the MD5 by which DVC knows a file. Raises InputError that names a missing file."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
@@ -62,7 +63,7 @@ def checksum(path: Path) -> str:
 
 
 def _commit() -> tuple[str | None, list[str] | None]:
-    """HEAD and the tracked files of SOURCES that differ from it; None where this folder is no clone of its own."""
+    """Return HEAD and the files of SOURCES that differ from HEAD; None where this folder is no clone of its own."""
     try:
         if _git("rev-parse", "--show-prefix").strip():  # a folder inside another project's clone
             return None, None

@@ -15,7 +15,7 @@ from lightweight.core.errors import InputError
 from lightweight.core.machine import PACKAGES, cpu_type, system, versions
 from lightweight.core.variants import VARIANTS
 from lightweight.reporting import provenance
-from lightweight.reporting.provenance import origin, update
+from lightweight.reporting.provenance import describe_origin, update_record
 from stages import provenance as stage
 from tests.contract import ROOT
 from tests.workspace import Workspace, commit_all
@@ -46,7 +46,7 @@ def project(tmp_path, monkeypatch) -> Workspace:
 
 
 def test_an_entry_says_what_decides_about_bytes(made):
-    entry = update(Path("record"), [made], threads=3)["model"]
+    entry = update_record(Path("record"), [made], threads=3)["model"]
     assert entry == {
         "md5": hashlib.md5(b"weights").hexdigest(),
         "commit": None,
@@ -61,48 +61,48 @@ def test_an_entry_says_what_decides_about_bytes(made):
 
 def test_an_entry_stays_while_its_bytes_do_and_is_new_with_them(made):
     record = Path("record")
-    before = update(record, [made], threads=1)
+    before = update_record(record, [made], threads=1)
     record.write_text(json.dumps(before))
-    assert update(record, [made], threads=2) == before
+    assert update_record(record, [made], threads=2) == before
     made.write_bytes(b"others")
-    after = update(record, [made], threads=2)
+    after = update_record(record, [made], threads=2)
     assert after["model"]["md5"] == hashlib.md5(b"others").hexdigest()
     assert after["model"]["threads"] == 2
 
 
 def test_an_artifact_that_is_no_more_is_dropped(made):
     record = Path("record")
-    record.write_text(json.dumps({"vanished": {"md5": "0"}, **update(record, [made], threads=1)}))
-    assert list(update(record, [made], threads=1)) == ["model"]
+    record.write_text(json.dumps({"vanished": {"md5": "0"}, **update_record(record, [made], threads=1)}))
+    assert list(update_record(record, [made], threads=1)) == ["model"]
 
 
 def test_it_names_the_commit_and_the_changed_files_that_decide_about_bytes(project):
     head = project.run("git", "rev-parse", "HEAD").strip()
-    assert (origin(1)["commit"], origin(1)["changed"]) == (head, [])
+    assert (describe_origin(1)["commit"], describe_origin(1)["changed"]) == (head, [])
     for name in ("README.md", "stages/a.py", "lightweight/größe b.py"):
         (project.path / name).write_text("changed\n")
     (project.path / "params.yaml").unlink()
     (project.path / "stages/untracked.py").touch()
     project.run("git", "add", "stages/a.py")
-    assert origin(1)["commit"] == head
-    assert origin(1)["changed"] == ["lightweight/größe b.py", "params.yaml", "stages/a.py"]
+    assert describe_origin(1)["commit"] == head
+    assert describe_origin(1)["changed"] == ["lightweight/größe b.py", "params.yaml", "stages/a.py"]
 
 
 def test_an_archive_unpacked_in_a_foreign_clone_is_of_no_commit(project, monkeypatch):
     monkeypatch.chdir(project.path / "stages")
-    assert (origin(1)["commit"], origin(1)["changed"]) == (None, None)
+    assert (describe_origin(1)["commit"], describe_origin(1)["changed"]) == (None, None)
 
 
 def test_a_repository_without_a_commit_and_a_machine_without_git_are_of_no_commit(made, tmp_path, monkeypatch):
     Workspace(tmp_path).run("git", "init", "--quiet")
-    assert origin(1)["commit"] is None
+    assert describe_origin(1)["commit"] is None
     monkeypatch.setenv("PATH", "")
-    assert origin(1)["commit"] is None
+    assert describe_origin(1)["commit"] is None
 
 
 def test_nothing_in_it_names_this_machine_or_a_path(project, monkeypatch):
     monkeypatch.setattr(provenance, "versions", dict)
-    text = json.dumps({**origin(1), "cpu": ""})
+    text = json.dumps({**describe_origin(1), "cpu": ""})
     assert platform.node() not in re.findall(r"[\w.-]+", text)
     assert "/" not in text
 
@@ -111,12 +111,12 @@ def test_nothing_in_it_names_this_machine_or_a_path(project, monkeypatch):
 def test_a_damaged_record_is_one_line(made, content):
     Path("record").write_text(content)
     with pytest.raises(InputError, match=r"^record: .*$"):
-        update(Path("record"), [made], threads=1)
+        update_record(Path("record"), [made], threads=1)
 
 
 def test_a_missing_artifact_is_one_line(made):
     with pytest.raises(InputError, match=r"^missing: no such file; `dvc repro` makes it$"):
-        update(Path("record"), [made, Path("missing")], threads=1)
+        update_record(Path("record"), [made, Path("missing")], threads=1)
 
 
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
@@ -165,8 +165,8 @@ MAKE = "from pathlib import Path\nPath('model').write_text(Path('params.yaml').r
 RECORD = """
 from pathlib import Path
 from lightweight.core.files import write_json
-from lightweight.reporting.provenance import update
-write_json(Path("record.json"), update(Path("record.json"), [Path("model")], 1))
+from lightweight.reporting.provenance import update_record
+write_json(Path("record.json"), update_record(Path("record.json"), [Path("model")], 1))
 """
 
 

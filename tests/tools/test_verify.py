@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from lightweight.reporting.provenance import origin
+from lightweight.reporting.provenance import describe_origin
 from tests.contract import ROOT
 from tests.workspace import Workspace, commit_all, copy_project
-from tools.verify import fresh_clone as verify
-from tools.verify.verdict import ELSEWHERE, FAILED, IDENTICAL, Judged, Run, judge
+from tools.verify import fresh_clone
+from tools.verify.integrity import repair_command
+from tools.verify.verdict import ELSEWHERE, FAILED, IDENTICAL, Run, Verdict, judge
 
 HERE = {"commit": "c0ffee", "changed": [], "python": "3.11.7", "platform": "Linux x86_64", "cpu": "This", "threads": 2}
 HERE["versions"] = {"torch": "2.13.0", "numpy": "2.4.6"}
@@ -51,7 +52,7 @@ def record(entry: dict, **others: dict) -> dict:
     return {path: {"md5": path, **others.get(path, entry)} for path in ("data", "model", "small", METRICS)}
 
 
-def judged(ours: Run, known: dict, committed: Run | None = None) -> Judged:
+def judged(ours: Run, known: dict, committed: Run | None = None) -> Verdict:
     return judge(committed or run_of(), ours, known, HERE, faults=[])
 
 
@@ -197,7 +198,7 @@ def committed(tmp_path_factory) -> Workspace:
     toy.run("dvc", "init", "--quiet")
     toy.run("dvc", "repro")
     outs = YAML(typ="safe").load(toy.path / "dvc.lock")["stages"]["make"]["outs"]
-    entries = {out["path"]: {"md5": out["md5"], **origin(1)} for out in outs}
+    entries = {out["path"]: {"md5": out["md5"], **describe_origin(1)} for out in outs}
     (toy.path / "metrics/provenance.json").write_text(json.dumps(entries))
     commit(toy, "results")
     return toy
@@ -225,7 +226,7 @@ def verified(workspace: Workspace, code: int, **environment: str) -> list[str]:
 
 
 def log(workspace: Workspace) -> Path:
-    return workspace.path / verify.LOG
+    return workspace.path / fresh_clone.LOG
 
 
 def test_a_clone_that_makes_the_same_bytes_is_identical_and_leaves_nothing(toy):
@@ -255,7 +256,7 @@ def test_other_bytes_are_a_fault_here_and_none_on_another_processor(toy):
     assert lines[-1].startswith("NOT REPRODUCED: 1 of 3 outputs differ, 1 fault is named above")
     assert str(log(toy)) in lines[-1]
     assert "making" in log(toy).read_text()
-    path = toy.path / verify.RECORD
+    path = toy.path / fresh_clone.RECORD
     entries = json.loads(path.read_text())
     path.write_text(json.dumps({name: entry | {"cpu": "Another"} for name, entry in entries.items()}))
     commit(toy, "made elsewhere")
@@ -289,7 +290,7 @@ def test_damaged_cache_objects_are_named_and_mended_by_what_is_said(toy, tmp_pat
     if not kept:
         shutil.rmtree(toy.path / "models")
         (toy.path / "model").unlink()
-    assert verify.inspect(toy.path, tmp_path / "state") == len(damaged) == 4
+    assert fresh_clone.inspect_workspace(toy.path, tmp_path / "state") == len(damaged) == 4
     assert capsys.readouterr().out.splitlines()[1:-1] == [f"  damaged: {path}" for path in damaged]
     mend(toy, tmp_path, damaged)
 
@@ -299,7 +300,7 @@ def test_damaged_artifacts_that_dvc_takes_for_good_are_named_and_mended_by_what_
     flip(toy.path / "model")
     flip(toy.path / "models/1")
     assert "up to date" in toy.run("dvc", "status")
-    assert verify.inspect(toy.path, tmp_path / "state") == 2
+    assert fresh_clone.inspect_workspace(toy.path, tmp_path / "state") == 2
     mend(toy, tmp_path, [Path("model"), Path("models")])
 
 
@@ -326,8 +327,8 @@ def flip(path: Path) -> None:
 
 def mend(workspace: Workspace, tmp_path: Path, damaged: list[Path]) -> None:
     """Type the remedy, then nothing is damaged and nothing is left to do."""
-    workspace.run("sh", "-c", verify.remedy(damaged))
-    assert verify.inspect(workspace.path, tmp_path / "state after") == 0
+    workspace.run("sh", "-c", repair_command(damaged))
+    assert fresh_clone.inspect_workspace(workspace.path, tmp_path / "state after") == 0
     assert "up to date" in workspace.run("dvc", "status")
     assert (workspace.path / "model").read_text() == "weights"
     assert (workspace.path / "models/1").read_text() == "first"
