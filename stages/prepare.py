@@ -12,13 +12,13 @@ from lightweight.core.files import write_csv
 from lightweight.core.params import Seed, load_params
 from lightweight.core.process import run_stage
 from lightweight.dataset import save_dataset
-from lightweight.preparation.image_folder import COLUMNS
+from lightweight.preparation.image_folder import FINDING_COLUMNS
 from lightweight.preparation.prepare import PrepareParams, read_dataset
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")
 IMAGES = Path("plots/images.csv")
-SHOWN = 200  # characters of paths in a line of the log; the file has all
+MAX_PATH_CHARACTERS = 200  # of paths in a line of the log; the file has all
 ROOT = project_root()
 RAW = ROOT / (os.environ.get("LIGHTWEIGHT_DATA") or "data/raw")
 
@@ -27,10 +27,11 @@ def main() -> None:
     params = load_params(PARAMS, seed=Seed, prepare=PrepareParams)
     dataset, findings = read_dataset(params.prepare, RAW, ROOT, params.seed)
     save_dataset(PREPARED, dataset)
-    write_csv(IMAGES, COLUMNS, findings)
+    write_csv(IMAGES, FINDING_COLUMNS, findings)
     for row in findings:
-        plural, more = "s"[: row["images"] > 1], "..."[: 3 * (len(row["paths"]) > SHOWN)]
-        print(f"prepare  {row['images']} image{plural} {row['finding']}: {row['paths'][:SHOWN]}{more}")
+        noun = "image" if row["images"] == 1 else "images"
+        paths = row["paths"] if len(row["paths"]) <= MAX_PATH_CHARACTERS else f"{row['paths'][:MAX_PATH_CHARACTERS]}..."
+        print(f"prepare  {row['images']} {noun} {row['finding']}: {paths}")
     shape = "x".join(map(str, dataset.train.images.shape[1:]))
     counts = " + ".join(str(len(split)) for split in (dataset.train, dataset.val, dataset.test))
     print(f"prepare  {params.prepare.dataset}  {shape}  {dataset.num_classes} classes  {counts} images  -> {PREPARED}")

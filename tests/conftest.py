@@ -17,7 +17,7 @@ from _pytest.nodeid import coerce_node_id
 from PIL import Image
 
 from lightweight.dataset import Dataset, Split
-from lightweight.preparation import downloads as archives
+from lightweight.preparation.downloads import UNPACKED_MD5, read_published
 from lightweight.preparation.images import fit_all
 from tests.finished import Run, run_default
 
@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def tiny_dataset() -> Dataset:
     """300 training, 60 validation and 60 test digits, 1x28x28, 10 classes."""
-    images, labels = archives.read("digits", Path())[0]["train"]
+    images, labels = read_published("digits", Path())[0]["train"]
     order = np.random.default_rng(0).permutation(len(labels))[:420]
     whole = Split(torch.from_numpy(fit_all(images[order], 28, 1)), torch.from_numpy(labels[order]))
     return _dataset(whole, [300, 60, 60], tuple("0123456789"))
@@ -74,7 +74,7 @@ def mnist_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folders.append(ROOT.parent / "shared" / "datasets" / "mnist")
     unpacked = tmp_path_factory.mktemp("raw") / "MNIST" / "raw"
     for folder in folders:
-        packed = [folder / f"{name}.gz" for name in archives.MNIST_MD5]
+        packed = [folder / f"{name}.gz" for name in UNPACKED_MD5["mnist"]]
         if all(file.exists() for file in packed):
             unpacked.mkdir(parents=True)
             for file in packed:

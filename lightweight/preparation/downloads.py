@@ -1,38 +1,46 @@
-"""Published data sets come with their checksums: bundled, found under the raw folder, or downloaded into it."""
+"""Published data sets: bundled with scikit-learn, found under the raw folder, or downloaded into it by torchvision.
 
-import hashlib
-import math
-import struct
+torchvision checks the archives that it downloads. Unpacked files that lie there already are checked here.
+"""
+
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from lightweight.core.errors import InputError, bad_param
+from lightweight.core.errors import InputError, bad_param, one_line
 from lightweight.core.torchvision_compat import torchvision
+from lightweight.preparation.images import LabelledImages
 
-MNIST_MD5 = {  # of the unpacked files; torchvision checks the archives only
-    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+TORCHVISION_NAMES = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}
+UNPACKED_MD5 = {
+    "mnist": {
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    },
+    "fashion_mnist": {
+        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+    },
 }
-CLASSES = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}  # in torchvision.datasets
-LARGEST = 16 + 60_000 * 28 * 28  # bytes, of the published training images
-CLASS_COUNT = 10
-
-Parts = dict[str, tuple[np.ndarray, np.ndarray]]
+MAX_UNPACKED_BYTES = 16 + 60_000 * 28 * 28  # of the training images of both
 
 
-def read(name: str, raw: Path) -> tuple[Parts, list[str]]:
-    """uint8 images (N, H, W) or (N, H, W, 3) and int64 labels (N,) by split, and the class names.
+def read_published(name: str, raw: Path) -> tuple[dict[str, LabelledImages], list[str]]:
+    """Read uint8 images (N, H, W) or (N, H, W, 3) and int64 labels (N,) by split, and the class names.
 
-    Raises InputError that names a damaged file, or the files to put in place when the download fails.
+    `raw` is the folder of downloads. Raises InputError that names a file other than the published one, or the files to
+    put in place when the download fails.
     """
-    return _digits() if name == "digits" else _torchvision(name, raw)
+    return _read_digits() if name == "digits" else _read_torchvision(name, raw)
 
 
-def _digits() -> tuple[Parts, list[str]]:
-    """1,797 handwritten digits, 8x8 pixels of 17 grey levels (Alpaydin and Kaynak 1998), bundled with scikit-learn."""
+def _read_digits() -> tuple[dict[str, LabelledImages], list[str]]:
+    """Read 1,797 digits, 8x8 pixels of 17 grey levels (Alpaydin and Kaynak 1998), bundled with scikit-learn."""
     from sklearn.datasets import load_digits  # only this data set pays for the import
 
     digits = load_digits()
@@ -40,67 +48,40 @@ def _digits() -> tuple[Parts, list[str]]:
     return {"train": (images, digits.target.astype(np.int64))}, [str(name) for name in digits.target_names]
 
 
-def _torchvision(name: str, raw: Path) -> tuple[Parts, list[str]]:
-    kind = getattr(torchvision("datasets"), CLASSES[name])
-    if name != "cifar10":  # whose files torchvision checks itself
-        _check_idx(raw / kind.__name__ / "raw", MNIST_MD5 if name == "mnist" else dict.fromkeys(MNIST_MD5))
+def _read_torchvision(name: str, raw: Path) -> tuple[dict[str, LabelledImages], list[str]]:
+    """Read both splits through torchvision, which downloads what is missing. Raises InputError."""
+    constructor = getattr(torchvision("datasets"), TORCHVISION_NAMES[name])
+    if name in UNPACKED_MD5:
+        _check_unpacked(raw / TORCHVISION_NAMES[name], UNPACKED_MD5[name])
     try:
-        train, test = (kind(raw, train=train, download=True) for train in (True, False))
+        datasets = {split: constructor(raw, train=split == "train", download=True) for split in ("train", "test")}
     except (OSError, RuntimeError, EOFError) as error:
-        raise bad_param("prepare.dataset", name, _what_to_do(name, raw, kind, error)) from None
+        raise bad_param("prepare.dataset", name, _explain_download(name, raw, constructor, error)) from None
     parts = {
-        split: (np.asarray(found.data), np.asarray(found.targets, dtype=np.int64))
-        for split, found in (("train", train), ("test", test))
+        split: (np.asarray(dataset.data), np.asarray(dataset.targets, dtype=np.int64))
+        for split, dataset in datasets.items()
     }
-    return parts, [label.split(" - ")[0] for label in train.classes]
+    return parts, [label.split(" - ")[0] for label in datasets["train"].classes]
 
 
-def _check_idx(folder: Path, checksums: dict[str, str | None]) -> None:
-    """Every IDX file found is as long as its header says and, where its MD5 is known, the very one published.
+def _check_unpacked(folder: Path, checksums: dict[str, str]) -> None:
+    """Raise InputError for an unpacked file of MNIST or FashionMNIST that is not the published one.
 
-    Nothing but the header is read before the length is known to be right.
+    Old versions of torchvision left pickles in `processed`, which the present one would read unchecked.
     """
-    lengths = {}
+    check_integrity = torchvision("datasets.utils").check_integrity
     for name, checksum in checksums.items():
-        path = folder / name
-        if path.exists():
-            try:
-                lengths[name] = _check_file(path, 3 if "images" in name else 1, checksum)
-            except ValueError as error:
-                raise InputError(f"{path}: damaged: {error}; delete it to download it again") from None
-    for name, number in lengths.items():
-        labels = lengths.get(name.replace("images-idx3", "labels-idx1"), number)
-        if number != labels:
-            raise InputError(f"{folder / name}: damaged: {number} images for {labels} labels; delete both")
+        path = folder / "raw" / name
+        if path.exists() and (path.stat().st_size > MAX_UNPACKED_BYTES or not check_integrity(path, checksum)):
+            raise InputError(f"{path}: damaged: its MD5 is not {checksum}; delete it to download it again")
+    if (folder / "processed").exists():
+        raise InputError(f"{folder / 'processed'}: of an old version of torchvision, and not checked; delete it")
 
 
-def _check_file(path: Path, dimensions: int, checksum: str | None) -> int:
-    """The number of images or labels in an IDX file. Raises ValueError with the fault."""
-    size = path.stat().st_size
-    if not path.is_file():
-        raise ValueError("not a file")
-    if size > LARGEST:
-        raise ValueError(f"has {size:,} bytes, no published file more than {LARGEST:,}")
-    with path.open("rb") as file:
-        header = file.read(4 + 4 * dimensions)
-        if len(header) < 4 + 4 * dimensions or header[:4] != bytes((0, 0, 8, dimensions)):
-            raise ValueError("not an IDX file of bytes")
-        shape = struct.unpack(f">{dimensions}I", header[4:])
-        if size - len(header) != math.prod(shape) or 0 in shape:
-            raise ValueError(f"holds {size - len(header)} bytes of {shape}")
-        labels = max(file.read()) if dimensions == 1 else 0
-        if labels >= CLASS_COUNT:
-            raise ValueError(f"holds the label {labels}, must be less than {CLASS_COUNT}")
-        file.seek(0)
-        if checksum and hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() != checksum:
-            raise ValueError(f"its MD5 is not {checksum}")
-    return shape[0]
-
-
-def _what_to_do(name: str, raw: Path, kind: type, error: Exception) -> str:
+def _explain_download(name: str, raw: Path, constructor: Any, error: Exception) -> str:
+    """Explain a failed download, and which files to put where instead."""
     if name == "cifar10":
-        put = f"{kind.filename} (or {kind.base_folder}/ from it) in {raw}"
+        put = f"{constructor.filename} (or {constructor.base_folder}/ from it) in {raw}"
     else:
-        put = f"{', '.join(file for file, _ in kind.resources)} in {raw / kind.__name__ / 'raw'}"
-    reason = " ".join(str(error).split())
-    return f"not found and not downloaded ({reason}); put {put}, or use digits"
+        put = f"{', '.join(file for file, _ in constructor.resources)} in {raw / TORCHVISION_NAMES[name] / 'raw'}"
+    return f"not found and not downloaded ({one_line(error)}); put {put}, or use digits"

@@ -1,4 +1,4 @@
-"""One image becomes uint8 (C, H, W) of the wanted size, cropped to a square around its centre."""
+"""Conversion of single images to uint8 (C, H, W) of the wanted size, cropped to a square around the centre."""
 
 import warnings
 from pathlib import Path
@@ -8,6 +8,8 @@ from PIL import ExifTags, Image, ImageOps
 
 from lightweight.core.errors import InputError
 
+LabelledImages = tuple[np.ndarray, np.ndarray]  # uint8 images and int64 labels (N,)
+
 MODES = {1: "L", 3: "RGB"}  # of PIL, by channels
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # of PIL, which would start a program for others
 MAX_PIXELS = 89_478_485  # where PIL begins to warn: a quarter of a gigabyte in colour
@@ -16,7 +18,7 @@ MAX_SCANS = 500  # of a JPEG, whose every scan goes over all pixels; a progressi
 
 
 def fit(image: Image.Image, size: int, channels: int) -> np.ndarray:
-    """uint8 (channels, size, size): bilinear, aspect ratio kept."""
+    """Crop and resize an image to uint8 (channels, size, size): bilinear, aspect ratio kept."""
     if image.mode.startswith("I;16"):  # which PIL would clip at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     image = image.convert(MODES[channels])
@@ -27,7 +29,7 @@ def fit(image: Image.Image, size: int, channels: int) -> np.ndarray:
 
 
 def fit_all(images: np.ndarray, size: int, channels: int) -> np.ndarray:
-    """uint8 (N, H, W) or (N, H, W, 3) to uint8 (N, channels, size, size)."""
+    """Crop and resize uint8 (N, H, W) or (N, H, W, 3) to uint8 (N, channels, size, size), as `fit` does."""
     if images.shape[1:] == (size, size) and channels == 1:
         return images[:, None].copy()
     if images.shape[1:] == (size, size, 3) and channels == 3:
@@ -36,38 +38,39 @@ def fit_all(images: np.ndarray, size: int, channels: int) -> np.ndarray:
 
 
 def read_image(path: Path, size: int, channels: int) -> tuple[np.ndarray, list[str]]:
-    """The picture at `path` by `fit`, turned upright, and what was done to it, a phrase each.
+    """Read an image file, turned upright and then changed by `fit`, and name each change in a phrase.
 
-    Raises InputError when it cannot be read, or is too large to be: the reason, without the path.
+    Raises InputError when the file cannot be read, or is too large to be: the reason, without the path.
     """
-    _must_be_small(path)
+    _check_file(path)
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:  # of odd metadata
             if image.width * image.height > MAX_PIXELS:
                 raise InputError(f"has {image.width} x {image.height} pixels, must have at most {MAX_PIXELS:,}")
-            if image.format in ("JPEG", "MPO") and (scans := _scans(path)) > MAX_SCANS:
+            if image.format in ("JPEG", "MPO") and (scans := _count_scans(path)) > MAX_SCANS:
                 raise InputError(f"has {scans} scans, must have at most {MAX_SCANS}")
             image.load()
             mode, turned = image.mode, image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
-            done = ["turned upright as its EXIF says"] if turned else []
+            changes = ["turned upright as its EXIF says"] if turned else []
             ImageOps.exif_transpose(image, in_place=True)
             if mode != MODES[channels]:
-                done.append(f"converted from {mode} to {MODES[channels]}")
+                changes.append(f"converted from {mode} to {MODES[channels]}")
             if image.size != (size, size):
-                done.append(f"resized to {size}x{size}")
-            return fit(image, size, channels), done
+                changes.append(f"resized to {size}x{size}")
+            return fit(image, size, channels), changes
     except Exception as error:  # a damaged file raises whatever its bytes lead to
         raise InputError(" ".join(str(error).replace(repr(str(path)), "").split()) or type(error).__name__) from None
 
 
-def _must_be_small(path: Path) -> None:
-    """Raises InputError for what should not even be opened: pipes and devices have no end."""
+def _check_file(path: Path) -> None:
+    """Raise InputError for what should not even be opened: pipes and devices have no end."""
     if not path.is_file():
         raise InputError("is no regular file")
     if path.stat().st_size > MAX_BYTES:
         raise InputError(f"has {path.stat().st_size:,} bytes, must have at most {MAX_BYTES:,}")
 
 
-def _scans(path: Path) -> int:
+def _count_scans(path: Path) -> int:
+    """Count the scans of a JPEG by the bytes that begin one; random bytes in metadata may look so, too."""
     with path.open("rb") as file:
         return sum(part.count(b"\xff\xda") for part in iter(lambda: file.read(2**20), b""))

@@ -1,4 +1,4 @@
-"""Images from any source become one `Dataset`: uint8, one size, split with a seed so that class shares stay equal."""
+"""Preparation of a data set: images from any source, of one size, split with a seed so that class shares stay equal."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,18 +10,18 @@ from pydantic import Field, ValidationInfo, field_validator
 from lightweight.core.errors import bad_param
 from lightweight.core.params import Params
 from lightweight.dataset import Dataset, Split
-from lightweight.preparation import downloads as archives
-from lightweight.preparation import image_folder as folders
-from lightweight.preparation.images import fit_all
+from lightweight.preparation.downloads import read_published
+from lightweight.preparation.image_folder import Findings, read_image_folder
+from lightweight.preparation.images import LabelledImages, fit_all
 
 Share = Annotated[float, Field(gt=0, lt=1)]
-IMAGENET = (
-    (0.485, 0.456, 0.406),
-    (0.229, 0.224, 0.225),
-)  # mean and std of its training pixels, as torchvision has them
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of ImageNet's training pixels, as torchvision has them
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class PrepareParams(Params):
+    """Hold the section `prepare` of params.yaml."""
+
     dataset: Literal["digits", "mnist", "fashion_mnist", "cifar10", "folder"]
     path: str | None
     image_size: int = Field(ge=8, le=1024)
@@ -33,62 +33,68 @@ class PrepareParams(Params):
 
     @field_validator("input_size")
     @classmethod
-    def _enlarges(cls, value: int | None, info: ValidationInfo) -> int | None:
+    def _check_input_size(cls, value: int | None, info: ValidationInfo) -> int | None:
+        """Refuse a network that takes smaller images than the data set holds."""
         if value is not None and value < info.data.get("image_size", value):
             raise ValueError(f"must be at least prepare.image_size = {info.data['image_size']}, or null")
         return value
 
     @field_validator("normalization")
     @classmethod
-    def _has_colours(cls, value: str, info: ValidationInfo) -> str:
+    def _check_normalization(cls, value: str, info: ValidationInfo) -> str:
+        """Refuse ImageNet's statistics, which are of three channels, for grey images."""
         if value == "imagenet" and info.data.get("channels", 3) != 3:
             raise ValueError("ImageNet is in colour: needs prepare.channels = 3")
         return value
 
 
 def read_dataset(params: PrepareParams, raw: Path, root: Path, seed: int) -> tuple[Dataset, list[dict[str, Any]]]:
-    """The data set that `params` names: from `raw` or downloaded into it, or an image folder, relative to `root`.
+    """Read the data set that `params` names: from `raw` or downloaded into it, or an image folder relative to `root`.
 
-    With it the findings: what was skipped and converted in a folder, see `folders.Findings`. Raises InputError that
-    names the file to mend or to put in place.
+    Returns with it the rows of `Findings`: what was skipped and converted in a folder. Raises InputError that names the
+    file to mend or to put in place.
     """
-    findings = folders.Findings()
+    findings = Findings()
     if params.dataset == "folder":
         if not params.path:
             raise bad_param("prepare.path", params.path, "the data set 'folder' needs the path of an image folder")
-        parts, classes, findings = folders.read(root / params.path, params.image_size, params.channels)
+        parts, classes, findings = read_image_folder(root / params.path, params.image_size, params.channels)
     else:
-        parts, classes = archives.read(params.dataset, raw)
+        originals, classes = read_published(params.dataset, raw)
         size, channels = params.image_size, params.channels
-        parts = {name: (fit_all(images, size, channels), labels) for name, (images, labels) in parts.items()}
+        parts = {name: (fit_all(images, size, channels), labels) for name, (images, labels) in originals.items()}
     for name in ("test", "val"):
         if name not in parts:
             key = f"{name}_fraction"
             parts["train"], parts[name] = _split(*parts["train"], classes, key, getattr(params, key), seed)
-    mean, std = map(torch.tensor, IMAGENET) if params.normalization == "imagenet" else _moments(parts["train"][0])
-    splits = {
-        name: Split(torch.from_numpy(images), torch.from_numpy(labels)) for name, (images, labels) in parts.items()
-    }
+    if params.normalization == "imagenet":
+        mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    else:
+        mean, std = _measure_moments(parts["train"][0])
+    train, val, test = (Split(*map(torch.from_numpy, parts[name])) for name in ("train", "val", "test"))
     size = params.input_size or params.image_size
-    return Dataset(**splits, mean=mean, std=std, classes=tuple(classes), input_size=size), findings.rows()
+    return Dataset(train, val, test, mean, std, tuple(classes), size), findings.rows()
 
 
-def _split(images: np.ndarray, labels: np.ndarray, classes: list[str], key: str, share: float, seed: int) -> list:
-    """Two parts with equal class shares, the second with `share` of the images."""
+def _split(
+    images: np.ndarray, labels: np.ndarray, classes: list[str], key: str, share: float, seed: int
+) -> tuple[LabelledImages, LabelledImages]:
+    """Split images into two parts with equal class shares, the second with `share` of all. Raises InputError."""
     from sklearn.model_selection import train_test_split  # seconds, which checking parameters need not pay
 
-    few = [classes[label] for label, number in enumerate(np.bincount(labels)) if number < 2]
-    if few:
-        raise bad_param(f"prepare.{key}", share, f"class {few[0]!r} has a single image left, which cannot be split")
+    single = [classes[label] for label, number in enumerate(np.bincount(labels)) if number < 2]
+    if single:
+        raise bad_param(f"prepare.{key}", share, f"class {single[0]!r} has a single image left, which cannot be split")
     try:
         parts = train_test_split(np.arange(len(labels)), test_size=share, stratify=labels, random_state=seed)
     except ValueError as error:
         raise bad_param(f"prepare.{key}", share, f"{len(labels)} images cannot be split so: {error}") from None
-    return [(images[part], labels[part]) for part in map(np.sort, parts)]
+    first, second = map(np.sort, parts)
+    return (images[first], labels[first]), (images[second], labels[second])
 
 
-def _moments(images: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and std (C,) of pixels scaled to [0, 1], from exact integer sums; a constant channel gets std 1."""
+def _measure_moments(images: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Measure mean and std (C,) of pixels scaled to [0, 1], from exact integer sums; a constant channel gets std 1."""
     values = np.arange(256) / 255
     means, stds = [], []
     for channel in range(images.shape[1]):

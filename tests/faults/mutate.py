@@ -98,8 +98,6 @@ AWARE: dict[str, list[Mutation]] = {
     "pth": [mutate_pickle.zip_entry],
     "pickle": [mutate_pickle.pickle_code],
     "onnx": mutate_onnx.MUTATIONS,
-    "idx images": [mutate_images.idx_header, mutate_images.idx_reshaped],
-    "idx labels": [mutate_images.idx_header, mutate_images.idx_reshaped],
     "png": [mutate_images.png_field, mutate_images.png_chunk],
     "params": [mutate_params.lines, mutate_params.values],
 }

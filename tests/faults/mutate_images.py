@@ -1,10 +1,8 @@
-"""Mutations of PNG and IDX files, behind the checksums and the sizes that they state."""
+"""Mutations of PNG files, behind the checksums and the sizes that they state."""
 
 import struct
 import zlib
 from random import Random
-
-from tests.faults.mutate_tensors import INTEGERS
 
 BOMBS = [zlib.compress(bytes(size), level=1) for size in (1_000, 2_000_000, 40_000_000)]
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -60,28 +58,6 @@ def png_chunk(content: bytes, random: Random) -> bytes:
                 random.choice((0, 1, len(chunks))), (random.choice(names), random.randbytes(random.choice((0, 8, 26))))
             )
     return _png(chunks)
-
-
-def idx_header(content: bytes, random: Random) -> bytes:
-    """The magic number, the number of dimensions, or the dimensions of an IDX file."""
-    changed = bytearray(content)
-    if len(changed) < 16:
-        return content
-    if random.random() < 0.3:
-        changed[random.randrange(4)] = random.choice((0, 1, 2, 3, 8, 13, 255))
-    else:
-        struct.pack_into(">I", changed, 4 * random.randint(1, 3), random.choice(INTEGERS) % 2**32)
-    return bytes(changed)
-
-
-def idx_reshaped(content: bytes, random: Random) -> bytes:
-    """Another shape with as many bytes as it says."""
-    dimensions = content[3] if len(content) > 3 else 1
-    shape = [random.choice((0, 1, 2, 10, 20, 28, 100)) for _ in range(min(dimensions, 3))]
-    size = 1
-    for side in shape:
-        size *= side
-    return content[:4] + struct.pack(f">{len(shape)}I", *shape) + random.randbytes(size)
 
 
 def _chunks(content: bytes) -> list[tuple[bytes, bytes]]:

@@ -31,18 +31,6 @@ PICTURES: dict[str, list[tuple[str, dict[str, Any]]]] = {
 }
 
 
-def idx(values: np.ndarray) -> bytes:
-    return bytes((0, 0, 8, values.ndim)) + np.array(values.shape, dtype=">u4").tobytes() + values.tobytes()
-
-
-IDX_FILES = {
-    "train-images-idx3-ubyte": idx(PIXELS[:20]),
-    "train-labels-idx1-ubyte": idx(np.arange(20, dtype=np.uint8) % 10),
-    "t10k-images-idx3-ubyte": idx(PIXELS[20:]),
-    "t10k-labels-idx1-ubyte": idx(np.arange(10, dtype=np.uint8)),
-}
-
-
 def write_corpus(folder: Path, onnx_files: dict[str, bytes]) -> None:
     """Write the files as `KIND/NAME` below `folder`."""
     for kind in ("checkpoint", "dataset"):
@@ -56,8 +44,6 @@ def write_corpus(folder: Path, onnx_files: dict[str, bytes]) -> None:
         _put(folder / kind / name, content)
     for name, content in onnx_files.items():
         _put(folder / "onnx" / name, content)
-    _put(folder / "idx images" / "noise", IDX_FILES["t10k-images-idx3-ubyte"])
-    _put(folder / "idx labels" / "digits", IDX_FILES["t10k-labels-idx1-ubyte"])
     for path in [ROOT / "params.yaml", *sorted((ROOT / "recipes").glob("*.yaml"))[:2]]:
         _put(folder / "params" / path.name, path.read_bytes())
 

@@ -15,11 +15,10 @@ from lightweight.evaluation.scores import evaluate_file
 from lightweight.networks.factory import build
 from lightweight.networks.model_file import load_model
 from lightweight.onnx import session as inference
-from lightweight.preparation import downloads as archives
-from lightweight.preparation import image_folder as folders
+from lightweight.preparation.image_folder import SKIPPED, read_image_folder
 from lightweight.training.pretrained import load_weights
 from stages import check
-from tests.faults.mutation_corpus import ARGUMENTS, IDX_FILES
+from tests.faults.mutation_corpus import ARGUMENTS
 
 torch.set_num_threads(1)  # a forked process has none of the threads of its parent
 torchvision("datasets")  # imported once for all of them
@@ -50,21 +49,13 @@ def read_onnx(content: bytes) -> None:
     evaluate_file(_write("model.onnx", content), _blank_dataset(), batch_size=16, threads=1)
 
 
-def read_idx_images(content: bytes) -> None:
-    _read_idx("t10k-images-idx3-ubyte", content)
-
-
-def read_idx_labels(content: bytes) -> None:
-    _read_idx("t10k-labels-idx1-ubyte", content)
-
-
 def read_image(content: bytes) -> None:
     for name in ("a", "b"):
         Path(name).mkdir(exist_ok=True)
         Image.new("L", (8, 8)).save(f"{name}/whole.png")
     _write("a/mutant.png", content)
-    for row in folders.read(Path(), 8, 3)[2].rows():
-        if row["finding"].startswith(folders.SKIPPED):
+    for row in read_image_folder(Path(), 8, 3)[2].rows():
+        if row["finding"].startswith(SKIPPED):
             raise InputError(row["finding"])
 
 
@@ -90,8 +81,6 @@ READERS: dict[str, Callable[[bytes], None]] = {
     "pth": read_pth,
     "pickle": read_pth,
     "onnx": read_onnx,
-    "idx images": read_idx_images,
-    "idx labels": read_idx_labels,
     **dict.fromkeys(("png", "jpeg", "tiff", "webp", "bmp", "gif"), read_image),
     "params": read_params,
 }
@@ -106,17 +95,6 @@ def _load_weights(name: str, content: bytes) -> None:
     _write(name, content)
     model = build("convnet", **ARGUMENTS)
     load_weights(model, "convnet", name, Path(), new_classifier=True)
-
-
-def _read_idx(name: str, content: bytes) -> None:
-    folder = Path("FashionMNIST/raw")
-    folder.mkdir(parents=True, exist_ok=True)
-    for other, whole in (IDX_FILES | {name: content}).items():
-        _write(f"{folder}/{other}", whole)
-    parts, classes = archives.read("fashion_mnist", Path())
-    for images, labels in parts.values():
-        assert len(images) == len(labels) > 0
-        assert labels.max() < len(classes)
 
 
 @cache

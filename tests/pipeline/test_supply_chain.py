@@ -22,7 +22,7 @@ from ruamel.yaml import YAML
 from lightweight.core.errors import InputError
 from lightweight.core.torchvision_compat import torchvision
 from lightweight.networks.factory import build
-from lightweight.preparation import downloads
+from lightweight.preparation.downloads import TORCHVISION_NAMES, read_published
 from lightweight.training.pretrained import load_weights
 from tests.contract import ROOT
 from tests.workspace import Workspace
@@ -168,11 +168,11 @@ def corrupting(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(torch.hub, "urlopen", lambda request: answer)
 
 
-@pytest.mark.parametrize("name", downloads.CLASSES)
+@pytest.mark.parametrize("name", TORCHVISION_NAMES)
 def test_a_downloaded_data_set_of_another_hash_is_refused(corrupting, tmp_path, name):
     for _ in ("downloaded", "found"):
         with pytest.raises(InputError, match="corrupted"):
-            downloads.read(name, tmp_path)
+            read_published(name, tmp_path)
 
 
 def test_downloaded_weights_of_another_hash_are_refused_and_not_kept(corrupting, tmp_path):

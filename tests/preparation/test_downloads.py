@@ -7,10 +7,12 @@ from urllib.error import URLError
 
 import numpy as np
 import pytest
+import torch
 
 from lightweight.core.errors import InputError
 from lightweight.core.torchvision_compat import torchvision
-from lightweight.preparation import downloads as archives
+from lightweight.preparation import downloads
+from lightweight.preparation.downloads import MAX_UNPACKED_BYTES, TORCHVISION_NAMES, UNPACKED_MD5, read_published
 
 FILES = "train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz"
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 28, 28), dtype=np.uint8)
@@ -30,29 +32,33 @@ def offline(monkeypatch):
         monkeypatch.setattr(module, "download_and_extract_archive", fail)
 
 
-@pytest.fixture
-def fashion(tmp_path: Path) -> Path:
-    """The folder of the unpacked files of fashion_mnist: 20 training and 10 test images of noise."""
-    return write_idx_files(tmp_path / "FashionMNIST" / "raw")
+@pytest.fixture(params=["mnist", "fashion_mnist"])
+def data(request) -> str:
+    """A data set of IDX files."""
+    return request.param
 
 
-def write_idx_files(folder: Path) -> Path:
+def write_idx_files(folder: Path) -> dict[str, str]:
+    """Write 20 training and 10 test images of noise; returns the MD5 of each file."""
     folder.mkdir(parents=True)
+    checksums = {}
     for name, part in (("train", slice(20)), ("t10k", slice(20, 30))):
-        (folder / f"{name}-images-idx3-ubyte").write_bytes(idx(IMAGES[part]))
-        (folder / f"{name}-labels-idx1-ubyte").write_bytes(idx(LABELS[part]))
-    return folder
+        for kind, values in (("images-idx3", IMAGES[part]), ("labels-idx1", LABELS[part])):
+            path = folder / f"{name}-{kind}-ubyte"
+            path.write_bytes(idx(values))
+            checksums[path.name] = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    return checksums
 
 
 def refusal(name: str, raw: Path) -> str:
     with pytest.raises(InputError) as error:
-        archives.read(name, raw)
+        read_published(name, raw)
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 def test_digits_are_1797_images_of_17_grey_levels_in_10_classes(tmp_path):
-    parts, classes = archives.read("digits", tmp_path)
+    parts, classes = read_published("digits", tmp_path)
     images, labels = parts.pop("train")
     assert (parts, classes) == ({}, list("0123456789"))
     assert (images.shape, images.dtype, labels.dtype) == ((1797, 8, 8), np.uint8, np.int64)
@@ -60,15 +66,18 @@ def test_digits_are_1797_images_of_17_grey_levels_in_10_classes(tmp_path):
     assert np.bincount(labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
 
 
-@pytest.mark.parametrize(
-    ("data", "first", "last"), [("mnist", "0", "9"), ("fashion_mnist", "T-shirt/top", "Ankle boot")]
-)
-def test_idx_files_are_read_as_they_are(tmp_path, monkeypatch, data, first, last):
-    monkeypatch.setattr(archives, "MNIST_MD5", dict.fromkeys(archives.MNIST_MD5))
-    write_idx_files(tmp_path / archives.CLASSES[data] / "raw")
-    parts, classes = archives.read(data, tmp_path)
+@pytest.fixture
+def noise(data, tmp_path, monkeypatch) -> Path:
+    """The folder of the unpacked files of a data set, which for this test are the published ones."""
+    folder = tmp_path / TORCHVISION_NAMES[data] / "raw"
+    monkeypatch.setitem(UNPACKED_MD5, data, write_idx_files(folder))
+    return folder
+
+
+def test_idx_files_are_read_as_they_are(data, noise, tmp_path):
+    parts, classes = read_published(data, tmp_path)
     assert list(parts) == ["train", "test"]
-    assert classes[::9] == [first, last]
+    assert classes[::9] == {"mnist": ["0", "9"], "fashion_mnist": ["T-shirt/top", "Ankle boot"]}[data]
     for name, part in (("train", slice(20)), ("test", slice(20, 30))):
         images, labels = parts[name]
         assert np.array_equal(images, IMAGES[part])
@@ -89,7 +98,7 @@ def test_cifar10_images_have_their_channels_last(tmp_path, monkeypatch):
     monkeypatch.setattr(kind, "train_list", [["one", checksums["one"]]])
     monkeypatch.setattr(kind, "test_list", [["two", checksums["two"]]])
     monkeypatch.setattr(kind, "meta", {"filename": "names", "key": "label_names", "md5": checksums["names"]})
-    parts, classes = archives.read("cifar10", tmp_path)
+    parts, classes = read_published("cifar10", tmp_path)
     assert classes == ["plane", "car"]
     for images, labels in parts.values():
         assert images.shape == (2, 32, 32, 3)
@@ -98,11 +107,10 @@ def test_cifar10_images_have_their_channels_last(tmp_path, monkeypatch):
         assert labels.dtype == np.int64
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
-def test_a_failed_download_names_the_files_to_put_in_place(tmp_path, name):
-    folder = tmp_path / archives.CLASSES[name] / "raw"
-    found = refusal(name, tmp_path)
-    assert found.startswith(f"params.yaml: prepare.dataset = {name!r}: not found and not downloaded (Error downloading")
+def test_a_failed_download_names_the_files_to_put_in_place(tmp_path, data):
+    folder = tmp_path / TORCHVISION_NAMES[data] / "raw"
+    found = refusal(data, tmp_path)
+    assert found.startswith(f"params.yaml: prepare.dataset = {data!r}: not found and not downloaded (Error downloading")
     assert "no route to host" in found
     assert found.endswith(f"; put {FILES} in {folder}, or use digits")
 
@@ -113,19 +121,20 @@ def test_a_failed_download_of_cifar10_names_the_archive_to_put_in_place(tmp_path
     assert refusal("cifar10", tmp_path) == f"params.yaml: prepare.dataset = 'cifar10': {reason}; {put}"
 
 
-@pytest.mark.parametrize("missing", archives.MNIST_MD5)
-def test_one_missing_file_is_asked_for(fashion, tmp_path, missing):
-    (fashion / missing).unlink()
-    assert refusal("fashion_mnist", tmp_path).endswith(f"; put {FILES} in {fashion}, or use digits")
+@pytest.mark.parametrize("missing", UNPACKED_MD5["mnist"])
+def test_one_missing_file_is_asked_for(data, noise, tmp_path, missing):
+    (noise / missing).unlink()
+    assert refusal(data, tmp_path).endswith(f"; put {FILES} in {noise}, or use digits")
 
 
-@pytest.mark.parametrize("name", archives.MNIST_MD5)
-def test_an_mnist_file_other_than_the_published_one_is_named(tmp_path, name):
-    path = tmp_path / "MNIST" / "raw" / name
+@pytest.mark.parametrize("name", UNPACKED_MD5["mnist"])
+@pytest.mark.parametrize("content", [b"", idx(LABELS), idx(IMAGES), b"\x1f\x8b\x08" + bytes(20)])
+def test_a_file_other_than_the_published_one_is_named(tmp_path, data, name, content):
+    path = tmp_path / TORCHVISION_NAMES[data] / "raw" / name
     path.parent.mkdir(parents=True)
-    path.write_bytes(idx(IMAGES if "images" in name else LABELS))
-    rule = f"its MD5 is not {archives.MNIST_MD5[name]}; delete it to download it again"
-    assert refusal("mnist", tmp_path) == f"{path}: damaged: {rule}"
+    path.write_bytes(content)
+    rule = f"its MD5 is not {UNPACKED_MD5[data][name]}; delete it to download it again"
+    assert refusal(data, tmp_path) == f"{path}: damaged: {rule}"
 
 
 def test_one_flipped_bit_of_a_published_file_is_found(mnist_raw, tmp_path):
@@ -137,54 +146,37 @@ def test_one_flipped_bit_of_a_published_file_is_found(mnist_raw, tmp_path):
     assert "not downloaded" in refusal("mnist", tmp_path)  # the file is whole, the other three are missing
     content[5000] ^= 1
     path.write_bytes(content)
-    assert refusal("mnist", tmp_path).startswith(f"{path}: damaged: its MD5 is not {archives.MNIST_MD5[name]}")
+    assert refusal("mnist", tmp_path).startswith(f"{path}: damaged: its MD5 is not {UNPACKED_MD5['mnist'][name]}")
 
 
-@pytest.mark.parametrize("data", ["mnist", "fashion_mnist"])
-@pytest.mark.parametrize(
-    ("part", "content", "fault"),
-    [
-        ("images-idx3", b"", "not an IDX file of bytes"),
-        ("images-idx3", idx(IMAGES)[:10], "not an IDX file of bytes"),
-        ("images-idx3", b"\x1f\x8b\x08" + bytes(20), "not an IDX file of bytes"),
-        ("images-idx3", b"\0\0\x0d" + idx(IMAGES)[3:], "not an IDX file of bytes"),
-        ("images-idx3", idx(IMAGES)[:-1], "holds 23519 bytes of (30, 28, 28)"),
-        ("images-idx3", idx(IMAGES) + b"\0", "holds 23521 bytes of (30, 28, 28)"),
-        (
-            "images-idx3",
-            struct.pack(">HBB3I", 0, 8, 3, 2**31, 2**31, 4),
-            "holds 0 bytes of (2147483648, 2147483648, 4)",
-        ),
-        ("labels-idx1", idx(LABELS)[:-1], "holds 29 bytes of (30,)"),
-        ("images-idx3", idx(IMAGES[:0]), "holds 0 bytes of (0, 28, 28)"),
-        ("images-idx3", idx(IMAGES[:, :0]), "holds 0 bytes of (30, 0, 28)"),
-        ("labels-idx1", idx(LABELS[:0]), "holds 0 bytes of (0,)"),
-        ("labels-idx1", idx(LABELS + 1), "holds the label 10, must be less than 10"),
-    ],
-    ids=["empty", "header", "packed", "floats", "short", "long", "huge", "labels", "none", "flat", "no label", "label"],
-)
-def test_a_damaged_idx_file_is_named(tmp_path, data, part, content, fault):
-    path = tmp_path / archives.CLASSES[data] / "raw" / f"t10k-{part}-ubyte"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(content)
-    assert refusal(data, tmp_path) == f"{path}: damaged: {fault}; delete it to download it again"
+def test_a_file_larger_than_any_published_one_is_refused_unread(data, noise, tmp_path):
+    path = noise / "t10k-images-idx3-ubyte"
+    with path.open("wb") as file:  # 2**40 bytes that take no space on the disk
+        file.truncate(2**40)
+    assert refusal(data, tmp_path).startswith(f"{path}: damaged: ")
 
 
-def test_a_file_larger_than_any_published_one_is_refused_unread(fashion, tmp_path):
-    path = fashion / "t10k-images-idx3-ubyte"
-    with path.open("wb") as file:  # 2**40 bytes that take no space on the disk, as the header says
-        file.write(struct.pack(">HBB3I", 0, 8, 3, 2**20, 2**10, 2**10))
-        file.truncate(16 + 2**40)
-    fault = "has 1,099,511,627,792 bytes, no published file more than 47,040,016; delete it to download it again"
-    assert refusal("fashion_mnist", tmp_path) == f"{path}: damaged: {fault}"
+def test_the_largest_published_file_is_read(data, noise, tmp_path, monkeypatch):
+    path = noise / "train-images-idx3-ubyte"
+    monkeypatch.setattr(downloads, "MAX_UNPACKED_BYTES", path.stat().st_size)
+    assert len(read_published(data, tmp_path)[0]["train"][0]) == 20
+    assert len(idx(IMAGES[:0])) + 60_000 * IMAGES[0].size == MAX_UNPACKED_BYTES
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
-def test_what_is_no_file_is_refused_unread(fashion, tmp_path, make):
-    path = fashion / "t10k-images-idx3-ubyte"
+def test_what_is_no_file_is_refused_unread(data, noise, tmp_path, make):
+    path = noise / "t10k-images-idx3-ubyte"
     path.unlink()
     make(path)
-    assert refusal("fashion_mnist", tmp_path).startswith(f"{path}: damaged: not a file")
+    assert refusal(data, tmp_path).startswith(f"{path}: damaged: ")
+
+
+def test_pickles_of_an_old_torchvision_are_not_read_in_place_of_checked_files(data, noise, tmp_path):
+    processed = noise.with_name("processed")
+    processed.mkdir()
+    for name in ("training.pt", "test.pt"):
+        torch.save((torch.zeros(1, 28, 28, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64)), processed / name)
+    assert refusal(data, tmp_path) == f"{processed}: of an old version of torchvision, and not checked; delete it"
 
 
 def test_a_file_of_cifar10_that_is_not_the_published_one_is_not_unpickled(tmp_path):
@@ -198,10 +190,3 @@ def test_a_file_of_cifar10_that_is_not_the_published_one_is_not_unpickled(tmp_pa
         (folder / name).write_bytes(pickle.dumps(Attack()))
     assert "not found and not downloaded" in refusal("cifar10", tmp_path)
     assert not (tmp_path / "executed").exists()
-
-
-@pytest.mark.parametrize("content", [idx(LABELS[:20]), idx(IMAGES[:19])], ids=["labels", "one image too few"])
-def test_images_that_do_not_belong_to_the_labels_are_refused(fashion, tmp_path, content):
-    path = fashion / "train-images-idx3-ubyte"
-    path.write_bytes(content)
-    assert refusal("fashion_mnist", tmp_path).startswith(f"{path}: damaged: ")

@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 
 from lightweight.core.errors import InputError
-from lightweight.preparation import image_folder as folders
+from lightweight.preparation.image_folder import read_image_folder
 from lightweight.preparation.images import MAX_BYTES
 
 
 def refusal(path) -> str:
     with pytest.raises(InputError) as error:
-        folders.read(path, 8, 1)
+        read_image_folder(path, 8, 1)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -21,7 +21,7 @@ def refusal(path) -> str:
 def test_classes_are_sorted_and_images_follow_their_names(write_image, tmp_path):
     for name, value in {"dog/b.png": 3, "dog/a.png": 2, "cat/z.png": 1, "cat/B.PNG": 0}.items():
         write_image(name, value=value)
-    parts, classes, findings = folders.read(tmp_path, 8, 1)
+    parts, classes, findings = read_image_folder(tmp_path, 8, 1)
     images, labels = parts.pop("train")
     assert (parts, classes, findings.rows()) == ({}, ["cat", "dog"], [])
     assert (images.dtype, labels.dtype) == (np.uint8, np.int64)
@@ -35,7 +35,7 @@ def test_mixed_sizes_formats_and_modes_become_one_array(write_image, tmp_path, c
     write_image("a/wide.jpg", (40, 9), "RGB", (255, 255, 255))
     write_image("b/tall.jpeg", (3, 50), "L", 255)
     write_image("b/clear.png", (20, 20), "RGBA", (255, 255, 255, 255))
-    images, labels = folders.read(tmp_path, 8, channels)[0]["train"]
+    images, labels = read_image_folder(tmp_path, 8, channels)[0]["train"]
     assert images.shape == (4, channels, 8, 8)
     assert (images == 255).all()
     assert labels.tolist() == [0, 0, 1, 1]
@@ -46,7 +46,7 @@ def test_other_files_and_hidden_folders_are_no_images(write_image, tmp_path):
         write_image(name)
     (tmp_path / "a" / "notes.txt").write_text("x")
     (tmp_path / "README.md").write_text("x")
-    parts, classes, _ = folders.read(tmp_path, 8, 1)
+    parts, classes, _ = read_image_folder(tmp_path, 8, 1)
     assert classes == ["a", "b"]
     assert len(parts["train"][1]) == 2
 
@@ -56,7 +56,7 @@ def test_split_folders_stay_split(write_image, tmp_path, splits):
     for value, split in enumerate(splits):
         for name in ("b", "a"):
             write_image(f"{split}/{name}/1.png", value=value)
-    parts, classes, _ = folders.read(tmp_path, 8, 1)
+    parts, classes, _ = read_image_folder(tmp_path, 8, 1)
     assert (tuple(parts), classes) == (splits, ["a", "b"])
     for value, (images, labels) in enumerate(parts.values()):
         assert (images == value).all()
@@ -96,7 +96,7 @@ def test_what_is_skipped_and_converted_is_told_with_its_path(write_image, tmp_pa
     write_image("b/grey.jpg", (9, 8), "L")
     (tmp_path / "a/broken.png").write_bytes(b"not an image")
     (tmp_path / "b/notes.txt").write_text("x")
-    parts, _, findings = folders.read(tmp_path, 8, 3)
+    parts, _, findings = read_image_folder(tmp_path, 8, 3)
     assert parts["train"][1].tolist() == [0, 0, 1, 1, 1]
     suffixes = ".bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp"
     assert findings.rows() == [
@@ -112,7 +112,7 @@ def test_every_skipped_image_is_listed_and_the_first_ten_of_the_converted(write_
         write_image(f"a/{index:02}.png", (9, 8))
         (tmp_path / f"a/broken{index:02}.png").write_bytes(b"not an image")
     write_image("b/1.png")
-    resized, skipped = folders.read(tmp_path, 8, 1)[2].rows()
+    resized, skipped = read_image_folder(tmp_path, 8, 1)[2].rows()
     assert resized["images"] == skipped["images"] == 12
     assert resized["paths"] == "; ".join(f"a/{index:02}.png" for index in range(10)) + "; ..."
     assert skipped["paths"] == "; ".join(f"a/broken{index:02}.png" for index in range(12))
@@ -140,10 +140,10 @@ def test_classes_that_differ_from_those_of_train_are_named(write_image, tmp_path
 HOSTILE = """
 import os, resource, sys
 from pathlib import Path
-from lightweight.preparation import image_folder as folders
+from lightweight.preparation.image_folder import read_image_folder
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**27, used + 2**27))
-for row in folders.read(Path(sys.argv[1]), 8, 1)[2].rows():
+for row in read_image_folder(Path(sys.argv[1]), 8, 1)[2].rows():
     print(row["finding"])
 """
 
@@ -180,7 +180,7 @@ def test_a_file_name_of_any_bytes_is_listed_as_text(write_image, tmp_path):
         write_image(name)
     (tmp_path / "a/line\nbreak.txt").touch()
     (tmp_path / os.fsdecode(b"a/byte\xff.txt")).touch()
-    (row,) = folders.read(tmp_path, 8, 1)[2].rows()
+    (row,) = read_image_folder(tmp_path, 8, 1)[2].rows()
     assert row["paths"] == "a/byte\\udcff.txt; a/line\\nbreak.txt"
 
 
