@@ -31,7 +31,7 @@ from comparisons.quantization_report import COLUMNS, FIGURES, report
 from comparisons.runtimes import Predict, compile_openvino, with_onnxruntime
 from lightweight.core.errors import InputError
 from lightweight.core.files import read_bytes, read_json, write_csv, write_json
-from lightweight.core.machine import cpu_name, instructions
+from lightweight.core.machine import cpu_name, vector_extensions
 from lightweight.core.process import run_stage
 from lightweight.core.yaml import read_yaml
 from lightweight.dataset import Dataset, load_dataset
@@ -58,7 +58,7 @@ def main() -> None:
     for network, recipe in RECIPES.items():
         folder = WORK / network
         make(folder, recipe, raw)
-        about = {"network": network, "cpu": f"{cpu_name()} ({instructions()})"}
+        about = {"network": network, "cpu": f"{cpu_name()} ({vector_extensions()})"}
         rows += [{key: (row | about)[key] for key in COLUMNS} for row in measured(folder)]
         write_csv(FIGURES, COLUMNS, rows)
     report()

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from lightweight.core.errors import InputError
-from lightweight.core.machine import cpu_name, instructions
+from lightweight.core.machine import cpu_name, vector_extensions
 from lightweight.core.process import run_stage
 from lightweight.dataset import load_dataset
 from lightweight.onnx.session import load_session, pixels
@@ -99,7 +99,7 @@ def main() -> None:
         )
         failed += [f"{name}: another class on more than {1 - AGREEMENT:.0%} of the images"] if same < AGREEMENT else []
     print(markdown(rows))
-    print(*failed, f"{path}, {len(test):,} test images, {cpu_name()} ({instructions()})", sep="\n")
+    print(*failed, f"{path}, {len(test):,} test images, {cpu_name()} ({vector_extensions()})", sep="\n")
     sys.exit(bool(failed))
 
 

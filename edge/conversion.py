@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lightweight.core.determinism import configure_torch
 from lightweight.core.errors import InputError, bad_param, first_line
 from lightweight.core.files import write_bytes
-from lightweight.core.machine import cpu_name, instructions
+from lightweight.core.machine import cpu_name, vector_extensions
 from lightweight.core.params import Seed, Threads, load_params
 from lightweight.dataset import Dataset, Split, load_dataset
 from lightweight.evaluation.latency import interleave, summarize
@@ -114,7 +114,7 @@ def publish(path: Path, content: bytes, predict: Predict, source: Source) -> Non
         found = summarize(samples[name], samples["onnx"]) if name else {}
         speed = [f"{found['latency_ms']:.3f}", f"{found['speedup']:.2f}"] if found else ["", ""]
         rows.append([*row, str(scores["lost"]), *speed])
-    print(f"\n{markdown(rows)}\n{len(dataset.test):,} test images, {cpu_name()} ({instructions()})")
+    print(f"\n{markdown(rows)}\n{len(dataset.test):,} test images, {cpu_name()} ({vector_extensions()})")
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from pydantic_core import to_jsonable_python
 
-from lightweight.core.machine import cpu_type, switches, system, versions
+from lightweight.core.machine import arithmetic_variables, cpu_type, package_versions, platform_name
 
 NAME = re.compile(r"[0-9a-f]{16}-\d+")
 FINISHED = "finished"  # the name of a file in the folder of a run whose outputs are written
@@ -31,7 +31,8 @@ WAIT_SECONDS = 2.0  # in which a process that was just killed lets go of its fol
 def fingerprint(params: dict[str, Any], files: Iterable[Path]) -> str:
     """Digest parameters, the contents of `files`, all loaded modules of the project, and the machine: 16 hex digits."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    machine = [sys.version, system(), versions(), switches(), cpu_type(), torch.backends.cpu.get_cpu_capability(), gpu]
+    machine = [sys.version, platform_name(), package_versions(), arithmetic_variables(), cpu_type()]
+    machine += [torch.backends.cpu.get_cpu_capability(), gpu]
     digest = hashlib.sha256(json.dumps([to_jsonable_python(params), machine], sort_keys=True).encode())
     for path in (*files, *_loaded_sources()):
         digest.update(checksum(path).encode())

@@ -1,4 +1,4 @@
-"""The process that a stage runs in: equal seeds and thread counts give equal bits."""
+"""Settings of torch under which equal seeds and thread counts give equal bits, and the folder of the user's files."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import torch
 
 
 def configure_torch(threads: int, seed: int) -> torch.device:
-    """Fix threads, seed and algorithms of this process; returns the GPU if there is one, else the CPU."""
+    """Fix threads, seed and algorithms of this process, and return the GPU if there is one, else the CPU."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32 on a GPU, too
     torch.set_num_threads(threads)
@@ -17,5 +17,5 @@ def configure_torch(threads: int, seed: int) -> torch.device:
 
 
 def project_root() -> Path:
-    """The user's own working tree, which untracked files are relative to: DVC's copies for experiments hold none."""
+    """Return the user's own working tree: DVC's copies of the project for experiments hold no untracked files."""
     return Path(os.environ.get("DVC_ROOT", ""))

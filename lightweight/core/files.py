@@ -1,4 +1,4 @@
-"""A file is either the complete new one or the complete old one, whatever happens while it is written."""
+"""Reading and writing of files, which are complete, new or old, whatever happens while they are written."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ Table = tuple[Iterable[str], Iterable[Mapping[str, Any]]]  # the columns, and th
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write beside `path` and rename; a failed write leaves the old file and no temporary one. Raises OSError."""
+    """Write a temporary file beside `path` and rename it; a failed write leaves the old file alone. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # another process may write the same file
     try:
@@ -31,34 +31,36 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove what processes that were killed have left of the file."""
+    """Remove the temporary files that processes which were killed have left beside `path`."""
     for file in path.parent.glob(f".{escape(path.name)}.*.tmp"):
         process = file.name.rsplit(".", 2)[1]
-        if process.isdecimal() and not _lives(int(process)):
+        if process.isdecimal() and not _is_running(int(process)):
             file.unlink(missing_ok=True)
 
 
-def _lives(process: int) -> bool:
+def _is_running(process: int) -> bool:
+    """Tell whether a process with this number exists, which may be another user's."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # another user's
+    except PermissionError:
         pass
     return True
 
 
 def write_text(path: Path, content: str) -> None:
+    """Write text in UTF-8, as `write_bytes` does."""
     write_bytes(path, content.encode())
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Two-space indents, keys in the given order, no NaN: equal content gives equal bytes."""
+    """Write JSON with two-space indents, keys in the given order and no NaN: equal content gives equal bytes."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """A header, then one line per row."""
+    """Write a header, then one line per row."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
     writer.writeheader()
@@ -73,7 +75,7 @@ def write_tables(folder: Path, tables: Mapping[str, Table]) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Raises InputError that names a missing file."""
+    """Read a file that a stage has made. Raises InputError that names a missing one."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -83,7 +85,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """Raises InputError that names a missing or damaged file."""
+    """Read JSON. Raises InputError that names a missing or damaged file."""
     content = read_bytes(path)
     try:
         return json.loads(content)
@@ -92,5 +94,5 @@ def read_json(path: Path) -> Any:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Rows as text by column, as `write_csv` wrote them."""
+    """Read the rows that `write_csv` wrote, as text by column. Raises InputError that names a missing file."""
     return list(csv.DictReader(io.StringIO(read_bytes(path).decode())))

@@ -1,7 +1,7 @@
-"""A stage ends a bad input with one line and exit code 1, and never outlives the process that started it.
+"""The process of a stage: bad input ends in one line and exit code 1, and no stage outlives the DVC that started it.
 
-Before it begins it keeps a copy of dvc.lock, which DVC rewrites in place: `make mend` mends what a kill in that moment
-leaves.
+Before a stage begins, dvc.lock is copied, which DVC rewrites in place: `make mend` brings it back after a kill in that
+moment.
 """
 
 import ctypes
@@ -16,14 +16,14 @@ from lightweight.core.errors import InputError
 from lightweight.core.files import write_bytes
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-REAPERS = re.compile(r"init|systemd|tini|dumb-init|catatonit|containerd-shim.*|conmon")  # which inherit orphans
+ORPHAN_ADOPTERS = re.compile(r"init|systemd|tini|dumb-init|catatonit|containerd-shim.*|conmon")
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Run a stage: users see one line for what they can mend, programmers a traceback for what they cannot."""
+    """Run a stage: an InputError or OSError ends in one line and exit code 1, other exceptions in a traceback."""
     _die_with_parent()
     try:
-        _keep_lock(Path("dvc.lock"), Path("work/dvc.lock"))
+        _copy_lock(Path("dvc.lock"), Path("work/dvc.lock"))
         main()
     except InputError as error:
         sys.exit(f"error: {error}")
@@ -32,24 +32,25 @@ def run_stage(main: Callable[[], None]) -> None:
 
 
 def install_signal_handlers() -> None:
-    """What a stage does before it imports anything large: an exception for Ctrl-C could get lost in an import."""
+    """Install the handlers of a stage, before it imports anything large: an exception could get lost in an import."""
     _die_with_parent()
-    signal.signal(signal.SIGINT, _interrupted)
+    signal.signal(signal.SIGINT, _exit_interrupted)
 
 
-def _interrupted(*_: object) -> None:
+def _exit_interrupted(*_: object) -> None:
+    """End the process at Ctrl-C with one line and without a traceback."""
     os.write(2, b"interrupted: the same command goes on from here\n")
     os._exit(128 + signal.SIGINT)
 
 
-def _keep_lock(lock: Path, copy: Path) -> None:
-    """Copy what DVC has just read or written, unless this is one of its own copies of the project."""
+def _copy_lock(lock: Path, copy: Path) -> None:
+    """Copy dvc.lock, which DVC has just read or written, unless this is one of DVC's own copies of the project."""
     if lock.exists() and os.environ.get("DVC_ROOT") == str(Path.cwd()):
         write_bytes(copy, lock.read_bytes())
 
 
 def _die_with_parent() -> None:
-    """A killed `dvc` leaves its stage running, and the next `dvc repro` would start a second writer (Linux only)."""
+    """Kill this process when its parent dies, or the next `dvc repro` would start a second writer (Linux only)."""
     if sys.platform != "linux":
         return
     parent = os.getppid()
@@ -59,12 +60,15 @@ def _die_with_parent() -> None:
 
 
 def _is_orphan(parent: int) -> bool:
-    """Whether DVC started this process and another has inherited it; DVC may be process 1 itself, in a container."""
+    """Tell whether DVC started this process and another one has inherited it.
+
+    DVC may be process 1 itself, in a container.
+    """
     if "DVC_ROOT" not in os.environ:
         return False
     try:
-        about = Path(f"/proc/{parent}")
-        name, command = (about / "comm").read_text().strip(), (about / "cmdline").read_bytes()
-    except OSError:  # it has gone, too
+        folder = Path(f"/proc/{parent}")
+        name, command = (folder / "comm").read_text().strip(), (folder / "cmdline").read_bytes()
+    except OSError:  # the parent has gone, too
         return True
-    return bool(parent == 1 or REAPERS.fullmatch(name)) and not re.search(rb"dvc|python", command)
+    return bool(parent == 1 or ORPHAN_ADOPTERS.fullmatch(name)) and not re.search(rb"dvc|python", command)

@@ -1,7 +1,7 @@
-"""A file of tensors is safetensors with one JSON text and a SHA-256 of it all: reading it finds a flipped bit.
+"""Files of tensors: safetensors with one JSON text and a SHA-256 of everything, by which a flipped bit is found.
 
-Written without pickle, equal content gives equal bytes: the text stands under one key, because safetensors writes
-several metadata keys in random order.
+Equal content gives equal bytes: the text stands under one key, because safetensors writes several metadata keys in
+random order. Nothing is pickled.
 """
 
 import hashlib
@@ -14,32 +14,32 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from lightweight.core.errors import InputError
+from lightweight.core.errors import InputError, one_line
 from lightweight.core.files import read_bytes, write_bytes
 
-HEADER = "lightweight"  # the metadata key
+METADATA_KEY = "lightweight"
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Write contiguous tensors on the CPU, none sharing memory with another, and what JSON can hold about them."""
+    """Write contiguous tensors on the CPU, none sharing memory with another, and metadata that JSON can hold."""
     text = json.dumps({"sha256": _digest(tensors, metadata)} | metadata)
-    write_bytes(path, save(tensors, metadata={HEADER: text}))
+    write_bytes(path, save(tensors, metadata={METADATA_KEY: text}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a file by name, and what it says about them.
+    """Read the tensors of a file by name, and its metadata.
 
-    Raises InputError when it is missing, damaged, or not written by `write_tensors`.
+    Raises InputError when the file is missing, damaged, or not written by `write_tensors`.
     """
     content = read_bytes(path)
     try:
         tensors = load(content)
         with safe_open(path, "pt") as file:
-            metadata = json.loads((file.metadata() or {})[HEADER])
+            metadata = json.loads((file.metadata() or {})[METADATA_KEY])
     except (SafetensorError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: damaged or not a safetensors file: {' '.join(str(error).split())}") from None
+        raise InputError(f"{path}: damaged or not a safetensors file: {one_line(error)}") from None
     except KeyError:
-        raise InputError(f"{path}: has no {HEADER!r} metadata: not written by this project") from None
+        raise InputError(f"{path}: has no {METADATA_KEY!r} metadata: not written by this project") from None
     if not isinstance(metadata, dict) or "sha256" not in metadata:
         raise InputError(f"{path}: has no checksum: not written by this version of the project")
     if metadata.pop("sha256") != _digest(tensors, metadata):
@@ -48,6 +48,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _digest(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> str:
+    """Compute the SHA-256 of metadata and of name, type, shape and bytes of each tensor."""
     digest = hashlib.sha256(json.dumps(metadata).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

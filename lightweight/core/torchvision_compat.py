@@ -1,4 +1,4 @@
-"""torchvision imports on any build of torch, also where its own binary does not load."""
+"""Import of torchvision with any build of torch, also where torchvision's own binary does not load."""
 
 import importlib
 from types import ModuleType
@@ -13,7 +13,7 @@ LIBRARY = torch.library.Library("torchvision", "FRAGMENT")  # what it declares l
 
 
 def torchvision(part: str) -> ModuleType:
-    """`torchvision.<part>`.
+    """Import and return `torchvision.<part>`.
 
     The wheel is built against CUDA torch. On CPU-only torch its import registers shapes for two detection
     operators that do not exist then; declaring them is enough for data sets, transforms and classifiers.

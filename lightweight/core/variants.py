@@ -1,4 +1,4 @@
-"""The five models of one pipeline run, named by what was done to them, in the order of the stages."""
+"""Names of the five models of one pipeline run: what was done to each, in the order of the stages."""
 
 from typing import Literal, get_args
 

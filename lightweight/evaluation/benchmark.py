@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from lightweight.core.machine import cpu_name, instructions
+from lightweight.core.machine import cpu_name, vector_extensions
 from lightweight.core.memory_format import to_memory_format
 from lightweight.core.params import Params
 from lightweight.dataset import Dataset
@@ -45,7 +45,7 @@ def measure_latency(
         "optimized": load_session(optimized, threads),
     }
     to_memory_format(original, torch.channels_last)
-    hardware = {"cpu": cpu_name(), "instructions": instructions(), "threads": threads}
+    hardware = {"cpu": cpu_name(), "instructions": vector_extensions(), "threads": threads}
     results: dict[str, dict[str, Any]] = {name: dict(hardware) for name in ("original", *sessions)}
     for size in params.batch_sizes:
         images = dataset.test.images[torch.arange(size) % len(dataset.test)]

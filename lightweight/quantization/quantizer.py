@@ -7,7 +7,7 @@ from torch import nn
 
 from lightweight.checkpointing.session import Session
 from lightweight.core.errors import bad_param
-from lightweight.core.machine import saturates
+from lightweight.core.machine import int8_saturates
 from lightweight.dataset import Split
 from lightweight.macs import count_macs
 from lightweight.networks.model_file import ModelFile
@@ -79,7 +79,7 @@ class Quantizer:
         Logs a warning on a CPU where sums of 8-bit products saturate. Raises InputError beyond the limits.
         """
         params, data = self.params, self.session.dataset
-        if params.method in ("dynamic", "static", "qat") and saturates() and not params.reduce_range:
+        if params.method in ("dynamic", "static", "qat") and int8_saturates() and not params.reduce_range:
             rule = "quantize.reduce_range: true avoids it"
             self.session.log(f"warning: sums of 8-bit products saturate on this CPU (no VNNI): {rule}")
         before, expected = (torch_logits(model, data, data.val, BATCH_SIZE) for model in (self.model, reference))
@@ -94,7 +94,7 @@ class Quantizer:
         converter = qat.QATConverter(self.model, data, images, self.params.reduce_range)
         if converter.layers:
             self.history = self.session.checkpointer.track("history", self.history)
-            self.history.follow(converter.train(self.fine_tune), self.params.epochs, self.session.log)
+            self.history.record_and_log(converter.train(self.fine_tune), self.params.epochs, self.session.log)
         return converter
 
     def _serialize(self, converter: Converter, excluded: Collection[str]) -> bytes:

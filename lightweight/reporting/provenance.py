@@ -14,7 +14,7 @@ from typing import Any
 
 from lightweight.core.errors import InputError
 from lightweight.core.files import read_json
-from lightweight.core.machine import cpu_type, system, versions
+from lightweight.core.machine import cpu_type, package_versions, platform_name
 
 SOURCES = ("params.yaml", "dvc.yaml", "stages", "lightweight")  # files in git that decide about the bytes
 
@@ -46,10 +46,10 @@ def describe_origin(threads: int) -> dict[str, Any]:
         "commit": commit,
         "changed": changed,
         "python": platform.python_version(),
-        "platform": system(),
+        "platform": platform_name(),
         "cpu": cpu_type(),
         "threads": threads,
-        "versions": versions(),
+        "versions": package_versions(),
     }
 
 

@@ -19,6 +19,6 @@ from lightweight.core import machine
 )
 def test_sums_of_8_bit_products_saturate_on_x86_without_vnni(monkeypatch, flags, saturated):
     key = "Features" if "asimd" in flags else "flags"
-    monkeypatch.setattr(machine, "_cpu", lambda: {"model name": "A CPU", key: flags})
-    assert machine.saturates() == saturated
-    assert set(machine.instructions().split()) == set(flags.split()) & set(machine.EXTENSIONS)
+    monkeypatch.setattr(machine, "_read_cpuinfo", lambda: {"model name": "A CPU", key: flags})
+    assert machine.int8_saturates() == saturated
+    assert set(machine.vector_extensions().split()) == set(flags.split()) & set(machine.EXTENSIONS)

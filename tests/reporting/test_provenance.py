@@ -12,7 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from lightweight.core.errors import InputError
-from lightweight.core.machine import PACKAGES, cpu_type, system, versions
+from lightweight.core.machine import PACKAGES, cpu_type, package_versions, platform_name
 from lightweight.core.variants import VARIANTS
 from lightweight.reporting import provenance
 from lightweight.reporting.provenance import describe_origin, update_record
@@ -52,7 +52,7 @@ def test_an_entry_says_what_decides_about_bytes(made):
         "commit": None,
         "changed": None,
         "python": ".".join(map(str, sys.version_info[:3])),
-        "platform": system(),
+        "platform": platform_name(),
         "cpu": cpu_type(),
         "threads": 3,
         "versions": {name: metadata.version(name) for name in PACKAGES if name != "timm"} | {"timm": None},
@@ -121,7 +121,7 @@ def test_a_missing_artifact_is_one_line(made):
 
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
     monkeypatch.setattr("lightweight.core.machine.PACKAGES", ("numpy", "no-such-package"))
-    assert versions() == {"numpy": metadata.version("numpy"), "no-such-package": None}
+    assert package_versions() == {"numpy": metadata.version("numpy"), "no-such-package": None}
 
 
 def test_the_cpu_is_named_in_one_line():
