@@ -6,11 +6,10 @@
 `cnn`, `tiny` and ResNet-18 are trained as their recipes say, then every file is made from those weights, scored on all
 test images and timed on one thread: all files of a network take turns. RAW_FOLDER holds MNIST/raw and
 cifar10-images/{train,test}/CLASS. Weights and files stay in work/comparisons, from which an interrupted run goes on.
-Writes comparisons/results/quantization.csv, .md and .png.
+Writes comparisons/results/quantization.csv, and the table and the picture of comparisons.quantization_report.
 """
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -26,8 +25,8 @@ import onnx
 import torch
 from torch import nn
 
-from comparisons.baselines.plain_quantization import quantizers
-from comparisons.quantization_report import COLUMNS, FIGURES, report
+from comparisons.baselines.plain_quantization import Maker, available_quantizers
+from comparisons.quantization_report import BATCHES, COLUMNS, ENDS, FIGURES, report
 from comparisons.runtimes import Predict, compile_openvino, with_onnxruntime
 from lightweight.core.errors import InputError
 from lightweight.core.files import read_bytes, read_json, write_csv, write_json
@@ -40,15 +39,15 @@ from lightweight.evaluation.scores import EvaluatedModel, evaluate_file, score
 from lightweight.networks.model_file import load_model
 from lightweight.onnx import graph
 from lightweight.onnx.session import pixels
-from lightweight.quantization.calibration import balanced
+from lightweight.quantization.calibration import balanced_sample
 
 WORK = Path("work/comparisons")
 RECIPES = {"cnn": "mnist-structured", "tiny": "tiny-mnist", "resnet18": "resnet18-cifar10-structured"}
 METHODS = ("none", "fp16", "dynamic", "static", "qat", "int4")
 CHANGES = {"reduce_range": True, "max_drop": None, "max_logit_error": 1.0, "max_accuracy_drop": 1.0}  # no gate
-ELSEWHERE = ("static", "qat")  # whose files are timed in OpenVINO, too
-EXPORTED, EAGER = ("ours", "none"), ("PyTorch", "eager")
-IMAGES, BATCHES, ROUNDS, BATCH_SIZE = 512, (1, 64), 30, 100
+IN_OPENVINO = ("static", "qat")  # our methods whose files are timed in OpenVINO, too
+EXPORTED, EAGER = Maker("ours", "none"), Maker("PyTorch", "eager")
+IMAGES, ROUNDS, BATCH_SIZE = 512, 30, 100
 
 
 def main() -> None:
@@ -57,15 +56,16 @@ def main() -> None:
     rows = []
     for network, recipe in RECIPES.items():
         folder = WORK / network
-        make(folder, recipe, raw)
-        about = {"network": network, "cpu": f"{cpu_name()} ({vector_extensions()})"}
-        rows += [{key: (row | about)[key] for key in COLUMNS} for row in measured(folder)]
+        make_files(folder, recipe, raw)
+        for row in measure(folder):
+            row |= {"network": network, "cpu": f"{cpu_name()} ({vector_extensions()})"}
+            rows.append({key: row[key] for key in COLUMNS})
         write_csv(FIGURES, COLUMNS, rows)
     report()
 
 
-def make(folder: Path, recipe: str, raw: Path) -> None:
-    """What is not there yet of a network's weights and files; the stages make them as under `dvc repro`."""
+def make_files(folder: Path, recipe: str, raw: Path) -> None:
+    """Make the weights and the files of a network that are not in `folder` yet, by the stages and other quantizers."""
     params = read_yaml(Path(f"recipes/{recipe}.yaml"))
     params["threads"], params["swa"]["start"] = 1, None
     params["quantize"] |= CHANGES | {"calibration_images": IMAGES}
@@ -77,26 +77,27 @@ def make(folder: Path, recipe: str, raw: Path) -> None:
     write_json(recipe_file, params)
     if not weights.exists():
         for name in ("prepare", "train"):
-            stage(name, folder, raw, params)
+            run_pipeline_stage(name, folder, raw, params)
         shutil.rmtree(folder / "models/snapshots")
         (folder / "models/original.safetensors").rename(weights)
     for method in METHODS:
-        if not (result := folder / f"{file_name('ours', method)}.onnx").exists():
-            stage("quantize", folder, raw, {**params, "quantize": params["quantize"] | {"method": method}})
+        if not (result := folder / f"{Maker('ours', method).file_name}.onnx").exists():
+            own_params = params | {"quantize": params["quantize"] | {"method": method}}
+            run_pipeline_stage("quantize", folder, raw, own_params)
             (folder / "models/optimized.onnx").rename(result)
     dataset = load_dataset(folder / "data/prepared.safetensors")
-    images = pixels(dataset.train.images[balanced(dataset.train.labels, IMAGES, params["seed"])])
-    for (tool, method), (suffix, quantize) in quantizers().items():
-        if not (result := folder / f"{file_name(tool, method)}{suffix}").exists():
-            print(f"{folder.name}  {tool}  {method}", flush=True)
-            with TemporaryDirectory(dir=folder) as scratch:  # what has its final name is whole
+    images = pixels(dataset.train.images[balanced_sample(dataset.train.labels, IMAGES, params["seed"])])
+    for maker, (suffix, quantize) in available_quantizers().items():
+        if not (result := folder / f"{maker.file_name}{suffix}").exists():
+            print(f"{folder.name}  {maker.tool}  {maker.method}", flush=True)
+            with TemporaryDirectory(dir=folder) as scratch:  # a file under its final name is whole
                 quantize(folder / "ours-none.onnx", images, Path(scratch) / result.name)
                 for file in sorted(Path(scratch).iterdir()):  # .bin before .xml
                     file.replace(folder / file.name)
 
 
-def stage(name: str, folder: Path, raw: Path, params: dict[str, Any]) -> None:
-    """Run it in `folder`, with these parameters."""
+def run_pipeline_stage(name: str, folder: Path, raw: Path, params: dict[str, Any]) -> None:
+    """Run a stage of the pipeline in `folder` with these parameters. Raises InputError when the stage fails."""
     write_json(folder / "params.yaml", params)  # JSON is YAML
     own = {key: value for key, value in os.environ.items() if key != "DVC_ROOT"}
     own |= {"PYTHONPATH": str(Path.cwd()), "LIGHTWEIGHT_DATA": str(raw)}
@@ -104,61 +105,61 @@ def stage(name: str, folder: Path, raw: Path, params: dict[str, Any]) -> None:
         raise InputError(f"{folder}: the stage {name} ended with exit code {code}, see above")
 
 
-def file_name(tool: str, method: str) -> str:
-    return re.sub("[^a-z0-9]+", "-", f"{tool} {method}".lower())
-
-
-def measured(folder: Path) -> Iterator[dict[str, Any]]:
-    """A row per file: accuracy on all test images, costs, and how many times faster than float32 and PyTorch."""
+def measure(folder: Path) -> Iterator[dict[str, Any]]:
+    """Score and time every file of a network; yields a row per file with its speedups over float32 and PyTorch."""
     dataset = load_dataset(folder / "data/prepared.safetensors")
     original = load_model(folder / "models/recalibrated.safetensors", dataset).model
-    variants, calls = {}, {}
-    for name in [("ours", method) for method in METHODS] + list(quantizers()):
-        path = next(path for path in folder.glob(f"{file_name(*name)}.*") if path.suffix in (".onnx", ".xml"))
+    exported = folder / f"{EXPORTED.file_name}.onnx"
+    models: dict[Maker, EvaluatedModel] = {}
+    calls: dict[Maker, Predict] = {}
+    for maker in [Maker("ours", method) for method in METHODS] + list(available_quantizers()):
+        path = next(path for path in folder.glob(f"{maker.file_name}.*") if path.suffix in (".onnx", ".xml"))
         if path.suffix == ".xml":
-            variants[name], calls[name] = in_openvino(path, folder / f"{file_name(*EXPORTED)}.onnx", dataset)
+            models[maker], calls[maker] = open_in_openvino(path, exported, dataset)
         else:
-            variants[name], calls[name] = in_onnxruntime(path, dataset)
-    for method in ELSEWHERE if find_spec("openvino") else ():
-        path, name = folder / f"{file_name('ours', method)}.onnx", ("ours in OpenVINO", method)
-        variants[name], calls[name] = in_openvino(path, path, dataset)
-    times = {size: latency(original, dataset, size, calls) for size in BATCHES}
-    for name, variant in variants.items():
-        row = dict(zip(("tool", "method"), name, strict=True))
-        row |= score(variant, variants[EXPORTED], dataset.test.labels.numpy())
+            models[maker], calls[maker] = open_in_onnxruntime(path, dataset)
+    for method in IN_OPENVINO if find_spec("openvino") else ():
+        path, maker = folder / f"{Maker('ours', method).file_name}.onnx", Maker("ours in OpenVINO", method)
+        models[maker], calls[maker] = open_in_openvino(path, path, dataset)
+    times = {size: measure_latency(original, dataset, size, calls) for size in BATCHES}
+    for maker, model in models.items():
+        row = maker._asdict() | score(model, models[EXPORTED], dataset.test.labels.numpy())
         for size, samples in times.items():
-            row[f"batch_{size}_ms"] = float(np.median(samples[name]))
-            for against, reference in (("float", EXPORTED), ("eager", EAGER)):
-                found = summarize(samples[name], samples[reference])
-                for key in ("speedup", "speedup_low", "speedup_high"):
-                    row[f"batch_{size}_{against}_{key}"] = found[key]
+            row[f"batch_{size}_ms"] = float(np.median(samples[maker]))
+            for name, reference in (("float", EXPORTED), ("eager", EAGER)):
+                summary = summarize(samples[maker], samples[reference])
+                row |= {f"batch_{size}_{name}_speedup{end}": summary[f"speedup{end}"] for end in ENDS}
         yield row
-    print(f"{folder.name}  {len(variants)} files measured", flush=True)
+    print(f"{folder.name}  {len(models)} files measured", flush=True)
 
 
-def latency(
-    original: nn.Module, dataset: Dataset, size: int, calls: dict[tuple[str, str], Predict]
-) -> dict[tuple[str, str], np.ndarray]:
-    """Milliseconds per call of every file and of the network in PyTorch, in turns."""
+def measure_latency(
+    original: nn.Module, dataset: Dataset, size: int, calls: dict[Maker, Predict]
+) -> dict[Maker, np.ndarray]:
+    """Measure the milliseconds per call of every file and of the network in PyTorch, in turns."""
     few = dataset.test.images[torch.arange(size) % len(dataset.test)]
     raw, normalized = pixels(few), dataset.normalize(few)
-    turns: dict[Any, Callable[[], Any]] = {name: partial(call, raw) for name, call in calls.items()}
+    turns: dict[Maker, Callable[[], Any]] = {maker: partial(call, raw) for maker, call in calls.items()}
     turns[EAGER] = torch.inference_mode()(lambda: original(normalized))
     return interleave(turns, ROUNDS)
 
 
-def in_onnxruntime(path: Path, dataset: Dataset) -> tuple[EvaluatedModel, Predict]:
+def open_in_onnxruntime(path: Path, dataset: Dataset) -> tuple[EvaluatedModel, Predict]:
+    """Evaluate an ONNX file in ONNX Runtime, and return what predicts there on one thread."""
     return evaluate_file(path, dataset, BATCH_SIZE, threads=1), with_onnxruntime(path)
 
 
-def in_openvino(path: Path, exported: Path, dataset: Dataset) -> tuple[EvaluatedModel, Predict]:
-    """`exported` is the ONNX file that it was made from, whose names of layers OpenVINO keeps, or the file itself."""
+def open_in_openvino(path: Path, exported: Path, dataset: Dataset) -> tuple[EvaluatedModel, Predict]:
+    """Evaluate an ONNX or IR file in OpenVINO, and return what predicts there on one thread.
+
+    `exported` is the ONNX file that `path` was made from, whose names of layers OpenVINO keeps, or `path` itself.
+    """
     compiled = compile_openvino(path)
     logits = np.concatenate([compiled({"input": pixels(part)})[0] for part in dataset.test.images.split(BATCH_SIZE)])
-    about = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    executed = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
     integer = {
         name.partition("/")[0]
-        for node in about
+        for node in executed
         if node["runtimePrecision"].value in ("u8", "i8")
         for name in node["originalLayersNames"].value.split(",")
     }
@@ -173,4 +174,4 @@ def in_openvino(path: Path, exported: Path, dataset: Dataset) -> tuple[Evaluated
 
 
 if __name__ == "__main__":
-    run_stage(report if sys.argv[1:] == ["--report"] else main)
+    run_stage(main)

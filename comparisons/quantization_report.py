@@ -1,85 +1,86 @@
-"""The table and the picture of what comparisons/results/quantization.csv holds."""
+"""The table and the picture of what comparisons/results/quantization.csv holds.
+
+    python -m comparisons.quantization_report
+
+Writes comparisons/results/quantization.md and comparisons/results/quantization.png.
+"""
 
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import pandas as pd
 
-from lightweight.core.files import read_csv, write_text
-from lightweight.reporting.table import accuracy, markdown
+from lightweight.core.files import write_text
+from lightweight.core.process import run_stage
+from lightweight.reporting.table import accuracy_with_interval, markdown
 
 TABLE, PLOT, FIGURES = (Path("comparisons/results") / f"quantization.{kind}" for kind in ("md", "png", "csv"))
-BATCHES, AGAINST = (1, 64), ("float", "eager")
+BATCHES = (1, 64)
+REFERENCES = {"float": "float32", "eager": "PyTorch"}  # of speedups: ONNX Runtime in float32, and eager PyTorch
+ENDS = ("", "_low", "_high")
 COLUMNS = ["network", "tool", "method", "size_bytes", "int8_mac_share", "accuracy", "accuracy_low", "accuracy_high"]
 COLUMNS += ["images", "gained", "lost", "mcnemar_p"]
-for size in BATCHES:
-    COLUMNS += [f"batch_{size}_ms"]
-    COLUMNS += [f"batch_{size}_{against}_speedup{end}" for against in AGAINST for end in ("", "_low", "_high")]
+for batch in BATCHES:
+    COLUMNS += [f"batch_{batch}_ms"]
+    COLUMNS += [f"batch_{batch}_{reference}_speedup{end}" for reference in REFERENCES for end in ENDS]
 COLUMNS += ["cpu"]
-Rows = list[dict[str, str]]
 
 
 def report() -> None:
-    rows = read_csv(FIGURES)
-    write_text(TABLE, text(rows))
-    draw(rows)
-    print(text(rows))
+    """Write and print the table, and draw the picture."""
+    figures = pd.read_csv(FIGURES)
+    write_text(TABLE, describe(figures))
+    draw(figures)
+    print(describe(figures))
 
 
-def text(rows: Rows) -> str:
-    """A table per network."""
+def describe(figures: pd.DataFrame) -> str:
+    """Write a table per network in Markdown, with the test images and the processor it was measured on."""
     parts = []
-    for network, own in by_network(rows).items():
-        about = f"`{network}`, {int(own[0]['images']):,} test images, one thread of {own[0]['cpu']}."
-        parts.append(f"{about}\n\n{markdown(table(own))}")
+    for network, own in figures.groupby("network", sort=False):
+        title = f"`{network}`, {own['images'].iloc[0]:,} test images, one thread of {own['cpu'].iloc[0]}."
+        parts.append(f"{title}\n\n{markdown(compare(own))}")
     return "\n".join(parts)
 
 
-def by_network(rows: Rows) -> dict[str, Rows]:
-    return {
-        name: [row for row in rows if row["network"] == name] for name in dict.fromkeys(row["network"] for row in rows)
-    }
+def compare(figures: pd.DataFrame) -> pd.DataFrame:
+    """Compare the files of a network as text: sizes with the first file, which is float32, speeds with REFERENCES."""
+    sizes = figures["size_bytes"]
+    table = pd.DataFrame(
+        {
+            "made by": figures["tool"],
+            "method": figures["method"],
+            "MB": sizes.div(1e6).map("{:.3f}".format),
+            "smaller": (sizes.iloc[0] / sizes).map("{:.2f}x".format),
+            "MACs in int8": figures["int8_mac_share"].map("{:.0%}".format),
+            "test accuracy": figures.apply(accuracy_with_interval, axis=1),
+            "gained, lost": figures["gained"].astype(str) + ", " + figures["lost"].astype(str),
+        }
+    )
+    for batch in BATCHES:
+        table[f"batch {batch} (ms)"] = figures[f"batch_{batch}_ms"].map("{:.3f}".format)
+        for reference, name in REFERENCES.items():
+            speedups = figures[[f"batch_{batch}_{reference}_speedup{end}" for end in ENDS]]
+            table[f"batch {batch} to {name}"] = [
+                f"{middle:.2f} [{low:.2f}, {high:.2f}]" for middle, low, high in speedups.itertuples(index=False)
+            ]
+    return table
 
 
-def table(rows: Rows) -> list[list[str]]:
-    """Sizes against the float32 file of the same network; speeds against ONNX Runtime in float32 and eager PyTorch."""
-    whole = int(rows[0]["size_bytes"])
-    head = ["made by", "method", "MB", "smaller", "MACs in int8", "test accuracy", "gained, lost"]
-    head += [f"batch {size} {words}" for size in BATCHES for words in ("(ms)", "to float32", "to PyTorch")]
-    lines = [head]
-    for row in rows:
-        size = int(row["size_bytes"])
-        scores = {key: float(row[key]) for key in ("accuracy", "accuracy_low", "accuracy_high")}
-        line = [row["tool"], row["method"], f"{size / 1e6:.3f}", f"{whole / size:.2f}x"]
-        line += [f"{float(row['int8_mac_share']):.0%}", accuracy(scores), f"{row['gained']}, {row['lost']}"]
-        for batch in BATCHES:
-            line += [f"{float(row[f'batch_{batch}_ms']):.3f}"]
-            line += [speedup(row, f"batch_{batch}_{against}_speedup") for against in AGAINST]
-        lines.append(line)
-    return lines
-
-
-def speedup(row: dict[str, str], key: str) -> str:
-    middle, low, high = (float(row[f"{key}{end}"]) for end in ("", "_low", "_high"))
-    return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def draw(rows: Rows) -> None:
-    """Per network: accuracy with its interval, times smaller, times faster than the float32 file at two batch sizes."""
-    networks = by_network(rows)
+def draw(figures: pd.DataFrame) -> None:
+    """Draw a row per network: accuracy with its interval, times smaller, times faster than float32 by batch size."""
+    networks = list(figures.groupby("network", sort=False))
     figure, axes = plt.subplots(len(networks), 4, figsize=(15, 3.4 * len(networks)), squeeze=False)
-    for line, (network, own) in zip(axes, networks.items(), strict=True):
-        names = [f"{row['tool']} {row['method']}" for row in own]
-        colors = ["#1f6fb2" if row["tool"].startswith("ours") else "#b8b8b8" for row in own]
-        right, low, high = ([100 * float(row[f"accuracy{end}"]) for row in own] for end in ("", "_low", "_high"))
-        errors = [[a - b for a, b in zip(right, low, strict=True)], [b - a for a, b in zip(right, high, strict=True)]]
-        line[0].barh(names, right, color=colors, xerr=errors, ecolor="#555555")
-        line[0].set_xlim(min(low) - 0.5, min(100, max(high) + 0.2))
+    for line, (network, own) in zip(axes, networks, strict=True):
+        names = list(own["tool"] + " " + own["method"])
+        colors = ["#1f6fb2" if tool.startswith("ours") else "#b8b8b8" for tool in own["tool"]]
+        middle, low, high = (100 * own[f"accuracy{end}"] for end in ENDS)
+        line[0].barh(names, middle, color=colors, xerr=[middle - low, high - middle], ecolor="#555555")
+        line[0].set_xlim(low.min() - 0.5, min(100, high.max() + 0.2))
         line[0].set_title(f"{network}: accuracy (%)")
-        sizes = [int(row["size_bytes"]) for row in own]
-        panels = [("times smaller", [sizes[0] / size for size in sizes])]
-        panels += [(f"times faster at batch {size}", [float(row[f"batch_{size}_float_speedup"]) for row in own])
-                   for size in BATCHES]  # fmt: skip
-        for axis, (title, values) in zip(line[1:], panels, strict=True):
+        panels = {"times smaller": own["size_bytes"].iloc[0] / own["size_bytes"]}
+        panels |= {f"times faster at batch {batch}": own[f"batch_{batch}_float_speedup"] for batch in BATCHES}
+        for axis, (title, values) in zip(line[1:], panels.items(), strict=True):
             axis.barh(names, values, color=colors)
             axis.axvline(1, color="#c8553d", linewidth=1)
             axis.set_yticklabels([])
@@ -89,3 +90,7 @@ def draw(rows: Rows) -> None:
     figure.tight_layout()
     figure.savefig(PLOT, dpi=110)
     plt.close(figure)
+
+
+if __name__ == "__main__":
+    run_stage(report)

@@ -1,4 +1,4 @@
-"""A second opinion: the file that ships in other runtimes, which must say the same.
+"""A second opinion: the file that ships, run by other runtimes, which must give the same classes.
 
     pip install -r requirements-runtimes.txt
     python -m comparisons.runtimes [models/optimized.onnx]
@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from lightweight.core.errors import InputError
 from lightweight.core.machine import cpu_name, vector_extensions
 from lightweight.core.process import run_stage
-from lightweight.dataset import load_dataset
+from lightweight.dataset import Dataset, Split, load_dataset
 from lightweight.onnx.session import load_session, pixels
 from lightweight.quantization.parity import accuracy, logit_error
 from lightweight.reporting.table import markdown
@@ -30,12 +31,13 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 
 def with_onnxruntime(path: Path) -> Predict:
+    """Load an ONNX file in ONNX Runtime, on one thread."""
     session = load_session(path, threads=1)
     return lambda images: session.run(None, {"input": images})[0]
 
 
 def compile_openvino(path: Path) -> Any:
-    """OpenVINO's compiled model of an ONNX or IR file: one thread, no smaller floats than float32."""
+    """Compile an ONNX or IR file in OpenVINO, for one thread and no smaller floats than float32."""
     import openvino
 
     core = openvino.Core()
@@ -44,11 +46,13 @@ def compile_openvino(path: Path) -> Any:
 
 
 def with_openvino(path: Path) -> Predict:
+    """Load an ONNX file in OpenVINO, on one thread."""
     compiled = compile_openvino(path)
     return lambda images: compiled({"input": images})[0]
 
 
 def with_opencv(path: Path) -> Predict:
+    """Load an ONNX file in OpenCV's DNN module."""
     import cv2
 
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -61,50 +65,63 @@ def with_opencv(path: Path) -> Predict:
     return predict
 
 
-RUNTIMES = {
+RUNTIMES: dict[str, Callable[[Path], Predict]] = {  # by the name of the package
     "onnxruntime": with_onnxruntime,
     "openvino": with_openvino,
     "opencv-python-headless": with_opencv,
 }
+COLUMNS = ["runtime", "version", "logit error", "same class", "test accuracy"]
 
 
 def main() -> None:
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else OPTIMIZED
     dataset = load_dataset(PREPARED)
-    test, session = dataset.test, load_session(path, threads=1)
-    taken, given = (tuple(item.shape[1:]) for item in (session.get_inputs()[0], session.get_outputs()[0]))
-    if (taken, given) != (tuple(test.images.shape[1:]), (dataset.num_classes,)):
-        rule = f"the data set has {tuple(test.images.shape[1:])} and {dataset.num_classes} classes"
-        raise InputError(f"{path}: is for images of shape {taken} and {given[0]} classes, {rule}")
+    check_shapes(path, dataset)
+    table, faults = compare_runtimes(path, dataset.test)
+    print(markdown(table))
+    print(*faults, f"{path}, {len(dataset.test):,} test images, {cpu_name()} ({vector_extensions()})", sep="\n")
+    sys.exit(bool(faults))
+
+
+def check_shapes(path: Path, dataset: Dataset) -> None:
+    """Raise InputError unless the file takes the images of the data set and gives logits of its classes."""
+    session, images = load_session(path, threads=1), tuple(dataset.test.images.shape[1:])
+    takes, gives = (tuple(item.shape[1:]) for item in (session.get_inputs()[0], session.get_outputs()[0]))
+    if (takes, gives) != (images, (dataset.num_classes,)):
+        rule = f"the data set has {images} and {dataset.num_classes} classes"
+        raise InputError(f"{path}: is for images of shape {takes} and {gives[0]} classes, {rule}")
+
+
+def compare_runtimes(path: Path, test: Split) -> tuple[pd.DataFrame, list[str]]:
+    """Compare the logits of every runtime with those of ONNX Runtime, the first; returns a table and the faults."""
     batches = [pixels(part) for part in test.images.split(BATCH_SIZE)]
-    logits: dict[str, np.ndarray] = {}
-    rows, failed = [["runtime", "version", "logit error", "same class", "test accuracy"]], []
+    expected: np.ndarray | None = None
+    rows, faults = [], []
     for name, load in RUNTIMES.items():
+        row = {"runtime": name}
+        rows.append(row)
         try:
-            version = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            rows.append([name, "not installed", "", "", ""])
-            continue
-        try:
+            row["version"] = metadata.version(name)
             predict = load(path)
-            logits[name] = found = np.concatenate([predict(batch) for batch in batches])
-        except Exception as error:  # of classes that the runtimes do not name in their interfaces
-            rows.append([name, version, "cannot run the file", "", ""])
-            failed.append(f"{name}: {_reason(error)}")
+            logits = np.concatenate([predict(batch) for batch in batches])
+        except metadata.PackageNotFoundError:
+            row["version"] = "not installed"
             continue
-        expected = logits["onnxruntime"]
-        same = float((found.argmax(1) == expected.argmax(1)).mean())
-        rows.append(
-            [name, version, f"{logit_error(expected, found):.2e}", f"{same:.2%}", f"{accuracy(found, test):.2%}"]
-        )
-        failed += [f"{name}: another class on more than {1 - AGREEMENT:.0%} of the images"] if same < AGREEMENT else []
-    print(markdown(rows))
-    print(*failed, f"{path}, {len(test):,} test images, {cpu_name()} ({vector_extensions()})", sep="\n")
-    sys.exit(bool(failed))
+        except Exception as error:  # of classes that the runtimes do not name in their interfaces
+            row["logit error"] = "cannot run the file"
+            faults.append(f"{name}: {_reason(error)}")
+            continue
+        expected = logits if expected is None else expected
+        same = float((logits.argmax(1) == expected.argmax(1)).mean())
+        row |= {"logit error": f"{logit_error(expected, logits):.2e}", "same class": f"{same:.2%}"}
+        row["test accuracy"] = f"{accuracy(logits, test):.2%}"
+        if same < AGREEMENT:
+            faults.append(f"{name}: another class on more than {1 - AGREEMENT:.0%} of the images")
+    return pd.DataFrame(rows, columns=COLUMNS).fillna(""), faults
 
 
 def _reason(error: Exception) -> str:
-    """The lines as one, without the beginning that every error of OpenCV has."""
+    """Join the lines of the exception's text, without the beginning that every error of OpenCV has."""
     words = " ".join(str(error).split()).rpartition("(-2:Unspecified error) ")[2]
     return words[:200] or type(error).__name__
 

@@ -12,21 +12,25 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from statistics import median
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
+from lightweight.checkpointing.session import Session
+from lightweight.core.memory_format import to_memory_format
 from lightweight.core.process import run_stage
 from lightweight.core.torchvision_compat import torchvision
 from lightweight.dataset import Dataset, Split
 from lightweight.networks.factory import build
 from lightweight.preparation.prepare import PrepareParams, read_dataset
+from lightweight.reporting.table import markdown
 from lightweight.training.augmentation import AugmentParams
-from lightweight.training.loop import TrainParams, train
+from lightweight.training.loop import train
 from lightweight.training.optimizer import make_schedule
+from lightweight.training.params import TrainingSettings, TrainParams
 
 THREADS, BATCH, LR, SEED = 2, 64, 0.001, 0
 PREPARE = PrepareParams(
@@ -48,21 +52,19 @@ def main() -> None:
     dataset, _ = read_dataset(PREPARE, raw, Path(), SEED)
     few = Split(dataset.val.images[:BATCH], dataset.val.labels[:BATCH])  # both sides measure training only
     ours, plain = whole_tensors(replace(dataset, val=few)), per_sample(dataset, raw)
-    ratios, rows = [], []
+    rows = []
     for pair in range(pairs):
         order = [ours, plain] if pair % 2 == 0 else [plain, ours]
-        seconds = {epoch: timed(epoch) for epoch in order}
-        ratios.append(seconds[plain] / seconds[ours])
-        rows.append((seconds[ours], seconds[plain], ratios[-1]))
-        print(f"pair {pair + 1}: {seconds[ours]:6.2f} s  against {seconds[plain]:6.2f} s  {ratios[-1]:.2f} times")
-    print("\n|         | whole tensors (s) | DataLoader (s) | ratio |")
-    print("| ------- | ----------------: | -------------: | ----: |")
-    for name, choose in (("median", median), ("lowest", min), ("highest", max)):
-        first, second, ratio = (choose(column) for column in zip(*rows, strict=True))
-        print(f"| {name:<7} | {first:17.2f} | {second:14.2f} | {ratio:5.2f} |")
+        seconds = {epoch: time_epoch(epoch) for epoch in order}
+        rows.append((seconds[ours], seconds[plain], seconds[plain] / seconds[ours]))
+        print("pair {}: {:6.2f} s  against {:6.2f} s  {:.2f} times".format(pair + 1, *rows[-1]))
+    figures = pd.DataFrame(rows, columns=["whole tensors (s)", "DataLoader (s)", "ratio"])
+    summary = figures.agg(["median", "min", "max"]).map("{:.2f}".format).rename_axis("").reset_index()
+    print(f"\n{markdown(summary)}")
 
 
-def timed(epoch: Callable[[nn.Module], None]) -> float:
+def time_epoch(epoch: Callable[[nn.Module], None]) -> float:
+    """Train a new network for an epoch and return the seconds."""
     torch.manual_seed(SEED)
     model = build("convnet", 1, 28, 10, small_stem=False)
     start = time.perf_counter()
@@ -71,17 +73,17 @@ def timed(epoch: Callable[[nn.Module], None]) -> float:
 
 
 def whole_tensors(dataset: Dataset) -> Callable[[nn.Module], None]:
-    """What the `train` stage does."""
+    """Return an epoch of training as in the stage `train`, on batches that are slices of whole tensors."""
 
     def epoch(model: nn.Module) -> None:
-        schedule = partial(make_schedule, "constant", TRAIN, 1)
-        list(train(model, dataset, TRAIN, range(1, 2), SEED, lr=LR, schedule=schedule))
+        settings = TrainingSettings(TRAIN, LR, partial(make_schedule, "constant", TRAIN, 1))
+        list(train(model, Session(dataset, SEED), settings, range(1, 2)))
 
     return epoch
 
 
 def per_sample(dataset: Dataset, raw: Path) -> Callable[[nn.Module], None]:
-    """What tutorials do: ToTensor and Normalize for every image, collated by a DataLoader in the same process."""
+    """Return an epoch as in tutorials: ToTensor and Normalize by image, collated by a DataLoader in this process."""
     transforms = torchvision("transforms")
     mean, std = dataset.mean.tolist(), dataset.std.tolist()
     steps = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
@@ -89,7 +91,7 @@ def per_sample(dataset: Dataset, raw: Path) -> Callable[[nn.Module], None]:
     loader = DataLoader(Subset(images, range(len(dataset.train))), batch_size=BATCH, shuffle=True)
 
     def epoch(model: nn.Module) -> None:
-        model = model.to(memory_format=torch.contiguous_format).train()
+        model = to_memory_format(model, torch.contiguous_format).train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
         for batch, labels in loader:
             optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""What the converters share: the model of the pipeline, the gate that its file must pass, and the table beside ONNX.
+"""Common parts of the converters: the pipeline's model, the check that its file must pass, the table beside ONNX.
 
 Every converted file takes what the ONNX file takes, one image at a time: float32 (1, C, H, W), values 0 to 255, and
 gives float32 logits (1, classes).
@@ -13,6 +13,7 @@ from io import StringIO
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -27,10 +28,11 @@ from lightweight.evaluation.scores import EvaluatedModel, evaluate_file, score
 from lightweight.networks.model_file import load_model
 from lightweight.onnx.export import FromPixels
 from lightweight.onnx.session import load_session, pixels, torch_logits
-from lightweight.quantization.calibration import balanced
+from lightweight.quantization.calibration import balanced_sample
+from lightweight.quantization.params import QuantizeParams
 from lightweight.quantization.parity import check_parity
-from lightweight.quantization.quantizer import BATCH_SIZE, QuantizeParams
-from lightweight.reporting.table import accuracy, markdown
+from lightweight.quantization.quantizer import BATCH_SIZE
+from lightweight.reporting.table import accuracy_with_interval, markdown
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")
@@ -39,39 +41,42 @@ RECALIBRATED = Path("models/recalibrated.safetensors")
 OPTIMIZED = Path("models/optimized.onnx")
 METHODS = ("none", "dynamic", "static")
 ROUNDS = 30
-Predict = Callable[[np.ndarray], np.ndarray]  # of one image
+Predict = Callable[[np.ndarray], np.ndarray]  # float32 (1, C, H, W) to logits (1, classes)
 
 
 @dataclass(frozen=True)
 class Source:
-    """The model to convert, and all that decides how."""
+    """Hold the model to convert, what decides how, and the scored files that the converted one is compared with."""
 
     model: nn.Module
     dataset: Dataset
     params: QuantizeParams
     threads: int
     seed: int
-    others: dict[Path, EvaluatedModel]  # what the file is compared with
+    references: dict[Path, EvaluatedModel]
 
     @property
     def network(self) -> nn.Module:
-        """From raw pixels to logits."""
+        """Build the network from raw pixels to logits."""
         return FromPixels(self.model, self.dataset).eval()
 
     @property
     def blank(self) -> tuple[Tensor]:
-        """One image, from which the network is captured."""
+        """Make one image, from which the network is captured."""
         return (torch.zeros(1, self.dataset.channels, self.dataset.image_size, self.dataset.image_size),)
 
     @property
     def images(self) -> np.ndarray:
-        """The calibration images of `quantize`, float32 (N, C, H, W)."""
+        """Select the calibration images of the stage `quantize`, float32 (N, C, H, W)."""
         split = self.dataset.train
-        return pixels(split.images[balanced(split.labels, self.params.calibration_images, self.seed)])
+        return pixels(split.images[balanced_sample(split.labels, self.params.calibration_images, self.seed)])
 
 
-def load() -> Source:
-    """Raises InputError for what the converters do not know, and where the pipeline has not run."""
+def load_source() -> Source:
+    """Load the model of the pipeline with the parameters of its quantization.
+
+    Raises InputError for parameters that the converters cannot follow, and where the pipeline has not run.
+    """
     params = load_params(PARAMS, seed=Seed, threads=Threads, quantize=QuantizeParams)
     if params.quantize.method not in METHODS:
         rule = f"files for edge devices are made by {', '.join(METHODS)}"
@@ -83,43 +88,59 @@ def load() -> Source:
     configure_torch(params.threads, params.seed)
     dataset = load_dataset(PREPARED)
     model = load_model(RECALIBRATED, dataset).model
-    others = {path: evaluate_file(path, dataset, BATCH_SIZE, params.threads) for path in (ORIGINAL, OPTIMIZED)}
-    return Source(model, dataset, params.quantize, params.threads, params.seed, others)
+    references = {path: evaluate_file(path, dataset, BATCH_SIZE, params.threads) for path in (ORIGINAL, OPTIMIZED)}
+    return Source(model, dataset, params.quantize, params.threads, params.seed, references)
 
 
-def deliver(path: Path, convert: Callable[[Source], bytes], opened: Callable[[bytes, int], Predict]) -> None:
-    """Convert the model of the pipeline; `opened` makes of the file, and a number of threads, what predicts."""
-    source = load()
+def run_converter(path: Path, convert: Callable[[Source], bytes], open_model: Callable[[bytes, int], Predict]) -> None:
+    """Convert the model of the pipeline and publish the file; `open_model` opens its bytes on so many threads."""
+    source = load_source()
     content = convert(source)
-    publish(path, content, opened(content, source.threads), source)
+    publish(path, content, open_model(content, source.threads), source)
 
 
 def publish(path: Path, content: bytes, predict: Predict, source: Source) -> None:
-    """Check it against the model on validation, write it, score it on the test images, print a table."""
-    dataset, val = source.dataset, source.dataset.val
-    expected = torch_logits(source.model, dataset, val, BATCH_SIZE)
+    """Check a file against the model on validation, write it, and print how it compares on the test images.
+
+    Raises InputError when the file strays from the model by more than `quantize` allows.
+    """
+    val = source.dataset.val
+    expected = torch_logits(source.model, source.dataset, val, BATCH_SIZE)
     error, drop = check_parity(expected, logits(predict, val), val, source.params)
     write_bytes(path, content)
     print(f"{path}  {source.params.method}  logit error {error:.3%}  val accuracy drop {drop:.2%}", flush=True)
-    converted = EvaluatedModel(logits(predict, dataset.test).argmax(1), {"size_bytes": len(content)})
+    print(f"\n{markdown(compare(path, len(content), predict, source))}")
+    print(f"{len(source.dataset.test):,} test images, {cpu_name()} ({vector_extensions()})")
+
+
+def compare(path: Path, size_bytes: int, predict: Predict, source: Source) -> pd.DataFrame:
+    """Compare the converted file with the original and the ONNX file: accuracy, size, and speed with the ONNX file."""
+    dataset = source.dataset
+    converted = EvaluatedModel(logits(predict, dataset.test).argmax(1), {"size_bytes": size_bytes})
     image = pixels(dataset.test.images[:1])
     session = load_session(OPTIMIZED, source.threads)
-    calls = {"onnx": lambda: session.run(None, {"input": image}), "edge": lambda: predict(image)}
+    calls = {OPTIMIZED: lambda: session.run(None, {"input": image}), path: lambda: predict(image)}
     samples = interleave(calls, ROUNDS)
-    rows = [["file", "test accuracy", "MB", "gained", "lost", "batch 1 (ms)", "times as fast"]]
-    for file, variant in {**source.others, path: converted}.items():
-        name = {OPTIMIZED: "onnx", path: "edge"}.get(file)
-        scores = score(variant, source.others[ORIGINAL], dataset.test.labels.numpy())
-        row = [str(file), accuracy(scores), f"{scores['size_bytes'] / 1e6:.3f}", str(scores["gained"])]
-        found = summarize(samples[name], samples["onnx"]) if name else {}
-        speed = [f"{found['latency_ms']:.3f}", f"{found['speedup']:.2f}"] if found else ["", ""]
-        rows.append([*row, str(scores["lost"]), *speed])
-    print(f"\n{markdown(rows)}\n{len(dataset.test):,} test images, {cpu_name()} ({vector_extensions()})")
+    rows = []
+    for file, model in {**source.references, path: converted}.items():
+        scores = score(model, source.references[ORIGINAL], dataset.test.labels.numpy())
+        row = {
+            "file": str(file),
+            "test accuracy": accuracy_with_interval(scores),
+            "MB": f"{scores['size_bytes'] / 1e6:.3f}",
+            "gained": str(scores["gained"]),
+            "lost": str(scores["lost"]),
+        }
+        if file in samples:
+            latency = summarize(samples[file], samples[OPTIMIZED])
+            row |= {"batch 1 (ms)": f"{latency['latency_ms']:.3f}", "times as fast": f"{latency['speedup']:.2f}"}
+        rows.append(row)
+    return pd.DataFrame(rows).fillna("")
 
 
 @contextmanager
 def converter(name: str) -> Iterator[None]:
-    """A converter at work: quiet about every step and what it misses on this machine; its failures are InputErrors."""
+    """Run a converter, quiet about its steps and about what it misses on this machine; its failures are InputErrors."""
     logging.disable()
     try:
         with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
@@ -134,5 +155,5 @@ def converter(name: str) -> Iterator[None]:
 
 
 def logits(predict: Predict, split: Split) -> np.ndarray:
-    """float32 (N, classes), image by image."""
+    """Predict the logits of a split image by image: float32 (N, classes)."""
     return np.concatenate([predict(pixels(image)) for image in split.images.split(1)])

@@ -1,4 +1,4 @@
-"""The model as an ExecuTorch program for phones, computed by XNNPACK, checked, scored and timed.
+"""Convert the model to an ExecuTorch program for phones, computed by XNNPACK; check, score and time it.
 
     make executorch
 
@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from edge.conversion import Predict, Source, converter, deliver
+from edge.conversion import Predict, Source, converter, run_converter
 from lightweight.core.process import run_stage
 
 
 def convert(source: Source) -> bytes:
-    """Equal models, images and versions give equal bytes."""
+    """Convert the model to a program; equal models, images and versions give equal bytes."""
     with converter("executorch"):
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as xnnpack
@@ -28,8 +28,8 @@ def convert(source: Source) -> bytes:
         captured = torch.export.export(source.network, source.blank)
         if source.params.method != "none":
             dynamic = source.params.method == "dynamic"
-            how = xnnpack.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=dynamic)
-            observed = prepare_pt2e(captured.module(), xnnpack.XNNPACKQuantizer().set_global(how))
+            config = xnnpack.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=dynamic)
+            observed = prepare_pt2e(captured.module(), xnnpack.XNNPACKQuantizer().set_global(config))
             for image in torch.from_numpy(source.images).split(1):
                 observed(image)
             captured = torch.export.export(convert_pt2e(observed), source.blank)
@@ -37,7 +37,8 @@ def convert(source: Source) -> bytes:
         return bytes(lowered.to_executorch().buffer)
 
 
-def opened(content: bytes, threads: int) -> Predict:
+def open_model(content: bytes, threads: int) -> Predict:
+    """Load a program in the runtime of ExecuTorch."""
     with converter("executorch"):
         from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
         from executorch.runtime import Runtime
@@ -48,4 +49,4 @@ def opened(content: bytes, threads: int) -> Predict:
 
 
 if __name__ == "__main__":
-    run_stage(lambda: deliver(Path("models/optimized.pte"), convert, opened))
+    run_stage(lambda: run_converter(Path("models/optimized.pte"), convert, open_model))

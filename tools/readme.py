@@ -11,10 +11,13 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from lightweight.core.files import read_json, write_text
 from lightweight.core.machine import hardware_description
 from lightweight.core.process import run_stage
-from lightweight.reporting.table import Metrics, accuracy, comparison, headline, markdown
+from lightweight.reporting.summary import headline
+from lightweight.reporting.table import accuracy_with_interval, comparison, markdown
 
 FOLDER = Path("recipes")
 RESULTS = FOLDER / "results"
@@ -25,67 +28,63 @@ TABLE = re.compile(r"(<!-- (recipe [\w-]+|recipes) -->\n).*?(<!-- end -->)", re.
 
 def main() -> None:
     for path in READMES:
-        write_text(path, TABLE.sub(lambda found: found[1] + generated(found[2]) + found[3], path.read_text()))
+        write_text(path, TABLE.sub(lambda match: match[1] + generate(match[2]) + match[3], path.read_text()))
 
 
-def generated(what: str) -> str:
-    """The Markdown between the marks `recipe NAME` or `recipes` and `end`."""
-    return all_recipes() if what == "recipes" else recipe_table(what.removeprefix("recipe "))
+def generate(mark: str) -> str:
+    """Write the Markdown between the mark, which is `recipe NAME` or `recipes`, and `end`."""
+    return compare_recipes() if mark == "recipes" else compare_variants(mark.removeprefix("recipe "))
 
 
-def recipe_table(name: str) -> str:
-    """The table and the verdict of `recipes/results/NAME.json`, in Markdown."""
+def compare_variants(name: str) -> str:
+    """Write the table and the sentences on the variants of `recipes/results/NAME.json` in Markdown."""
     stored = read_json(RESULTS / f"{name}.json")
-    text = tables(stored["metrics"], stored["latency"])
-    return f"{text}\nMeasured by `make recipe NAME={name}` on {hardware_description(stored['latency']['original'])}.\n"
+    scores, latency = stored["metrics"], stored["latency"]
+    sentences = "\n".join(headline(scores, latency))
+    measured = f"Measured by `make recipe NAME={name}` on {hardware_description(latency['original'])}."
+    return f"{markdown(comparison(scores, latency))}\n{sentences}\n\n{measured}\n"
 
 
-def all_recipes() -> str:
-    """A row per recipe, published figures beside ours, and the notes on what differs."""
+def compare_recipes() -> str:
+    """Write a row per recipe with published figures beside the measured ones, and the notes on what differs."""
     published = tomllib.loads(PUBLISHED.read_text())
-    head = ["recipe", "published", "original", "pruned", "optimized", "size (MB)", "not zero"]
-    head += ["speedup at 1", "at 64", "s/epoch", "memory (GB)"]
-    rows = [row(name, entry["figures"]) for name, entry in published.items()]
+    table = pd.DataFrame([summarize_recipe(name, entry["figures"]) for name, entry in published.items()]).fillna("")
     notes = [f"- `{name}`: {entry['note']}" for name, entry in published.items() if entry.get("note")]
-    return "\n".join([markdown([head, *rows]), *notes, ""])
+    return "\n".join([markdown(table), *notes, ""])
 
 
-def row(name: str, figures: str) -> list[str]:
+def summarize_recipe(name: str, published: str) -> dict[str, str]:
+    """Summarize the stored metrics of a recipe, by column of the table; only its name where nothing is stored."""
+    row = {"recipe": f"[{name}]({name}.yaml)", "published": published}
     path = RESULTS / f"{name}.json"
     if not path.exists():
-        return [f"[{name}]({name}.yaml)", figures, *[""] * 9]
+        return row
     stored = read_json(path)
-    first, pruned, last = (stored["metrics"][variant] for variant in ("original", "recalibrated", "optimized"))
-    return [
-        f"[{name}]({name}.yaml)",
-        figures,
-        *(accuracy(scores) for scores in (first, pruned, last)),
-        f"{megabytes(first)} → {megabytes(last)}",
-        f"{first['nonzero_parameters']:,} → {last['nonzero_parameters']:,}",
-        *(speedup(stored["latency"]["optimized"][batch]) for batch in ("batch_1", "batch_64")),
-        *costs(stored["training"]),
-    ]
+    original, pruned, optimized = (stored["metrics"][variant] for variant in ("original", "recalibrated", "optimized"))
+    return row | {
+        "original": accuracy_with_interval(original),
+        "pruned": accuracy_with_interval(pruned),
+        "optimized": accuracy_with_interval(optimized),
+        "size (MB)": f"{original['size_bytes'] / 1e6:#.3g} → {optimized['size_bytes'] / 1e6:#.3g}",
+        "not zero": f"{original['nonzero_parameters']:,} → {optimized['nonzero_parameters']:,}",
+        "speedup at 1": format_speedup(stored["latency"]["optimized"]["batch_1"]),
+        "at 64": format_speedup(stored["latency"]["optimized"]["batch_64"]),
+        **format_costs(stored["training"]),
+    }
 
 
-def speedup(measured: dict[str, Any]) -> str:
+def format_speedup(measured: dict[str, Any]) -> str:
+    """Format the speedup over the original in PyTorch, with its 95 % interval."""
     low, high = measured["speedup_low"], measured["speedup_high"]
     return f"{measured['speedup']:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def megabytes(scores: dict[str, Any]) -> str:
-    return f"{scores['size_bytes'] / 1e6:#.3g}"
-
-
-def costs(training: dict[str, Any] | None) -> list[str]:
-    """Seconds per epoch and peak memory of the train stage, where they are known."""
+def format_costs(training: dict[str, Any] | None) -> dict[str, str]:
+    """Format seconds per epoch and peak memory of the train stage; empty where nobody knows them."""
     if training is None:
-        return ["", ""]
+        return {"s/epoch": "", "memory (GB)": ""}
     seconds, memory = training["seconds_per_epoch"], training["peak_gpu_memory_bytes"] or training["peak_memory_bytes"]
-    return ["" if seconds is None else f"{seconds:.1f}", f"{memory / 1e9:.2f}"]
-
-
-def tables(metrics: Metrics, latency: Metrics) -> str:
-    return markdown(comparison(metrics, latency)) + "\n" + headline(metrics, latency) + "\n"
+    return {"s/epoch": "" if seconds is None else f"{seconds:.1f}", "memory (GB)": f"{memory / 1e9:.2f}"}
 
 
 if __name__ == "__main__":

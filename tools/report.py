@@ -12,26 +12,26 @@ from lightweight.core.files import read_csv, write_bytes
 from lightweight.core.machine import hardware_description
 from lightweight.core.process import run_stage
 from lightweight.onnx.coverage import describe
-from lightweight.reporting.page import read_metrics, write_page
+from lightweight.reporting.page import write_page
 from lightweight.reporting.plots import draw_latency
-from lightweight.reporting.summary import explain
-from lightweight.reporting.table import comparison, headline, markdown
+from lightweight.reporting.results import read_latency, read_scores
+from lightweight.reporting.summary import explain, headline
+from lightweight.reporting.table import comparison, plain_text
 
 METRICS = Path("metrics")
 PLOTS = Path("plots")
 
 
 def main() -> None:
-    metrics, latency = read_metrics(METRICS)
-    print(markdown(comparison(metrics, latency)))
-    print(headline(metrics, latency))
-    print(*explain(metrics, latency), sep="\n")
+    scores, latency = read_scores(METRICS), read_latency(METRICS / "latency")
+    print(plain_text(comparison(scores, latency)))
+    print(*headline(scores, latency), *explain(scores, latency, read_csv(PLOTS / "sparsity.csv")), sep="\n")
     print(f"optimized: {describe(read_csv(PLOTS / 'coverage.csv'))}.")
     if latency:
         write_bytes(PLOTS / "latency.png", draw_latency(latency))
-        where = hardware_description(latency["original"])
-        print(f"Latency on {where}; `dvc repro -fs benchmark` measures it here and now.")
-    write_page(PLOTS / "report.html", metrics, latency, PLOTS)
+        hardware = hardware_description(latency["original"])
+        print(f"Latency on {hardware}; `dvc repro -fs benchmark` measures it here and now.")
+    write_page(PLOTS / "report.html", scores, latency, PLOTS)
     print(f"-> {PLOTS / 'report.html'}")
 
 

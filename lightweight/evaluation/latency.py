@@ -6,9 +6,9 @@ model is called next. Therefore a turn begins only when the process is idle, and
 
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,8 +18,10 @@ POLL_SECONDS = 0.01  # between two checks whether threads still spin
 MAX_POLLS = 100  # where something else in the process never rests
 SAMPLE_SECONDS = 0.01  # shorter calls are repeated until a sample lasts this long
 
+Name = TypeVar("Name", bound=Hashable)
 
-def interleave(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
+
+def interleave(calls: Mapping[Name, Callable[[], Any]], rounds: int) -> dict[Name, np.ndarray]:
     """Time every call once a round, in an order drawn anew for each round: milliseconds per call (rounds,), by name.
 
     Before the first round every call is warmed up.
@@ -28,7 +30,7 @@ def interleave(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str,
     for name, call in calls.items():
         call()
         repeats[name] = max(1, round(SAMPLE_SECONDS / max(_seconds_per_call(call, 3), 1e-9)))
-    samples: dict[str, list[float]] = {name: [] for name in calls}
+    samples: dict[Name, list[float]] = {name: [] for name in calls}
     order = random.Random(0)
     for _ in range(rounds):
         for name in order.sample(list(calls), len(calls)):

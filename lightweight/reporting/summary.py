@@ -1,70 +1,146 @@
-"""One plain sentence per model says what pruning did to bytes, MACs and latency, and why."""
+"""Sentences that say what compression did to accuracy, bytes, MACs and latency, and why, for a reader new to it."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightweight.reporting.table import Metrics
+from lightweight.evaluation.statistics import smallest_detectable_loss
+from lightweight.reporting.phrases import (
+    NOTICEABLE,
+    change_of_size,
+    enumeration,
+    layers,
+    percent,
+    share_of_weights,
+    speed,
+)
+from lightweight.reporting.results import Latency, Scores
 
-EXPORTED = "the original exported to ONNX Runtime"
+Row = Mapping[str, str]  # of plots/sparsity.csv
 
-
-def explain(metrics: Metrics, latency: Metrics) -> list[str]:
-    """Sentences on the variants that pruning shapes, against the original; latencies where they were measured."""
-    return [f"{name}: {_sentence(metrics, name, latency.get(measured, {}))}" for name, measured in MODELS.items()]
-
-
-MODELS = {"pruned": "", "recalibrated": "recalibrated", "optimized": "optimized"}  # and whose latency is its own
-
-
-def _sentence(metrics: Metrics, name: str, latency: dict[str, Any]) -> str:
-    before, after = metrics["original"], metrics[name]
-    pruned = metrics["recalibrated" if name == "optimized" else name]  # rounding to int8 makes zeros, too
-    removed = 1 - pruned["parameters"] / before["parameters"]
-    zeros = 1 - pruned["nonzero_parameters"] / pruned["parameters"]
-    bytes_each, bytes_before = (scores["size_bytes"] / scores["parameters"] for scores in (after, before))
-    fewer = bytes_each < 0.95 * bytes_before
-    facts = [_times("file", before, after, "size_bytes"), _times("compressed", before, after, "compressed_bytes")]
-    facts += [_macs(before["macs"], after["macs"]), *(_latency(batch, found) for batch, found in latency.items())]
-    return f"{_what(removed, zeros, fewer)}. {', '.join(fact for fact in facts if fact)}. {_why(removed, zeros, fewer)}"
+FEW = 0.005  # share below which removed parameters, zeros and saved MACs explain nothing
+LOW = 0.05  # share of zeros that is too low for the file to gain much from being zipped
+FLOAT_BYTES = 4  # per parameter, the least that a file of float32 weights takes
 
 
-def _what(removed: float, zeros: float, fewer: bool) -> str:
-    parts = []
-    if removed >= 0.005:
-        parts.append(f"{removed:.0%} of the parameters are removed")
-    if zeros >= 0.005:
-        parts.append(f"{zeros:.0%} of {'the rest' if parts else 'the parameters'} are zero")
-    done = " and ".join(parts) or "next to nothing is pruned"
-    return f"{done}, and weights are stored in fewer bits" if fewer else done
+def headline(scores: Scores, latency: Latency) -> list[str]:
+    """Compare the optimized file with the original: a line on size and accuracy, then one per measured batch size."""
+    original, optimized = scores["original"], scores["optimized"]
+    points = 100 * (optimized["accuracy"] - original["accuracy"])
+    accuracy = f"{abs(points):.2f} points {'more' if points > 0 else 'less'} accurate" if points else "as accurate"
+    lines = [
+        f"The optimized file is {change_of_size(original['size_bytes'], optimized['size_bytes'], 'the original')} and "
+        f"{accuracy}: of {optimized['images']:,} test images it newly gets {optimized['gained']:,} right and "
+        f"{optimized['lost']:,} wrong (exact McNemar test: p = {optimized['mcnemar_p']:.2g}; "
+        f"{_detectable(optimized['images'])})."
+    ]
+    for batch, measured in _batches(latency.get("optimized", {})).items():
+        lines.append(
+            f"At {batch} it runs {speed(measured, ' as the original in PyTorch')}; the original exported to "
+            f"ONNX Runtime, uncompressed, runs {speed(_batches(latency['exported'])[batch])}."
+        )
+    return lines
 
 
-def _times(what: str, before: dict[str, Any], after: dict[str, Any], key: str) -> str:
-    times = before[key] / after[key]
-    change = f"{times:.1f} times smaller" if times >= 1.05 else f"{1 / times:.1f} times larger" if times <= 0.95 else ""
-    return f"{what} {change or 'as large as before'}"
+def explain(scores: Scores, latency: Latency, sparsity: Sequence[Row] = ()) -> list[str]:
+    """Say of the pruned, the recalibrated and the optimized model what changed against the original, and why.
+
+    `sparsity` holds the rows of plots/sparsity.csv, by which the sentences name the layers that pruning touched.
+    """
+    touched = [row for row in sparsity if int(row["pruned"])]
+    return [
+        f"pruned: {_explain_pruning(scores['original'], scores['pruned'], touched)}",
+        "recalibrated: the weights are those of the pruned model, and so are size and MACs."
+        f"{_explain_latency(latency.get('recalibrated', {}))}",
+        f"optimized: {_explain_file(scores['original'], scores['recalibrated'], scores['optimized'])}"
+        f"{_explain_latency(latency.get('optimized', {}))}",
+    ]
 
 
-def _macs(before: int, after: int) -> str:
-    return "MACs unchanged" if after > 0.995 * before else f"{1 - after / before:.0%} of the MACs gone"
+def _detectable(images: int) -> str:
+    loss = smallest_detectable_loss(images)
+    smallest = f"a loss below {100 * loss:.2g} points" if loss <= 1 else "a loss"
+    return f"with {images:,} images, {smallest} cannot be told from chance"
 
 
-def _latency(batch: str, found: Any) -> str:
-    """Against the exported original, which the same runtime runs."""
-    if not batch.startswith("batch_") or "against_exported" not in found:
+def _batches(measured: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Select what was measured by batch size, under keys such as `batch 1`."""
+    return {key.replace("_", " "): value for key, value in measured.items() if key.startswith("batch_")}
+
+
+def _removed(original: Mapping[str, Any], pruned: Mapping[str, Any]) -> float:
+    return 1 - pruned["parameters"] / original["parameters"]
+
+
+def _zeros(pruned: Mapping[str, Any]) -> float:
+    return 1 - pruned["nonzero_parameters"] / pruned["parameters"]
+
+
+def _explain_pruning(original: Mapping[str, Any], pruned: Mapping[str, Any], touched: Sequence[Row]) -> str:
+    """Say what share of the weights pruning removed or set to zero, and what that did to the file and to MACs."""
+    if pruned["parameters"] < original["parameters"]:
+        return _explain_removal(original, pruned, touched)
+    if pruned["nonzero_parameters"] >= original["nonzero_parameters"]:
+        return "no weight is removed or set to zero, so the file is as large and takes as many MACs as the original."
+    zeros, zipped = _zeros(pruned), change_of_size(original["compressed_bytes"], pruned["compressed_bytes"])
+    zeroed = f"{percent(zeros)} of the network's parameters are zero"
+    if touched:
+        zeroed = f"in {_shares_by_layer(touched)} are zero; that is {percent(zeros)} of the network"
+    if zeros < LOW:
+        return f"{zeroed}, so the file does not shrink{'' if 'smaller' in zipped else ' and hardly compresses better'}."
+    return (
+        f"{zeroed}. Zeros are stored and computed like other weights, so the file is as large as the original, and the "
+        f"network needs as many MACs; when both are zipped, the file is {zipped}. "
+        "For a smaller and faster network, set prune.method to structured."
+    )
+
+
+def _explain_removal(original: Mapping[str, Any], pruned: Mapping[str, Any], touched: Sequence[Row]) -> str:
+    """Say what share of the weights left with removed channels, and what that did to the file and to MACs."""
+    removed, saved = percent(_removed(original, pruned)), 1 - pruned["macs"] / original["macs"]
+    gone = f"{removed} of the network's parameters are removed with their channels"
+    if touched:
+        gone = f"in {_shares_by_layer(touched)} are removed with their channels; that is {removed} of the network"
+    if saved >= FEW:
+        effect = f"and the network needs {percent(saved)} fewer MACs: removed channels are neither stored nor computed"
+    else:
+        effect = "and the network needs about as many MACs: the removed channels took few of them"
+    zeros = _zeros(pruned)
+    rest = f" Of the parameters that are left, {percent(zeros)} are zero, which makes only the zipped file smaller."
+    return f"{gone}. The file is {_change_of_file(original, pruned)}, {effect}.{rest if zeros >= FEW else ''}"
+
+
+def _explain_file(original: Mapping[str, Any], pruned: Mapping[str, Any], optimized: Mapping[str, Any]) -> str:
+    """Say how large the ONNX file is, and why. Zeros are counted before quantization, which rounds weights to zero."""
+    removed, zeros = _removed(original, pruned), _zeros(pruned)
+    reasons = [f"{percent(removed)} of the parameters are removed"] if removed >= FEW else []
+    if optimized["size_bytes"] < 0.95 * FLOAT_BYTES * optimized["parameters"]:
+        reasons.append("weights are stored in fewer bits")
+    smaller = original["size_bytes"] / optimized["size_bytes"] >= 1 + NOTICEABLE
+    why = f", because {enumeration(reasons)}" if reasons and smaller else ""
+    rest = " Zeros from pruning make only the zipped file smaller."
+    return f"the file is {_change_of_file(original, optimized)}{why}.{rest if zeros >= FEW else ''}"
+
+
+def _change_of_file(original: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    sizes, zipped_sizes = ((original[key], other[key]) for key in ("size_bytes", "compressed_bytes"))
+    alike = change_of_size(*sizes) == change_of_size(*zipped_sizes)
+    zipped = ", zipped or not" if alike else f" (when both are zipped, {change_of_size(*zipped_sizes)})"
+    return f"{change_of_size(*sizes, 'the original')}{zipped}"
+
+
+def _explain_latency(measured: Mapping[str, Any]) -> str:
+    """Compare a model with the original exported to ONNX, which the same runtime runs; nothing where none was timed."""
+    ratios = {
+        name: entry["against_exported"] for name, entry in _batches(measured).items() if "against_exported" in entry
+    }
+    if not ratios:
         return ""
-    ratio, where = found["against_exported"], f"latency at {batch.replace('_', ' ')}"
-    if ratio["verdict"] == "no difference":
-        return f"{where} unchanged"
-    interval = f"[{ratio['speedup_low']:.2f}, {ratio['speedup_high']:.2f}]"
-    return f"{where} {ratio['speedup']:.2f} times {interval} as fast as {EXPORTED}"
+    speeds = [speed(ratio, f" at {batch}") for batch, ratio in ratios.items()]
+    if all(ratio["verdict"] == "no difference" for ratio in ratios.values()):
+        speeds = [speed(next(iter(ratios.values())), f" at {enumeration(list(ratios))}")]
+    return f" Compared with the original in ONNX Runtime, it runs {enumeration(speeds)}."
 
 
-def _why(removed: float, zeros: float, fewer: bool) -> str:
-    parts = []
-    if removed >= 0.005:
-        parts.append("Removed channels are neither stored nor computed.")
-    if zeros >= 0.005:
-        why = "Zeros are stored and multiplied like other weights, only compression gains by them"
-        parts.append(f"{why}{'.' if removed >= 0.005 else ': choose prune.method: structured for speed.'}")
-    if fewer:
-        parts.append("A weight in 16, 8 or 4 bits takes that much less room than one in 32.")
-    return " ".join(parts) or "There is nothing to gain from."
+def _shares_by_layer(touched: Sequence[Row]) -> str:
+    shares = share_of_weights([float(row["sparsity"]) for row in touched])
+    return f"{layers([row['layer'] for row in touched])}, {shares}"

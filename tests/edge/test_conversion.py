@@ -24,7 +24,7 @@ CONVERTERS = {"litert": "litert_torch", "executorch": "executorch"}
 @pytest.fixture
 def source(tiny_dataset: Dataset) -> Source:
     params = quantize_params("none", calibration_images=50, max_logit_error=0.01)
-    return Source(pruned_convnet(tiny_dataset), tiny_dataset, params, threads=1, seed=0, others={})
+    return Source(pruned_convnet(tiny_dataset), tiny_dataset, params, threads=1, seed=0, references={})
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_what_the_converters_do_not_know_is_refused_before_anything_is_read(tmp_
     (tmp_path / "params.yaml").write_text(text.replace(key, value))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=f"quantize.{said}"):
-        conversion.load()
+        conversion.load_source()
 
 
 @pytest.mark.parametrize("name", CONVERTERS)
@@ -86,8 +86,10 @@ def test_a_file_that_agrees_is_written_and_compared(source, predict, tmp_path, m
     arguments = {"channels": 1, "image_size": 28, "num_classes": 10, "small_stem": False}
     save_model(conversion.ORIGINAL, ModelFile(source.model, "convnet", arguments))
     conversion.OPTIMIZED.write_bytes(convnet_file("static", source.dataset))
-    others = {path: evaluate_file(path, source.dataset, 64, 1) for path in (conversion.ORIGINAL, conversion.OPTIMIZED)}
-    source = replace(source, others=others)
+    references = {
+        path: evaluate_file(path, source.dataset, 64, 1) for path in (conversion.ORIGINAL, conversion.OPTIMIZED)
+    }
+    source = replace(source, references=references)
     path = tmp_path / "models/optimized.tflite"
     conversion.publish(path, 2_000_000 * b"x", predict, source)
     assert path.read_bytes() == 2_000_000 * b"x"
@@ -108,7 +110,7 @@ def test_a_converted_file_agrees_with_the_model_and_has_the_same_bytes_again(sou
     content = module.convert(chosen)
     val = chosen.dataset.val
     expected = chosen.model(chosen.dataset.normalize(val.images)).detach().numpy()
-    conversion.check_parity(expected, conversion.logits(module.opened(content, 1), val), val, chosen.params)
+    conversion.check_parity(expected, conversion.logits(module.open_model(content, 1), val), val, chosen.params)
     assert len(content) < {"none": 100_000, "dynamic": 45_000, "static": 32_000}[method]
     assert module.convert(chosen) == content
 

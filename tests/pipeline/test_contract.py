@@ -30,7 +30,7 @@ ARROWS = {
     "sensitivity": ("networks", "checkpointing", "pruning"),
     "quantization": ("onnx", "networks", "checkpointing", "training/history", "macs"),
     "evaluation": ("onnx", "networks", "macs"),
-    "reporting": ("onnx/coverage",),
+    "reporting": ("onnx/coverage", "evaluation/latency", "evaluation/statistics"),
     "predict": ("preparation",),
 }
 # A change in a room, or in a technique of one file, makes these stages stale, beside `check`.
@@ -157,7 +157,7 @@ def md5(content: bytes) -> str:
 
 def md5_of_folder(folder: Path) -> str:
     """DVC's hash of a folder: of a JSON list of its files, in the order of their paths."""
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.py") if path.is_file()}
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.suffix in (".py", ".j2")}
     listing = [{"md5": md5(files[name].read_bytes()), "relpath": name} for name in sorted(files)]
     return f"{md5(json.dumps(listing, sort_keys=True).encode())}.dir"
 

@@ -18,7 +18,7 @@ from lightweight.core.variants import VARIANTS
 from stages import check
 from tests.contract import ROOT
 from tools import report
-from tools.readme import TABLE, generated
+from tools.readme import TABLE, generate
 from tools.recipe import flatten
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -113,7 +113,7 @@ def test_the_table_has_every_recipe_with_what_was_published_and_is_generated(mon
     published = tomllib.loads((ROOT / "recipes/published.toml").read_text())
     assert set(published) == {path.stem for path in RECIPES}
     (found,) = TABLE.finditer((ROOT / "recipes/README.md").read_text())
-    assert found[0] == found[1] + generated("recipes") + found[3]
+    assert found[0] == found[1] + generate("recipes") + found[3]
     for name, entry in published.items():
         assert f"[{name}]({name}.yaml)" in found[0]
         assert entry["figures"] in found[0]

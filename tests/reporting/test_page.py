@@ -1,17 +1,18 @@
 """The page is one file: table, verdict and pictures are inside, and no name in it can become markup."""
 
 import base64
-import json
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from lightweight.core.files import write_csv
 from lightweight.core.variants import VARIANTS
 from lightweight.onnx import coverage
 from lightweight.onnx.graph import Layer
-from lightweight.reporting.page import TITLES, read_metrics, write_page
+from lightweight.reporting.page import TITLES, write_page
+from lightweight.reporting.summary import explain, headline
 from lightweight.reporting.table import comparison
 from tests.examples import made_up_latency, made_up_metrics
 
@@ -61,6 +62,10 @@ def written(pictures: Path, latency=None) -> Page:
     return Page(path)
 
 
+def rows_of(table: pd.DataFrame) -> list[list[str]]:
+    return [list(table.columns), *table.to_numpy().tolist()]
+
+
 def test_the_page_holds_every_picture_and_points_to_nothing_outside_itself(pictures):
     page = written(pictures)
     prefix = "data:image/png;base64,"
@@ -77,7 +82,7 @@ def test_the_page_holds_every_picture_and_points_to_nothing_outside_itself(pictu
 
 def test_the_table_is_the_comparison_of_all_variants(pictures):
     page = written(pictures)
-    assert page.rows == comparison(made_up_metrics(), made_up_latency())
+    assert page.rows == rows_of(comparison(made_up_metrics(), made_up_latency()))
     assert [row[0] for row in page.rows] == ["model", *VARIANTS]
 
 
@@ -92,7 +97,7 @@ def test_the_cpu_of_the_latencies_is_named_and_cannot_become_markup(pictures):
 def test_the_page_works_before_latency_was_measured(pictures):
     (pictures / "latency.png").unlink()
     page = written(pictures, latency={})
-    assert page.rows == comparison(made_up_metrics(), {})
+    assert page.rows == rows_of(comparison(made_up_metrics(), {}))
     assert sum(tag == "img" for tag, _ in page.tags) == len(PICTURES) - 1
     assert "latency" not in page.text.lower()
 
@@ -104,20 +109,22 @@ def test_equal_metrics_and_pictures_give_equal_bytes(pictures):
     assert (pictures / "report.html").read_bytes() == first
 
 
-def test_metrics_are_read_in_the_order_of_the_variants_and_latencies_original_first(tmp_path):
-    (tmp_path / "latency").mkdir()
-    for folder, given in ((tmp_path, made_up_metrics()), (tmp_path / "latency", made_up_latency())):
-        for name, content in given.items():
-            (folder / f"{name}.json").write_text(json.dumps(content))
-    metrics, latency = read_metrics(tmp_path)
-    assert (list(metrics), list(latency)) == (list(VARIANTS), ["original", "exported", "optimized"])
-    assert (metrics, latency) == (made_up_metrics(), made_up_latency())
+def test_the_page_says_every_sentence_of_the_summary_and_names_the_pruned_layers(pictures):
+    rows = [{"layer": "<conv> & co", "weights": "8", "pruned": "4", "sparsity": "0.5"}]
+    write_csv(pictures / "sparsity.csv", rows[0], rows)
+    page, metrics, latency = written(pictures), made_up_metrics(), made_up_latency()
+    for sentence in [*headline(metrics, latency), *explain(metrics, latency, rows)]:
+        assert sentence in page.text
+    assert "in the layer <conv> & co, half of the weights are zero" in page.text
+    assert "conv" not in {tag for tag, _ in page.tags}
 
 
-def test_without_a_benchmark_there_are_no_latencies(tmp_path):
-    for name, content in made_up_metrics().items():
-        (tmp_path / f"{name}.json").write_text(json.dumps(content))
-    assert read_metrics(tmp_path) == (made_up_metrics(), {})
+def test_no_title_of_a_picture_and_no_sentence_is_escaped_twice(pictures, monkeypatch):
+    monkeypatch.setitem(TITLES, "comparison", 'Before & "after"')
+    page = written(pictures)
+    assert 'Before & "after"' in page.text
+    assert 'Before & "after"' in [attributes.get("alt") for _, attributes in page.tags]
+    assert "&amp;" not in page.text
 
 
 def test_what_was_skipped_and_converted_is_listed_where_something_was(pictures, tmp_path):

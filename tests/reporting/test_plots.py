@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from lightweight.core.variants import VARIANTS
-from lightweight.reporting import plots as plotting
+from lightweight.reporting import plots
 from lightweight.reporting.plots import (
     draw_comparison,
     draw_confusion,
@@ -102,8 +102,8 @@ def test_equal_inputs_give_equal_pictures(name):
 
 @pytest.fixture
 def figures(monkeypatch) -> Iterator[None]:
-    """What the functions draw comes back as a figure, not as a PNG."""
-    monkeypatch.setattr(plotting, "_png", lambda figure: figure)
+    """Let the functions return the figure that they draw instead of a PNG."""
+    monkeypatch.setattr(plots, "_as_png", lambda figure: figure)
     yield
     plt.close("all")
 

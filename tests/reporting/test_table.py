@@ -1,9 +1,18 @@
+"""The table shows every metric of every variant in its unit, and fits where it is shown."""
+
+import pandas as pd
 import pytest
 
 from lightweight.core.errors import InputError
+from lightweight.core.files import read_json
 from lightweight.core.params import load_params
 from lightweight.core.variants import VARIANTS
-from lightweight.reporting.table import ReportParams, comparison, headline, markdown
+from lightweight.reporting.params import ReportParams
+from lightweight.reporting.results import read_latency, read_scores
+from lightweight.reporting.table import comparison, markdown, plain_text
+from tests.contract import ROOT
+
+RESULTS = sorted((ROOT / "recipes/results").glob("*.json"))
 
 
 @pytest.fixture
@@ -30,9 +39,9 @@ def metrics() -> dict:
 
 @pytest.fixture
 def latency() -> dict:
-    def measured(milliseconds, speedup, low, high, headline) -> dict:
+    def measured(milliseconds, speedup, low, high, verdict) -> dict:
         found = {"latency_ms": milliseconds, "speedup": speedup, "speedup_low": low, "speedup_high": high}
-        return found | {"verdict": headline}
+        return found | {"verdict": verdict}
 
     same = measured(1.5, 1.0, 1.0, 1.0, "no difference")
     return {
@@ -43,15 +52,14 @@ def latency() -> dict:
 
 
 def test_the_table_has_one_row_per_variant_in_the_same_columns(metrics, latency):
-    head, *rows = comparison(metrics, latency)
-    assert [row[0] for row in rows] == ["original", "averaged", "pruned", "recalibrated", "optimized"]
-    assert {len(row) for row in rows} == {len(head)} == {10}
-    assert head[-2:] == ["batch 1 (ms)", "batch 64 (ms)"]
+    table = comparison(metrics, latency)
+    assert list(table["model"]) == ["original", "averaged", "pruned", "recalibrated", "optimized"]
+    assert len(table.columns) == 10
+    assert list(table.columns[-2:]) == ["batch 1 (ms)", "batch 64 (ms)"]
 
 
 def test_a_row_gives_every_metric_in_its_unit(metrics, latency):
-    head, *rows = comparison(metrics, latency)
-    assert dict(zip(head, rows[-1], strict=True)) == {
+    assert comparison(metrics, latency).iloc[-1].to_dict() == {
         "model": "optimized",
         "test accuracy": "97.00% [95.00, 99.00]",
         "size (MB)": "6.27",
@@ -66,48 +74,51 @@ def test_a_row_gives_every_metric_in_its_unit(metrics, latency):
 
 
 def test_a_variant_that_was_not_timed_has_empty_cells(metrics, latency):
-    rows = {row[0]: row[8:] for row in comparison(metrics, latency)}
-    assert rows["original"] == ["1.50", "1.50"]
-    assert rows["pruned"] == ["", ""]
+    times = comparison(metrics, latency).set_index("model")[["batch 1 (ms)", "batch 64 (ms)"]]
+    assert list(times.loc["original"]) == ["1.50", "1.50"]
+    assert list(times.loc["pruned"]) == ["", ""]
 
 
 def test_without_timings_there_are_no_columns_for_them(metrics):
-    rows = comparison(metrics, {})
-    assert {len(row) for row in rows} == {8}
-    assert len(rows) == 1 + len(VARIANTS)
-
-
-def test_the_verdict_compares_the_optimized_file_with_the_original(metrics, latency):
-    size, batch_1, batch_64 = headline(metrics, latency).splitlines()
-    assert "4.0 times smaller" in size
-    assert "-0.50 points in accuracy" in size
-    assert "3 images gained and 9 lost of 1,200" in size
-    assert "p = 0.15)" in size
-    assert batch_1.startswith("At batch 1 it runs 3.00 times [2.50, 3.50] as fast as the original in PyTorch; ")
-    assert batch_1.endswith("runs as fast (no difference).")
-    assert batch_64.startswith("At batch 64 it runs as fast (no difference) as the original in PyTorch; ")
-    assert batch_64.endswith("runs 1.50 times [1.40, 1.60] as fast.")
-
-
-def test_a_gain_in_accuracy_has_a_plus(metrics):
-    metrics["optimized"]["accuracy"] = 0.98
-    assert "+0.50 points in accuracy" in headline(metrics, {})
-
-
-def test_without_timings_the_verdict_is_one_sentence(metrics):
-    assert len(headline(metrics, {}).splitlines()) == 1
+    assert comparison(metrics, {}).shape == (len(VARIANTS), 8)
 
 
 def test_markdown_holds_every_cell_in_columns_of_one_width():
-    rows = [["model", "size"], ["a", "1,000.00"], ["longest", ""]]
-    text = markdown(rows)
+    table = pd.DataFrame({"model": ["a", "longest"], "size": ["1,000.00", ""]})
+    text = markdown(table)
     lines = text.splitlines()
     assert text.endswith("|\n")
     assert len({len(line) for line in lines}) == 1
-    assert [[cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], *lines[2:])] == rows
-    assert lines[1] == "| ------- | -------: |"
-    assert lines[2] == "| a       | 1,000.00 |"
-    assert lines[0] == "| model   |     size |"
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], *lines[2:])]
+    assert cells == [["model", "size"], ["a", "1,000.00"], ["longest", ""]]
+    assert [cell.strip("-") for cell in lines[1].strip("|").split("|")] == [":", ":"]
+    assert lines[1].startswith("|:-")
+    assert lines[1].endswith("-:|")
+
+
+def test_markdown_keeps_numbers_as_they_are_written():
+    for cell in ("0.10", "1e3", "007", "99.50%", "-0"):
+        assert f" {cell} " in markdown(pd.DataFrame({"a": ["b"], "c": [cell]}))
+
+
+def test_in_a_terminal_units_stand_in_the_cells_under_short_headings(metrics, latency):
+    head, *lines = plain_text(comparison(metrics, latency)).splitlines()
+    headings = ["test accuracy", "size", "zipped", "parameters", "not zero", "MACs", "int8", "batch 1", "batch 64"]
+    assert head.split() == " ".join(headings).split()
+    assert [line.split()[0] for line in lines] == list(VARIANTS)
+    assert " ".join(lines[-1].split()[4:]) == "6.27 MB 23.00 MB 6,270,000 6,269,999 12.35 M 50% 0.50 ms 1.50 ms"
+    assert lines[2].split()[-1] == "0%"
+
+
+@pytest.mark.parametrize("path", [None, *RESULTS], ids=lambda path: path.stem if path else "default")
+def test_in_a_terminal_the_table_fits_120_columns(path):
+    stored = read_json(path) if path else {}
+    scores = stored.get("metrics") or read_scores(ROOT / "metrics")
+    latency = stored.get("latency") or read_latency(ROOT / "metrics/latency")
+    assert latency
+    lines = plain_text(comparison(scores, latency)).splitlines()
+    assert max(map(len, lines)) <= 120
+    assert "..." not in "".join(lines)
 
 
 def test_an_unknown_variant_is_refused_with_the_known_ones(tmp_path):

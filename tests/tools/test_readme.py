@@ -6,7 +6,7 @@ from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
 from tests.contract import ROOT
-from tools.readme import TABLE, generated
+from tools.readme import TABLE, generate
 from tools.recipe import flatten
 
 README = (ROOT / "README.md").read_text()
@@ -18,7 +18,7 @@ def test_its_tables_are_generated_from_the_recipes_metrics(monkeypatch):
     found = list(TABLE.finditer(README))
     assert [match[2] for match in found] == ["recipe mnist-structured"]
     for match in found:
-        assert match[0] == match[1] + generated(match[2]) + match[3]
+        assert match[0] == match[1] + generate(match[2]) + match[3]
 
 
 def test_links_and_pictures_exist():

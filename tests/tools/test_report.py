@@ -1,0 +1,50 @@
+"""`make repro` ends with a table that fits a terminal, whole sentences, and the page; other stages import no pandas."""
+
+import json
+
+import pytest
+
+from lightweight.core.files import write_csv
+from lightweight.onnx import coverage
+from lightweight.onnx.graph import Layer
+from lightweight.reporting.summary import explain, headline
+from tests.examples import made_up_latency, made_up_metrics
+from tools import report
+
+SPARSITY = [{"layer": f"conv{number}", "weights": "8", "pruned": "4", "sparsity": "0.5"} for number in (1, 2, 3)]
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    """A workspace after `dvc repro`, with made-up metrics."""
+    monkeypatch.chdir(tmp_path)
+    for folder, results in (("metrics", made_up_metrics()), ("metrics/latency", made_up_latency())):
+        (tmp_path / folder).mkdir()
+        for name, content in results.items():
+            (tmp_path / folder / f"{name}.json").write_text(json.dumps(content))
+    rows = coverage.rows([Layer("fc", 10, 10, 8, 300, True)], [], [], "static")
+    write_csv(tmp_path / "plots/coverage.csv", coverage.COLUMNS, rows)
+    write_csv(tmp_path / "plots/sparsity.csv", SPARSITY[0], SPARSITY)
+    return tmp_path
+
+
+def test_it_prints_a_table_that_fits_the_terminal_and_every_sentence_and_writes_the_page(workspace, capsys):
+    report.main()
+    lines = capsys.readouterr().out.splitlines()
+    table, sentences = lines[: lines.index("")], lines[lines.index("") + 1 :]
+    assert max(map(len, table)) <= 120
+    expected = [*headline(made_up_metrics(), made_up_latency())]
+    expected += explain(made_up_metrics(), made_up_latency(), SPARSITY)
+    assert sentences[: len(expected)] == expected
+    assert any("the layers conv1 to conv3" in sentence for sentence in sentences)
+    assert (workspace / "plots/report.html").exists()
+    assert (workspace / "plots/latency.png").exists()
+
+
+def test_the_stages_that_make_models_and_metrics_do_not_wait_for_pandas_or_jinja(start_python):
+    names = "check prepare train swa prune sensitivity bn_update quantize evaluate benchmark provenance report"
+    imports = ", ".join(f"stages.{name}" for name in names.split())
+    code = (
+        f"import sys, {imports}; print(sorted({{'pandas', 'tabulate', 'jinja2', 'matplotlib'}} & sys.modules.keys()))"
+    )
+    assert start_python(code).communicate(timeout=120) == ("[]\n", "")
