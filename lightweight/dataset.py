@@ -1,4 +1,4 @@
-"""A data set is one file of whole uint8 tensors; batches are slices of them, normalised as whole tensors."""
+"""Data sets as one file of whole uint8 tensors; batches are slices of these, normalised as whole tensors."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,12 +11,13 @@ from torch import Tensor
 from lightweight.core.errors import InputError
 from lightweight.core.tensor_file import read_tensors, write_tensors
 
-LARGEST = 1024  # pixels of a side
+MAX_INPUT_SIZE = 1024  # pixels of a side
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Split:
-    """`images` uint8 (N, C, H, W), `labels` int64 (N,)."""
+    """Hold `images` uint8 (N, C, H, W) and `labels` int64 (N,)."""
 
     images: Tensor
     labels: Tensor
@@ -25,15 +26,21 @@ class Split:
         return len(self.labels)
 
     def take(self, indices: Tensor) -> "Split":
+        """Return the images and labels at the indices, in their order."""
         return Split(self.images[indices], self.labels[indices])
 
     def to(self, device: torch.device) -> "Split":
+        """Return the split on another device."""
         return Split(self.images.to(device), self.labels.to(device))
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three splits, `mean` and `std` (C,) of pixels scaled to [0, 1], the class names, and the network's image size."""
+    """Hold three splits, the class names and what the network takes.
+
+    `mean` and `std` (C,) are of pixels scaled to [0, 1]; `input_size` is the side of the images that the network takes,
+    to which stored images are enlarged.
+    """
 
     train: Split
     val: Split
@@ -45,32 +52,36 @@ class Dataset:
 
     @property
     def channels(self) -> int:
+        """Return the number of channels of the images."""
         return self.train.images.shape[1]
 
     @property
     def image_size(self) -> int:
+        """Return the side of the stored images in pixels."""
         return self.train.images.shape[2]
 
     @property
     def num_classes(self) -> int:
+        """Return the number of classes."""
         return len(self.classes)
 
     def to(self, device: torch.device) -> "Dataset":
-        moved = {name: getattr(self, name).to(device) for name in ("train", "val", "test", "mean", "std")}
+        """Return the data set on another device."""
+        moved = {name: getattr(self, name).to(device) for name in (*SPLITS, "mean", "std")}
         return replace(self, **moved)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """uint8 (N, C, H, W) to float32 of the network's size, zero mean and unit variance, channels_last."""
+        """Convert uint8 (N, C, H, W) to float32 of the network's size, zero mean and unit variance, channels_last."""
         mean, std = (value.view(1, -1, 1, 1) for value in (self.mean, self.std))
         pixels = resize(images.float(), self.input_size)
         return pixels.div_(255).sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
 
     def blank(self, number: int) -> Tensor:
-        """As many images of the network's size, all zero: (number, C, H, W)."""
+        """Make images of the network's size, all zero: (number, C, H, W)."""
         return torch.zeros(number, self.channels, self.input_size, self.input_size, device=self.mean.device)
 
     def batches(self, split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Normalised images (n, C, H, W) and labels (n,), `size` at a time, as stored."""
+        """Yield normalised images (n, C, H, W) and labels (n,), `size` at a time, in the stored order."""
         for start in range(0, len(split), size):
             part = slice(start, start + size)
             yield self.normalize(split.images[part]), split.labels[part]
@@ -82,22 +93,26 @@ def random_indices(total: int, count: int, seed: int) -> Tensor:
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
-    """A last batch of a single image is left out: it has no variance for BatchNorm. Raises InputError."""
+    """Count the batches of an epoch without a last one of a single image, which has no variance for BatchNorm.
+
+    Raises InputError when no batch is left.
+    """
     full, rest = divmod(len(split), batch_size)
-    if not full + (rest > 1):
+    steps = full + 1 if rest > 1 else full
+    if not steps:
         raise InputError("the training split holds a single image: training needs two for BatchNorm")
-    return full + (rest > 1)
+    return steps
 
 
 def resize(pixels: Tensor, size: int) -> Tensor:
-    """float32 (N, C, H, H) to (N, C, size, size), bilinearly; the same tensor where it fits already."""
+    """Resize float32 (N, C, H, H) to (N, C, size, size), bilinearly; returns the same tensor where it fits already."""
     return pixels if pixels.shape[2] == size else F.interpolate(pixels, (size, size), mode="bilinear")
 
 
 def save_dataset(path: Path, dataset: Dataset) -> None:
-    """Equal data sets give equal bytes."""
+    """Write a data set to a file: equal data sets give equal bytes."""
     tensors = {"mean": dataset.mean, "std": dataset.std}
-    for name in ("train", "val", "test"):
+    for name in SPLITS:
         split = getattr(dataset, name)
         tensors |= {f"{name}.images": split.images, f"{name}.labels": split.labels}
     metadata = {"classes": dataset.classes, "input_size": dataset.input_size}
@@ -105,37 +120,38 @@ def save_dataset(path: Path, dataset: Dataset) -> None:
 
 
 def load_dataset(path: Path) -> Dataset:
-    """Raises InputError when the file is missing, damaged or not a data set."""
-    tensors, header = read_tensors(path)
+    """Load what `save_dataset` wrote. Raises InputError when the file is missing, damaged or not a data set."""
+    tensors, metadata = read_tensors(path)
     try:
-        splits = {
-            name: Split(tensors[f"{name}.images"], tensors[f"{name}.labels"]) for name in ("train", "val", "test")
-        }
-        moments = {name: tensors[name] for name in ("mean", "std")}
-        classes, input_size = header["classes"], header["input_size"]
+        train, val, test = (Split(tensors[f"{name}.images"], tensors[f"{name}.labels"]) for name in SPLITS)
+        mean, std = tensors["mean"], tensors["std"]
+        classes, input_size = metadata["classes"], metadata["input_size"]
     except KeyError as error:
         raise InputError(f"{path}: not a prepared data set: {error.args[0]} is missing") from None
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise InputError(f"{path}: not a prepared data set: classes must be a list of names")
-    shape = splits["train"].images.shape[1:]
-    if type(input_size) is not int or len(shape) != 3 or not 1 <= shape[1] == shape[2] <= input_size <= LARGEST:
-        rule = f"input_size must be an integer from that of the images, {tuple(shape)}, to {LARGEST}"
-        raise InputError(f"{path}: not a prepared data set: {rule}")
-    for name, split in splits.items():
-        images, labels = split.images, split.labels
+    dataset = Dataset(train, val, test, mean, std, tuple(classes), input_size)
+    try:
+        _check_tensors(dataset)
+    except ValueError as error:
+        raise InputError(f"{path}: not a prepared data set: {error}") from None
+    return dataset
+
+
+def _check_tensors(dataset: Dataset) -> None:
+    """Raise ValueError with the rule that types, shapes, labels or the input size of a data set break."""
+    shape, size, number = dataset.train.images.shape[1:], dataset.input_size, dataset.num_classes
+    if type(size) is not int or len(shape) != 3 or not 1 <= shape[1] == shape[2] <= size <= MAX_INPUT_SIZE:
+        rule = f"must be an integer from that of the images, {tuple(shape)}, to {MAX_INPUT_SIZE}"
+        raise ValueError(f"input_size {rule}")
+    for name in SPLITS:
+        images, labels = getattr(dataset, name).images, getattr(dataset, name).labels
         if images.dtype != torch.uint8 or images.shape[1:] != shape or not len(images):
-            raise InputError(
-                f"{path}: not a prepared data set: {name}.images must be uint8 (N, {', '.join(map(str, shape))})"
-            )
-        if (
-            labels.dtype != torch.int64
-            or labels.shape != images.shape[:1]
-            or not 0 <= labels.min() <= labels.max() < len(classes)
-        ):
-            raise InputError(
-                f"{path}: not a prepared data set: {name}.labels must be int64 ({len(images)},) below {len(classes)}"
-            )
-    for name, values in moments.items():
+            raise ValueError(f"{name}.images must be uint8 (N, {', '.join(map(str, shape))})")
+        fits = labels.dtype == torch.int64 and labels.shape == images.shape[:1]
+        if not fits or not 0 <= labels.min() <= labels.max() < number:
+            raise ValueError(f"{name}.labels must be int64 ({len(images)},) below {number}")
+    for name in ("mean", "std"):
+        values = getattr(dataset, name)
         if values.dtype != torch.float32 or values.shape != shape[:1]:
-            raise InputError(f"{path}: not a prepared data set: {name} must be float32 ({shape[0]},)")
-    return Dataset(**splits, **moments, classes=tuple(classes), input_size=input_size)
+            raise ValueError(f"{name} must be float32 ({shape[0]},)")

@@ -1,6 +1,6 @@
-"""A run folder holds the checkpoints of one run; a digest of all that the run depends on is its name.
+"""Run folders, which hold the checkpoints of a run and have a digest of everything that the run depends on in the name.
 
-One process at a time holds a run folder, by a lock of the file system.
+One process at a time uses a run folder: it locks the folder in the file system.
 """
 
 import fcntl
@@ -25,13 +25,13 @@ from lightweight.core.machine import arithmetic_variables, cpu_type, package_ver
 NAME = re.compile(r"[0-9a-f]{16}-\d+")
 FINISHED = "finished"  # the name of a file in the folder of a run whose outputs are written
 MAX_INTERRUPTED = 2  # folders of interrupted runs that each stage keeps, beside the one in use
-WAIT_SECONDS = 2.0  # in which a process that was just killed lets go of its folder
+WAIT_SECONDS = 2.0  # after which a process that was just killed no longer locks its folder
 
 
 def fingerprint(params: dict[str, Any], files: Iterable[Path]) -> str:
-    """Digest parameters, the contents of `files`, all loaded modules of the project, and the machine: 16 hex digits."""
+    """Compute a digest of parameters, files, all loaded modules of the project, and the machine, in 16 hex digits."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    machine = [sys.version, platform_name(), package_versions(), arithmetic_variables(), cpu_type()]
+    machine: list[Any] = [sys.version, platform_name(), package_versions(), arithmetic_variables(), cpu_type()]
     machine += [torch.backends.cpu.get_cpu_capability(), gpu]
     digest = hashlib.sha256(json.dumps([to_jsonable_python(params), machine], sort_keys=True).encode())
     for path in (*files, *_loaded_sources()):
@@ -40,26 +40,24 @@ def fingerprint(params: dict[str, Any], files: Iterable[Path]) -> str:
 
 
 def _loaded_sources() -> list[Path]:
-    """List the source files of all loaded modules below the current folder, but those of installed packages."""
-    here, packages = (
-        f"{Path.cwd()}/",
-        tuple(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "purelib", "platlib")),
-    )
+    """List the source files of all loaded modules below the current folder, except those of installed packages."""
+    here = f"{Path.cwd()}/"
+    packages = tuple(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "purelib", "platlib"))
     names = {getattr(module, "__file__", None) or "" for module in list(sys.modules.values())}
     return sorted(Path(name) for name in names if name.startswith(here) and not name.startswith(packages))
 
 
 def checksum(path: Path, algorithm: str = "sha256") -> str:
-    """Compute the digest of a file in hexadecimal."""
+    """Compute the digest of a file by an algorithm of hashlib, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def acquire_run_folder(stage: Path, digest: str) -> tuple[Path, int]:
-    """Lock the first folder `stage/DIGEST-N` that no other process holds.
+    """Lock the first folder `stage/DIGEST-N` that no other process has locked; N counts from 1.
 
-    Returns the folder and the descriptor that holds it until closed. Equal runs take place at the same time when two
-    experiments differ in a later stage: each has a folder of its own.
+    Returns the folder and the descriptor that locks it until the descriptor is closed. Two experiments that differ in a
+    later stage make equal runs at the same time, each in a folder of its own.
     """
     for number in count(1):
         folder = stage / f"{digest}-{number}"
@@ -75,7 +73,7 @@ def acquire_run_folder(stage: Path, digest: str) -> tuple[Path, int]:
 
 
 def _lock(folder: Path) -> int | None:
-    """Lock the folder and return the descriptor; None if another process holds it, or has just removed it."""
+    """Lock the folder and return the descriptor; None if another process has locked or removed the folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
@@ -92,9 +90,9 @@ def _lock(folder: Path) -> int | None:
 
 
 def remove_old_runs(work: Path, current: Path) -> None:
-    """Remove the folders of finished runs, and of each stage all but the newest of interrupted runs.
+    """Remove the folders of finished runs, and for each stage all but the newest folders of interrupted runs.
 
-    Folders that are held stay, and so does `current`. Another process may do the same at the same time.
+    Locked folders stay, and so does `current`. Another process may do the same at the same time.
     """
     for stage in (path for path in work.iterdir() if path.is_dir()):
         runs = [path for path in stage.iterdir() if NAME.fullmatch(path.name) and path != current]

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save
 
 from lightweight.core.errors import InputError
-from lightweight.core.tensor_file import HEADER, read_tensors, write_tensors
+from lightweight.core.tensor_file import METADATA_KEY, read_tensors, write_tensors
 
 TENSORS = {
     "weight": torch.linspace(-1, 1, 35).view(5, 7),
@@ -91,12 +91,12 @@ def test_a_truncated_file_is_damaged(path, kept):
 @pytest.mark.parametrize(
     ("metadata", "reason"),
     [
-        (None, f"has no {HEADER!r} metadata: not written by this project"),
-        ({"format": "pt"}, f"has no {HEADER!r} metadata: not written by this project"),
-        ({HEADER: "{"}, "damaged or not a safetensors file: "),
-        ({HEADER: "[" * 100_000}, "damaged or not a safetensors file: "),
-        ({HEADER: "{}"}, "has no checksum: not written by this version of the project"),
-        ({HEADER: "7"}, "has no checksum: not written by this version of the project"),
+        (None, f"has no {METADATA_KEY!r} metadata: not written by this project"),
+        ({"format": "pt"}, f"has no {METADATA_KEY!r} metadata: not written by this project"),
+        ({METADATA_KEY: "{"}, "damaged or not a safetensors file: "),
+        ({METADATA_KEY: "[" * 100_000}, "damaged or not a safetensors file: "),
+        ({METADATA_KEY: "{}"}, "has no checksum: not written by this version of the project"),
+        ({METADATA_KEY: "7"}, "has no checksum: not written by this version of the project"),
     ],
 )
 def test_a_foreign_safetensors_file_is_refused(path, metadata, reason):

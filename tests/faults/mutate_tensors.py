@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load
 
-from lightweight.core.tensor_file import HEADER, write_tensors
+from lightweight.core.tensor_file import METADATA_KEY, write_tensors
 
 INTEGERS = (
     0,
@@ -151,7 +151,7 @@ def _edit_signed(content: bytes, change: Callable[..., dict[str, torch.Tensor]])
         try:
             tensors = load(content)
             with safe_open(path, "pt") as file:
-                about = json.loads(file.metadata()[HEADER])
+                about = json.loads(file.metadata()[METADATA_KEY])
             about.pop("sha256", None)
             write_tensors(path, change(tensors, about), about)
         except Exception:  # not valid any more, or nothing that safetensors can write
