@@ -11,7 +11,7 @@ from torch import nn
 
 from lightweight.checkpointing.session import Session
 from lightweight.core.params import Params
-from lightweight.networks.validation import SLACK
+from lightweight.networks.validation import ACCURACY_SLACK
 from lightweight.pruning.allocation import bisect
 from lightweight.pruning.groups import Layers, Method, find_groups
 from lightweight.pruning.importance import Importance, Kind
@@ -71,6 +71,9 @@ def scan_groups(probe: SensitivityProbe, amount: float) -> list[dict[str, Any]]:
 def largest_amount(probe: SensitivityProbe, max_drop: float, probes: int) -> float:
     """Search [0, 1) for the largest amount of all groups together that costs at most `max_drop`; 0 if none does."""
     low, _ = bisect(
-        lambda amount: probe.accuracy - probe.measure("", amount) <= max_drop + SLACK, low=0.0, high=1.0, steps=probes
+        lambda amount: probe.accuracy - probe.measure("", amount) <= max_drop + ACCURACY_SLACK,
+        low=0.0,
+        high=1.0,
+        steps=probes,
     )
     return low

@@ -1,4 +1,4 @@
-"""The built-in networks: each a function of channels, image size and number of classes."""
+"""Built-in networks: functions of channels, image size and number of classes that return an `nn.Module`."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def cnn(channels: int, image_size: int, num_classes: int) -> nn.Module:
-    """The reference original: 25 MB of float32 at 1x28x28 and 10 classes, 99.8 % of it in the linear layers."""
+    """Build the reference original: 25 MB of float32 at 1x28x28 and 10 classes, 99.8 % of it in the linear layers."""
     pixels = (image_size // 2) ** 2
     return _chain(
         conv1=nn.Conv2d(channels, 16, 5, padding=2, bias=False),
@@ -32,7 +32,7 @@ def cnn(channels: int, image_size: int, num_classes: int) -> nn.Module:
 
 
 def convnet(channels: int, image_size: int, num_classes: int) -> nn.Module:
-    """Two plain 3x3 convolutions and one linear layer: the network of the PyTorch tutorials."""
+    """Build the network of the PyTorch tutorials: two plain 3x3 convolutions and one linear layer."""
     pixels = (image_size // 4) ** 2
     return _chain(
         conv1=nn.Conv2d(channels, 16, 3, padding=1),
@@ -47,7 +47,7 @@ def convnet(channels: int, image_size: int, num_classes: int) -> nn.Module:
 
 
 def conv12(channels: int, image_size: int, num_classes: int) -> nn.Module:
-    """One unpadded 3x3 convolution, max-pool and a linear layer, as in the Keras tutorials: 20,410 parameters."""
+    """Build the network of the Keras tutorials: an unpadded 3x3 convolution, max-pool, linear: 20,410 parameters."""
     pixels = ((image_size - 2) // 2) ** 2
     return _chain(
         conv=nn.Conv2d(channels, 12, 3),
@@ -59,7 +59,7 @@ def conv12(channels: int, image_size: int, num_classes: int) -> nn.Module:
 
 
 def lenet300(channels: int, image_size: int, num_classes: int) -> nn.Module:
-    """LeNet-300-100 (LeCun et al. 1998), 266,610 parameters, with the ReLU of the compression literature."""
+    """Build LeNet-300-100 (LeCun et al. 1998), 266,610 parameters, with the ReLU of the compression literature."""
     return _chain(
         flatten=nn.Flatten(),
         fc1=nn.Linear(channels * image_size**2, 300),
@@ -71,7 +71,7 @@ def lenet300(channels: int, image_size: int, num_classes: int) -> nn.Module:
 
 
 def lenet5(channels: int, image_size: int, num_classes: int) -> nn.Module:
-    """LeNet-5 as Caffe defines it (20-50-500, after LeCun et al. 1998), 431,080 parameters."""
+    """Build LeNet-5 as Caffe defines it (20-50-500, after LeCun et al. 1998), 431,080 parameters."""
     pixels = ((image_size - 4) // 2 - 4) // 2
     return _chain(
         conv1=nn.Conv2d(channels, 20, 5),
@@ -86,7 +86,7 @@ def lenet5(channels: int, image_size: int, num_classes: int) -> nn.Module:
 
 
 def tiny(channels: int, image_size: int, num_classes: int) -> nn.Module:
-    """Four convolutions with BatchNorm and a global average, from 23 pixels up: 25,322 parameters on MNIST."""
+    """Build four convolutions with BatchNorm and a global average, from 23 pixels up: 25,322 parameters on MNIST."""
     widths = (channels, 16, 24, 32, 48)
     layers: dict[str, nn.Module] = {}
     for number, (before, after) in enumerate(pairwise(widths), start=1):
@@ -100,8 +100,8 @@ def tiny(channels: int, image_size: int, num_classes: int) -> nn.Module:
 
 
 def resnet20(channels: int, image_size: int, num_classes: int) -> nn.Module:
-    """ResNet-20 for CIFAR (He et al. 2016, section 4.2) with parameter-free shortcuts (A): 269,722 parameters."""
-    blocks = [_Residual(before, after) for before, after in RESNET20]
+    """Build ResNet-20 for CIFAR (He et al. 2016, section 4.2) with parameter-free shortcuts (A): 269,722 parameters."""
+    blocks = [_Residual(before, after) for before, after in RESNET20_WIDTHS]
     return _chain(
         conv=nn.Conv2d(channels, 16, 3, padding=1, bias=False),
         norm=nn.BatchNorm2d(16),
@@ -113,11 +113,11 @@ def resnet20(channels: int, image_size: int, num_classes: int) -> nn.Module:
     )
 
 
-RESNET20 = [(16, 16)] * 3 + [(16, 32)] + [(32, 32)] * 2 + [(32, 64)] + [(64, 64)] * 2
+RESNET20_WIDTHS = [(16, 16)] * 3 + [(16, 32)] + [(32, 32)] * 2 + [(32, 64)] + [(64, 64)] * 2
 
 
 class _Residual(nn.Module):
-    """Two 3x3 convolutions beside an identity, which is subsampled and padded with zero channels where widths grow."""
+    """Represent two 3x3 convolutions beside an identity, subsampled and padded with zero channels where widths grow."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
@@ -128,6 +128,7 @@ class _Residual(nn.Module):
         self.norm2 = nn.BatchNorm2d(after)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Map (N, before, H, W) to (N, after, H / stride, W / stride)."""
         residual = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(images)))))
         if self.added:
             half = self.added // 2
@@ -136,6 +137,7 @@ class _Residual(nn.Module):
 
 
 def _chain(**layers: nn.Module) -> nn.Module:
+    """Chain named layers in the given order."""
     return nn.Sequential(OrderedDict(layers))
 
 

@@ -1,4 +1,4 @@
-"""A network is a function of channels, image size and number of classes, found by its name and built to fit."""
+"""Construction of networks by name: built-in, published, or a function in the user's own project."""
 
 import importlib
 import inspect
@@ -20,12 +20,12 @@ from lightweight.networks import zoo
 from lightweight.networks.architectures import NETWORKS
 
 PUBLISHED = ("torchvision/", "timm/")
-INSTALLED = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-LARGEST = {"channels": 16, "image_size": 1024, "num_classes": 100_000}  # which a model file cannot exceed, either
+INSTALLED = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}  # folders
+MAX_ARGUMENTS = {"channels": 16, "image_size": 1024, "num_classes": 100_000}  # also of what a model file asks for
 
 
 def get_builder(name: str) -> Callable[..., nn.Module]:
-    """The function behind the name of a built-in or published network, or of the user's own. Raises InputError."""
+    """Return the function that builds a network: built-in, published, or the user's own. Raises InputError."""
     if not isinstance(name, str):
         raise InputError(f"network {name!r} must be a name")
     if name in NETWORKS:
@@ -46,33 +46,33 @@ def get_builder(name: str) -> Callable[..., nn.Module]:
 
 
 def _is_own(package: str) -> bool:
-    """Whether it lies in the working folder: a model file names its network, and must not choose other code to run."""
+    """Tell whether a package lies in the working folder: a model file must not choose other code to run by a name."""
     try:
         spec = find_spec(package)  # which imports nothing
     except ValueError:
         return package not in sys.modules
     if spec is None:
-        return True  # the import says so
+        return True  # then importing the package raises an error that names it
     places = [Path(os.path.normpath(place)) for place in spec.submodule_search_locations or [spec.origin or ""]]
     installed = any(place.is_relative_to(folder) for place in places for folder in INSTALLED)
     return not installed and all(place.is_relative_to(Path.cwd()) for place in places)
 
 
 def validate_name(name: str) -> str:
-    """The name itself, if `find` finds it. Raises InputError."""
+    """Return the name itself if there is a network of that name. Raises InputError."""
     get_builder(name)
     return name
 
 
 def build(name: str, channels: int, image_size: int, num_classes: int, small_stem: bool) -> nn.Module:
-    """A new network in channels_last whose output fits: one logit per class. Raises InputError."""
+    """Build a new network in channels_last and check that it gives one logit per class. Raises InputError."""
     network = _make(name, channels, image_size, num_classes, small_stem)
     check_forward(network, name, channels, image_size, num_classes)
     return to_memory_format(network.train(), torch.channels_last)
 
 
 def check_forward(network: nn.Module, name: str, channels: int, image_size: int, num_classes: int) -> None:
-    """Raises InputError unless the network turns images into one logit per class; leaves it in evaluation mode."""
+    """Raise InputError unless the network turns images into one logit per class; leaves it in evaluation mode."""
     shape = (channels, image_size, image_size)
     try:
         with torch.no_grad():
@@ -85,7 +85,7 @@ def check_forward(network: nn.Module, name: str, channels: int, image_size: int,
 
 
 def build_on_meta(name: str, **arguments: Any) -> nn.Module | None:
-    """What `build` would make, without memory for its weights; None where the network cannot do without."""
+    """Build what `build` would make without memory for the weights, or None where the network needs them."""
     try:
         with torch.device("meta"):
             network = _make(name, **arguments)
@@ -95,11 +95,14 @@ def build_on_meta(name: str, **arguments: Any) -> nn.Module | None:
 
 
 def _make(name: str, channels: int, image_size: int, num_classes: int, small_stem: bool) -> nn.Module:
+    """Call the function of a network with the arguments that it takes. Raises InputError."""
     function = get_builder(name)
     arguments: dict[str, Any] = {"channels": channels, "image_size": image_size, "num_classes": num_classes}
     for key, value in arguments.items():
-        if type(value) is not int or not 1 <= value <= LARGEST[key]:
-            raise InputError(f"network {name!r}: {key} = {value!r}: must be an integer from 1 to {LARGEST[key]:,}")
+        if type(value) is not int or not 1 <= value <= MAX_ARGUMENTS[key]:
+            raise InputError(
+                f"network {name!r}: {key} = {value!r}: must be an integer from 1 to {MAX_ARGUMENTS[key]:,}"
+            )
     if name.startswith(PUBLISHED):
         arguments["small_stem"] = small_stem
     elif small_stem:

@@ -1,4 +1,4 @@
-"""Structured pruning leaves a network of narrower layers; their shapes alone rebuild it from the dense one."""
+"""Shapes of the narrower layers that structured pruning leaves, which rebuild the network from the dense one."""
 
 from typing import Any
 
@@ -11,31 +11,32 @@ Shapes = dict[str, list[int]]  # of tensors in `state_dict`, by name
 
 
 def changed_shapes(before: nn.Module, after: nn.Module) -> Shapes:
-    """The shapes in which `after` differs from `before`."""
+    """Return the shapes of the tensors of `after` that have other ones in `before`."""
     old = before.state_dict()
     return {name: list(tensor.shape) for name, tensor in after.state_dict().items() if tensor.shape != old[name].shape}
 
 
 def shrink_to(model: nn.Module, shapes: Shapes) -> None:
-    """Cut tensors of the model to the shapes, in place, and let their layers know; the first channels stay.
+    """Cut tensors of the model to the shapes, in place, and set the attributes of their layers; first channels stay.
 
     Raises InputError when a shape is not one of a tensor of the model, or larger.
     """
     left = dict(shapes)
     for prefix, module in model.named_modules():
-        groups = _depthwise_multiplier(module)
+        multiplier = _depthwise_multiplier(module)
         for tensors in (module._parameters, module._buffers):
             for key, tensor in tensors.items():
                 name = f"{prefix}.{key}".removeprefix(".")
                 if name in left and tensor is not None:
                     shape = left.pop(name)
                     tensors[key] = _cut(name, tensor, shape)
-        _sync_attributes(module, groups)
+        _sync_attributes(module, multiplier)
     if left:
         raise InputError(f"the network has no {next(iter(left))} to make narrower")
 
 
 def _cut(name: str, tensor: Tensor, shape: Any) -> Tensor:
+    """Return the first part of a tensor, of the given shape. Raises InputError when there is no such part."""
     sizes = list(tensor.shape)
     fits = isinstance(shape, list) and len(shape) == len(sizes) and all(type(size) is int for size in shape)
     if not fits or not all(1 <= size <= old for size, old in zip(shape, sizes, strict=True)):
@@ -45,22 +46,24 @@ def _cut(name: str, tensor: Tensor, shape: Any) -> Tensor:
 
 
 def _depthwise_multiplier(module: nn.Module) -> int:
-    """The output channels per input channel of a depthwise convolution, else 0."""
-    is_depthwise = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and 1 < module.groups == module.in_channels
-    return module.out_channels // module.groups if is_depthwise else 0
+    """Return the number of output channels per input channel of a depthwise convolution, and 0 for other layers."""
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and 1 < module.groups == module.in_channels:
+        return module.out_channels // module.groups
+    return 0
 
 
-def _sync_attributes(module: nn.Module, depthwise: int) -> None:
-    """Set the attributes of a layer by the shapes of its tensors."""
+def _sync_attributes(module: nn.Module, multiplier: int) -> None:
+    """Set the attributes of a layer by the shapes of its tensors; `multiplier` is its `_depthwise_multiplier`."""
     match module:
         case nn.Conv1d() | nn.Conv2d() | nn.Conv3d():
             module.out_channels = module.weight.shape[0]
-            module.groups = module.out_channels // depthwise if depthwise else module.groups
+            module.groups = module.out_channels // multiplier if multiplier else module.groups
             module.in_channels = module.weight.shape[1] * module.groups
         case nn.Linear():
             module.out_features, module.in_features = module.weight.shape
-        case nn.modules.batchnorm._NormBase() if module.affine or module.track_running_stats:
-            module.num_features = len(module.weight if module.affine else module.running_mean)
+        case nn.modules.batchnorm._NormBase() if module.weight is not None or module.running_mean is not None:
+            features = module.weight if module.weight is not None else module.running_mean
+            module.num_features = len(features)
         case nn.LayerNorm() if module.weight is not None:
             module.normalized_shape = tuple(module.weight.shape)
         case nn.PReLU():

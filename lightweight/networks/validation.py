@@ -1,4 +1,4 @@
-"""How well a model does on images that it is not trained on."""
+"""Loss and accuracy of a model on images that it is not trained on."""
 
 import torch
 import torch.nn.functional as F
@@ -6,12 +6,15 @@ from torch import nn
 
 from lightweight.dataset import Dataset, Split
 
-SLACK = 1e-9  # of accuracies, which are shares of images: 0.8 - 0.79 is more than 0.01 in floating point
+ACCURACY_SLACK = 1e-9  # in comparisons of accuracies, which are shares of images: 0.8 - 0.79 > 0.01 in floating point
 
 
 @torch.no_grad()
 def validate(model: nn.Module, dataset: Dataset, split: Split, batch_size: int | None = None) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy of `model` in evaluation mode; by default at most 512 images of 64x64 at once."""
+    """Compute the mean cross-entropy and the accuracy of `model`, which is left in evaluation mode.
+
+    By default a batch holds at most 512 images, and fewer where images are larger than 64x64 pixels.
+    """
     model.eval()
     batch_size = batch_size or max(1, min(512, 512 * 64**2 // dataset.input_size**2))
     loss, correct = 0.0, 0

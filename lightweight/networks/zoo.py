@@ -1,4 +1,4 @@
-"""Published architectures by name, from torchvision or timm, for any channel count, image size and stem."""
+"""Published architectures by name, from torchvision or timm, for any number of channels, image size and stem."""
 
 import importlib
 from collections.abc import Callable
@@ -9,12 +9,12 @@ from torch import nn
 from lightweight.core.errors import InputError
 from lightweight.core.torchvision_compat import torchvision
 
-ONE_OUTPUT = {"aux_logits": False, "init_weights": True}  # of the two networks that give a tuple in training mode
-OPTIONS: dict[str, dict[str, Any]] = {"googlenet": ONE_OUTPUT, "inception_v3": ONE_OUTPUT}
+NO_AUXILIARY_OUTPUTS = {"aux_logits": False, "init_weights": True}  # which two networks give in training mode
+OPTIONS: dict[str, dict[str, Any]] = {"googlenet": NO_AUXILIARY_OUTPUTS, "inception_v3": NO_AUXILIARY_OUTPUTS}
 
 
 def get_builder(name: str) -> Callable[..., nn.Module]:
-    """The function behind `torchvision/NAME` or `timm/NAME`. Raises InputError."""
+    """Return the function that builds `torchvision/NAME` or `timm/NAME`. Raises InputError."""
     source, _, model = name.partition("/")
     make = _torchvision(model) if source == "torchvision" else _timm(model)
 
@@ -27,6 +27,7 @@ def get_builder(name: str) -> Callable[..., nn.Module]:
 
 
 def _torchvision(model: str) -> Callable[..., nn.Module]:
+    """Return a function that makes a classifier of torchvision with random weights. Raises InputError."""
     models = torchvision("models")
     if model not in models.list_models(module=models):
         raise InputError(f"torchvision has no classifier {model!r}; torchvision.models.list_models() lists them")
@@ -43,6 +44,7 @@ def _torchvision(model: str) -> Callable[..., nn.Module]:
 
 
 def _timm(model: str) -> Callable[..., nn.Module]:
+    """Return a function that makes a network of timm with random weights. Raises InputError."""
     torchvision("models")  # which timm imports, too
     try:
         timm = importlib.import_module("timm")
@@ -72,7 +74,7 @@ def fit_stem(network: nn.Module, channels: int, small: bool) -> None:
     if small and not (convolution and first.stride < first.kernel_size):
         raise InputError("no small stem: the network does not begin with an overlapping convolution")
     if convolution:
-        shape = {"kernel_size": 3, "stride": 1, "padding": 1} if small else _shape(first)
+        shape = {"kernel_size": 3, "stride": 1, "padding": 1} if small else _get_shape(first)
         if small or first.in_channels != channels:
             bias = first.bias is not None
             stem = nn.Conv2d(channels, first.out_channels, bias=bias, **shape)
@@ -87,5 +89,6 @@ def fit_stem(network: nn.Module, channels: int, small: bool) -> None:
                 break
 
 
-def _shape(layer: nn.Conv2d) -> dict[str, Any]:
+def _get_shape(layer: nn.Conv2d) -> dict[str, Any]:
+    """Return the arguments that give another convolution the shape of this one."""
     return {"kernel_size": layer.kernel_size, "stride": layer.stride, "padding": layer.padding}

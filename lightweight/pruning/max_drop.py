@@ -11,7 +11,7 @@ from typing import Any, Literal
 from lightweight.checkpointing.session import Session
 from lightweight.networks.model_file import ModelFile
 from lightweight.networks.pruned_shapes import shrink_to
-from lightweight.networks.validation import SLACK, validate
+from lightweight.networks.validation import ACCURACY_SLACK, validate
 from lightweight.pruning.allocation import GRID, Curve, allocate
 from lightweight.pruning.groups import PruningGroups, counts_to_prune
 from lightweight.training.history import History
@@ -52,7 +52,7 @@ class MaxDropSearch:
             removed = 1 - self._cost(amounts)
             _, accuracy = validate(pruned.model, data, data.val)
             self.rows.append({"kind": "trial", "layer": "", "amount": removed, "val_accuracy": accuracy})
-            if before - accuracy <= max_drop + SLACK:
+            if before - accuracy <= max_drop + ACCURACY_SLACK:
                 self.low = max(level, removed)  # whole channels may remove more than was asked for
                 self.best = {"shapes": pruned.shapes, "state": pruned.model.state_dict()}
                 self.history = history

@@ -6,7 +6,7 @@ import numpy as np
 
 from lightweight.core.errors import bad_param
 from lightweight.dataset import Split
-from lightweight.networks.validation import SLACK
+from lightweight.networks.validation import ACCURACY_SLACK
 
 EXPORT_ERROR = 1e-4  # relative, of a float32 file against its model: rounding in another order, nothing else
 WORST = 5
@@ -43,7 +43,7 @@ def check_parity(
     )
     if not error <= limit:
         raise bad_param("quantize.max_logit_error", limit, f"exceeded: {error:.3g} {where}")
-    if drop > params.max_accuracy_drop + SLACK:
+    if drop > params.max_accuracy_drop + ACCURACY_SLACK:
         raise bad_param("quantize.max_accuracy_drop", params.max_accuracy_drop, f"exceeded: {drop:.3g} {where}")
     return error, drop
 

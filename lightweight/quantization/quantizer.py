@@ -11,7 +11,7 @@ from lightweight.core.machine import int8_saturates
 from lightweight.dataset import Split
 from lightweight.macs import count_macs
 from lightweight.networks.model_file import ModelFile
-from lightweight.networks.validation import SLACK
+from lightweight.networks.validation import ACCURACY_SLACK
 from lightweight.onnx import coverage, graph
 from lightweight.onnx.export import export_onnx, finish
 from lightweight.onnx.session import onnx_logits, open_session, torch_logits
@@ -121,7 +121,7 @@ class Quantizer:
         before, score = score_on(data.val, self.model)
         _, probe = score_on(self.images, converter.reference(converter.layers))
         search = AccuracyControl(converter.layers, score, probe, self.session.checkpointer)
-        least, self.trials = before - max_drop - SLACK, search.rows
+        least, self.trials = before - max_drop - ACCURACY_SLACK, search.rows
         excluded = search.search(least)
         left = self.trials[-1]["val_accuracy"]
         if left < least:
