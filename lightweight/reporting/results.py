@@ -1,4 +1,4 @@
-"""What `evaluate` and `benchmark` have measured, read from their metrics files for tables, sentences and pictures."""
+"""Results that `evaluate` and `benchmark` have measured, read for the tables, the sentences and the pictures."""
 
 from pathlib import Path
 from typing import Any

@@ -26,8 +26,8 @@ def ask(tmp_path, tiny_dataset: Dataset, monkeypatch, capsys):
     return ask
 
 
-def another(change):
-    """A runtime that changes what ONNX Runtime says, under the name of a package that is installed."""
+def changed_runtime(change):
+    """Make a runtime that changes the logits of ONNX Runtime, under the name of a package that is installed."""
 
     def load(path):
         predict = runtimes.with_onnxruntime(path)
@@ -37,37 +37,37 @@ def another(change):
 
 
 def test_agreement_is_printed_with_versions(ask, monkeypatch):
-    monkeypatch.setattr(runtimes, "RUNTIMES", another(lambda logits: 1.01 * logits))
-    code, said = ask()
+    monkeypatch.setattr(runtimes, "RUNTIMES", changed_runtime(lambda logits: 1.01 * logits))
+    code, output = ask()
     assert code == 0
-    (line,) = (line for line in said.splitlines() if "numpy" in line)
+    (line,) = (line for line in output.splitlines() if "numpy" in line)
     assert np.__version__ in line
     assert "1.00e-02" in line
     assert "100.00%" in line
 
 
 def test_another_class_is_a_failure(ask, monkeypatch):
-    monkeypatch.setattr(runtimes, "RUNTIMES", another(lambda logits: -logits))
-    code, said = ask()
+    monkeypatch.setattr(runtimes, "RUNTIMES", changed_runtime(lambda logits: -logits))
+    code, output = ask()
     assert code == 1
-    assert "numpy: another class on more than 1% of the images" in said
+    assert "numpy: another class on more than 1% of the images" in output
 
 
 def test_a_runtime_that_cannot_run_the_file_is_named_with_its_reason(ask, monkeypatch):
     def fail(logits):
         raise RuntimeError("OpenCV(5): error: (-2:Unspecified error) no such\n> layer")
 
-    monkeypatch.setattr(runtimes, "RUNTIMES", another(fail))
-    code, said = ask()
+    monkeypatch.setattr(runtimes, "RUNTIMES", changed_runtime(fail))
+    code, output = ask()
     assert code == 1
-    assert "numpy: no such > layer\n" in said
+    assert "numpy: no such > layer\n" in output
 
 
 def test_one_that_is_not_installed_is_no_failure(ask, monkeypatch):
-    monkeypatch.setattr(runtimes, "RUNTIMES", {**another(np.copy), "no-such-runtime": runtimes.with_openvino})
-    code, said = ask()
+    monkeypatch.setattr(runtimes, "RUNTIMES", {**changed_runtime(np.copy), "no-such-runtime": runtimes.with_openvino})
+    code, output = ask()
     assert code == 0
-    assert "not installed" in said
+    assert "not installed" in output
 
 
 @pytest.mark.parametrize("method", [*METHODS, "qat"])

@@ -15,7 +15,7 @@ MODELS = ["original", "exported", "recalibrated", "optimized"]
 
 @pytest.fixture
 def measured(tiny_dataset, tmp_path, monkeypatch):
-    """Latencies of the convnet, and the logits of every call that was timed, by batch size and model."""
+    """Measure the convnet; returns latencies, and by batch size and model the logits of what was timed."""
     path, logits = tmp_path / "optimized.onnx", []
     path.write_bytes(convnet_file("static", tiny_dataset))
     interleave = benchmark.interleave

@@ -15,7 +15,7 @@ KEYS = ["latency_ms", "latency_ms_p05", "latency_ms_p95", "speedup", "speedup_lo
 
 @pytest.fixture
 def calls(monkeypatch) -> SimpleNamespace:
-    """Calls A, B and C of 1, 4 and 50 ms on a clock that nothing else moves, and the record of their turns."""
+    """Make calls A, B and C of 1, 4 and 50 ms on a clock that nothing else moves, with a record of their turns."""
     made = SimpleNamespace(seconds={"A": 0.001, "B": 0.004, "C": 0.05}, now=0.0, turns="", disturbed=0)
 
     def call(name: str) -> None:
@@ -45,18 +45,18 @@ def test_every_model_is_timed_once_a_round_in_milliseconds_per_call(calls):
 
 
 def rounds_of(turns: str, number: int) -> list[str]:
-    """The order of each of the last rounds, in which every model has one untimed call and one sample."""
-    found = [turns[-6 * number :][start : start + 6] for start in range(0, 6 * number, 6)]
-    assert all(order[::2] == order[1::2] for order in found)
-    return [order[::2] for order in found]
+    """Split the turns of the last rounds, in each of which every model has one untimed call and one sample."""
+    orders = [turns[-6 * number :][start : start + 6] for start in range(0, 6 * number, 6)]
+    assert all(order[::2] == order[1::2] for order in orders)
+    return [order[::2] for order in orders]
 
 
 def test_every_round_has_an_order_of_its_own_after_one_untimed_call_each(calls, monkeypatch):
     monkeypatch.setattr(latency, "SAMPLE_SECONDS", 0)
     interleave(calls.functions, rounds=30)
-    found = rounds_of(calls.turns, 30)
-    assert {"".join(sorted(order)) for order in found} == {"ABC"}
-    assert {order[1:] for order in found} == {"AB", "BA", "AC", "CA", "BC", "CB"}  # each follows each
+    orders = rounds_of(calls.turns, 30)
+    assert {"".join(sorted(order)) for order in orders} == {"ABC"}
+    assert {order[1:] for order in orders} == {"AB", "BA", "AC", "CA", "BC", "CB"}  # each follows each
 
 
 def test_equal_runs_have_equal_orders(calls):
@@ -94,17 +94,17 @@ def test_short_calls_are_repeated_until_a_sample_lasts_long_enough(calls):
 
 def test_a_slow_moment_that_hits_both_models_does_not_change_the_ratio():
     slowness = np.random.default_rng(0).random(30) + 1
-    found = summarize(2 * slowness, 8 * slowness)
-    assert (found["speedup_low"], found["speedup"], found["speedup_high"]) == pytest.approx((4, 4, 4))
+    summary = summarize(2 * slowness, 8 * slowness)
+    assert (summary["speedup_low"], summary["speedup"], summary["speedup_high"]) == pytest.approx((4, 4, 4))
 
 
 def test_medians_percentiles_and_speedup_are_those_of_the_samples():
     samples = np.arange(1.0, 22.0)
-    found = summarize(samples, 3 * samples)
-    assert list(found) == KEYS
+    summary = summarize(samples, 3 * samples)
+    assert list(summary) == KEYS
     expected = (11.0, 2.0, 20.0, 3.0, 3.0, 3.0)
-    assert tuple(found[key] for key in KEYS[:-1]) == pytest.approx(expected)
-    assert json.loads(json.dumps(found)) == found
+    assert tuple(summary[key] for key in KEYS[:-1]) == pytest.approx(expected)
+    assert json.loads(json.dumps(summary)) == summary
 
 
 def test_the_speedup_is_the_median_of_the_ratios_of_each_round_not_the_ratio_of_medians():
@@ -115,8 +115,8 @@ def test_the_speedup_is_the_median_of_the_ratios_of_each_round_not_the_ratio_of_
 @pytest.mark.parametrize(("rounds", "rank"), [(10, 2), (20, 6), (30, 10), (100, 40)])
 def test_the_interval_is_that_of_the_sign_test(rounds, rank):
     ratios = np.random.default_rng(0).permutation(np.arange(1.0, rounds + 1))
-    found = summarize(np.ones(rounds), ratios)
-    assert (found["speedup_low"], found["speedup_high"]) == (rank, rounds + 1 - rank)
+    summary = summarize(np.ones(rounds), ratios)
+    assert (summary["speedup_low"], summary["speedup_high"]) == (rank, rounds + 1 - rank)
 
 
 @pytest.mark.parametrize("rounds", [10, 31])
@@ -124,8 +124,8 @@ def test_the_interval_contains_the_true_median_nineteen_times_in_twenty(rounds):
     random, true = np.random.default_rng(0), 1.25
     hits = 0
     for _ in range(1000):
-        found = summarize(np.ones(rounds), true * np.exp(random.standard_cauchy(rounds) * 0.01))
-        hits += found["speedup_low"] <= true <= found["speedup_high"]
+        summary = summarize(np.ones(rounds), true * np.exp(random.standard_cauchy(rounds) * 0.01))
+        hits += summary["speedup_low"] <= true <= summary["speedup_high"]
     assert 940 < hits < 990
 
 
@@ -141,24 +141,24 @@ def test_the_interval_contains_the_true_median_nineteen_times_in_twenty(rounds):
 )
 def test_there_is_a_difference_only_where_the_interval_does_not_span_one(low, high, verdict):
     ratios = np.array([low] * 10 + [high] * 10)
-    found = summarize(np.ones(20), ratios)
-    assert (found["speedup_low"], found["speedup_high"]) == (low, high)
-    assert found["verdict"] == verdict
+    summary = summarize(np.ones(20), ratios)
+    assert (summary["speedup_low"], summary["speedup_high"]) == (low, high)
+    assert summary["verdict"] == verdict
 
 
 def test_every_model_is_compared_with_the_reference_and_pairs_with_each_other():
     samples = {name: np.full(20, value) for name, value in {"A": 12.0, "B": 6.0, "C": 2.0}.items()}
-    found = compare(samples, "A", [("C", "B")])
-    assert [found[name]["speedup"] for name in "ABC"] == [1, 2, 6]
-    assert found["C"].pop("against_B") == summarize(samples["C"], samples["B"])
-    assert all(list(entry) == KEYS for entry in found.values())
+    summaries = compare(samples, "A", [("C", "B")])
+    assert [summaries[name]["speedup"] for name in "ABC"] == [1, 2, 6]
+    assert summaries["C"].pop("against_B") == summarize(samples["C"], samples["B"])
+    assert all(list(entry) == KEYS for entry in summaries.values())
 
 
 def test_a_model_is_no_faster_than_itself():
     samples = np.random.default_rng(0).random(30) + 0.5
-    found = summarize(samples, samples)
-    assert (found["speedup"], found["speedup_low"], found["speedup_high"]) == (1, 1, 1)
-    assert found["verdict"] == "no difference"
+    summary = summarize(samples, samples)
+    assert (summary["speedup"], summary["speedup_low"], summary["speedup_high"]) == (1, 1, 1)
+    assert summary["verdict"] == "no difference"
 
 
 def test_exchanging_model_and_reference_inverts_the_speedup():

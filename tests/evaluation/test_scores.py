@@ -21,13 +21,13 @@ CONVNET_PARAMETERS = (16 * 9 + 16) + (32 * 16 * 9 + 32) + (32 * 7 * 7 * 10 + 10)
 
 
 def predicted(*right: bool) -> EvaluatedModel:
-    """Predictions for labels that are all 1."""
+    """Make predictions that are right or wrong where all labels are 1."""
     return EvaluatedModel(np.array(right, dtype=int), {})
 
 
 @pytest.fixture(scope="module")
 def files(tiny_dataset, tmp_path_factory) -> dict[str, Path]:
-    """The trained and the pruned convnet as weights, and the pruned one as it ships by each method."""
+    """Write the trained and the pruned convnet as weights, and the pruned one as it ships by each method."""
     folder = tmp_path_factory.mktemp("models")
     models = {"original": trained("convnet", tiny_dataset), "pruned": pruned_convnet(tiny_dataset)}
     paths = {name: folder / f"{name}.safetensors" for name in models}
@@ -47,13 +47,13 @@ def variants(tiny_dataset, files) -> dict[str, EvaluatedModel]:
 @pytest.mark.parametrize(("right", "images"), [(0, 10), (1, 10), (7, 10), (50, 60), (60, 60), (9_900, 10_000)])
 def test_the_interval_is_that_of_wilson(right, images):
     variant = predicted(*[True] * right, *[False] * (images - right))
-    found = score(variant, variant, np.ones(images, dtype=int))
+    scores = score(variant, variant, np.ones(images, dtype=int))
     z, share = 1.959963984540054, right / images
     middle = (share + z**2 / (2 * images)) / (1 + z**2 / images)
     half = z / (1 + z**2 / images) * math.sqrt(share * (1 - share) / images + z**2 / (4 * images**2))
-    assert found["accuracy"] == share
-    assert found["images"] == images
-    assert (found["accuracy_low"], found["accuracy_high"]) == pytest.approx((middle - half, middle + half), abs=1e-9)
+    assert scores["accuracy"] == share
+    assert scores["images"] == images
+    assert (scores["accuracy_low"], scores["accuracy_high"]) == pytest.approx((middle - half, middle + half), abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,9 @@ def test_the_p_value_is_that_of_the_exact_mcnemar_test(gained, lost, p):
     same = [True] * 4 + [False] * 3
     original = predicted(*same, *[False] * gained, *[True] * lost)
     variant = predicted(*same, *[True] * gained, *[False] * lost)
-    found = score(variant, original, np.ones(len(variant.predictions), dtype=int))
-    assert (found["gained"], found["lost"]) == (gained, lost)
-    assert found["mcnemar_p"] == pytest.approx(p)
+    scores = score(variant, original, np.ones(len(variant.predictions), dtype=int))
+    assert (scores["gained"], scores["lost"]) == (gained, lost)
+    assert scores["mcnemar_p"] == pytest.approx(p)
 
 
 def test_macs_are_counted_for_one_image_in_evaluation_mode(tiny_dataset):
@@ -85,9 +85,9 @@ def test_macs_are_counted_for_one_image_in_evaluation_mode(tiny_dataset):
 
 def test_every_variant_has_the_same_keys_in_the_same_order_and_fits_into_json(tiny_dataset, variants):
     labels = tiny_dataset.test.labels.numpy()
-    scores = [score(variant, variants["original"], labels) for variant in variants.values()]
-    assert len({tuple(found) for found in scores}) == 1
-    assert [json.loads(json.dumps(found, allow_nan=False)) for found in scores] == scores
+    all_scores = [score(variant, variants["original"], labels) for variant in variants.values()]
+    assert len({tuple(scores) for scores in all_scores}) == 1
+    assert [json.loads(json.dumps(scores, allow_nan=False)) for scores in all_scores] == all_scores
 
 
 @pytest.mark.parametrize("name", ["original", *METHODS])

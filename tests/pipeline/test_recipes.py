@@ -112,11 +112,11 @@ def test_the_table_has_every_recipe_with_what_was_published_and_is_generated(mon
     monkeypatch.chdir(ROOT)
     published = tomllib.loads((ROOT / "recipes/published.toml").read_text())
     assert set(published) == {path.stem for path in RECIPES}
-    (found,) = TABLE.finditer((ROOT / "recipes/README.md").read_text())
-    assert found[0] == found[1] + generate("recipes") + found[3]
+    (table,) = TABLE.finditer((ROOT / "recipes/README.md").read_text())
+    assert table[0] == table[1] + generate("recipes") + table[3]
     for name, entry in published.items():
-        assert f"[{name}]({name}.yaml)" in found[0]
-        assert entry["figures"] in found[0]
+        assert f"[{name}]({name}.yaml)" in table[0]
+        assert entry["figures"] in table[0]
         assert ("cifar10-images" in (ROOT / f"recipes/{name}.yaml").read_text()) == ("JPEG" in entry.get("note", ""))
 
 

@@ -46,7 +46,7 @@ def sensitive(number: int) -> list[dict[str, str]]:
 
 
 def predictions(classes: int, wrong: float = 0.2) -> list[dict[str, str]]:
-    """Three images of each class, one in five taken for a random class."""
+    """Make predictions of three images of each class, of which one in five is taken for a random class."""
     random_class, names = random.Random(0), [f"class {number}" for number in range(classes)]
     return [
         {"actual": name, "predicted": random_class.choice(names) if random_class.random() < wrong else name}

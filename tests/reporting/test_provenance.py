@@ -25,7 +25,7 @@ PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")
 
 @pytest.fixture
 def made(tmp_path, monkeypatch) -> Path:
-    """A file in the current folder, which belongs to no repository."""
+    """Make a file in the current folder, which belongs to no repository."""
     monkeypatch.chdir(tmp_path)
     path = Path("model")
     path.write_bytes(b"weights")
@@ -34,7 +34,7 @@ def made(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Workspace:
-    """A git repository with a file of each kind that decides about bytes, and one that does not."""
+    """Make a git repository with a file of each kind that decides about bytes, and one that does not."""
     workspace = Workspace(tmp_path / "project")
     for name in ("params.yaml", "dvc.yaml", "stages/a.py", "lightweight/größe b.py", "README.md"):
         path = workspace.path / name
@@ -101,7 +101,7 @@ def test_a_repository_without_a_commit_and_a_machine_without_git_are_of_no_commi
 
 
 def test_nothing_in_it_names_this_machine_or_a_path(project, monkeypatch):
-    monkeypatch.setattr(provenance, "versions", dict)
+    monkeypatch.setattr(provenance, "package_versions", dict)
     text = json.dumps({**describe_origin(1), "cpu": ""})
     assert platform.node() not in re.findall(r"[\w.-]+", text)
     assert "/" not in text
@@ -177,14 +177,14 @@ def test_an_experiment_records_its_own_model_and_leaves_dvc_lock_and_the_workspa
     for name, content in files.items():
         (toy.path / name).write_text(content)
     commit_all(toy)
-    found = {"PYTHONPATH": str(ROOT)}
+    environment = {"PYTHONPATH": str(ROOT)}
     toy.run("dvc", "init", "--quiet")
-    toy.run("dvc", "repro", **found)
+    toy.run("dvc", "repro", **environment)
     toy.run("git", "add", ".")
     toy.run("git", "commit", "--quiet", "-m", "results")
     assert "record.json" not in (toy.path / "dvc.lock").read_text()
     before = (toy.path / "record.json").read_text()
-    toy.run("dvc", "exp", "run", "--temp", "--name", "b", "--set-param", "text=b", **found)
+    toy.run("dvc", "exp", "run", "--temp", "--name", "b", "--set-param", "text=b", **environment)
     assert (toy.path / "record.json").read_text() == before
     assert not toy.run("git", "status", "--porcelain")
     reference = re.search(r"refs/exps/.*/b$", toy.run("git", "for-each-ref"), re.MULTILINE)[0]

@@ -22,7 +22,7 @@ def scores(**changes) -> dict:
 
 
 def variants(pruned: dict | None = None, optimized: dict | None = None) -> dict:
-    """The scores of a run in which pruning, and quantization after it, changed these of the original's."""
+    """Make the scores of a run in which pruning, and quantization after it, changed these of the original's."""
     pruned = pruned or {}
     shipped = pruned | (optimized or {})
     names = {"original": {}, "averaged": {}, "pruned": pruned, "recalibrated": pruned, "optimized": shipped}
@@ -30,8 +30,8 @@ def variants(pruned: dict | None = None, optimized: dict | None = None) -> dict:
 
 
 def ratio(speedup: float, low: float, high: float, verdict: str) -> dict:
-    found = {"speedup": speedup, "speedup_low": low, "speedup_high": high, "verdict": verdict}
-    return found | {"latency_ms": 1.0, "against_exported": found}
+    against = {"speedup": speedup, "speedup_low": low, "speedup_high": high, "verdict": verdict}
+    return against | {"latency_ms": 1.0, "against_exported": against}
 
 
 SAME, FAST = ratio(1.1, 0.9, 1.2, "no difference"), ratio(3.5, 3.25, 3.75, "faster")

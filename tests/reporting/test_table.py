@@ -40,8 +40,8 @@ def metrics() -> dict:
 @pytest.fixture
 def latency() -> dict:
     def measured(milliseconds, speedup, low, high, verdict) -> dict:
-        found = {"latency_ms": milliseconds, "speedup": speedup, "speedup_low": low, "speedup_high": high}
-        return found | {"verdict": verdict}
+        speedups = {"speedup": speedup, "speedup_low": low, "speedup_high": high, "verdict": verdict}
+        return {"latency_ms": milliseconds, **speedups}
 
     same = measured(1.5, 1.0, 1.0, 1.0, "no difference")
     return {

@@ -15,9 +15,9 @@ PARAMS = YAML(typ="safe").load(ROOT / "params.yaml")
 
 def test_its_tables_are_generated_from_the_recipes_metrics(monkeypatch):
     monkeypatch.chdir(ROOT)
-    found = list(TABLE.finditer(README))
-    assert [match[2] for match in found] == ["recipe mnist-structured"]
-    for match in found:
+    tables = list(TABLE.finditer(README))
+    assert [match[2] for match in tables] == ["recipe mnist-structured"]
+    for match in tables:
         assert match[0] == match[1] + generate(match[2]) + match[3]
 
 

@@ -16,7 +16,7 @@ SPARSITY = [{"layer": f"conv{number}", "weights": "8", "pruned": "4", "sparsity"
 
 @pytest.fixture
 def workspace(tmp_path, monkeypatch):
-    """A workspace after `dvc repro`, with made-up metrics."""
+    """Make a workspace as after `dvc repro`, with made-up metrics."""
     monkeypatch.chdir(tmp_path)
     for folder, results in (("metrics", made_up_metrics()), ("metrics/latency", made_up_latency())):
         (tmp_path / folder).mkdir()

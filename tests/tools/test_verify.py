@@ -34,7 +34,7 @@ STAGES = {"prepare": ("data", []), "train": ("model", ["data"]), "prune": ("smal
 
 
 def run_of(**md5: str) -> Run:
-    """What prepare, train, prune and evaluate left, where outputs have these MD5s and others that of their name."""
+    """Make the run of prepare, train, prune and evaluate; outputs have these MD5s, or their name as MD5."""
     stages = STAGES | {"evaluate": (METRICS, ["small"])}
     lock = {
         name: {
@@ -64,30 +64,30 @@ def test_the_same_lock_is_identical_whoever_made_it():
 
 @pytest.mark.parametrize("maker", [{"cpu": "Another"}, {"threads": 1}])
 def test_other_bytes_on_another_processor_or_thread_count_are_said_to_be_so(maker):
-    found = judged(run_of(model="x", small="x"), record(HERE | maker))
-    assert found.code == ELSEWHERE
-    assert [line.split()[2] for line in found.lines] == ["identical", "differs", "differs", "identical"]
-    assert "2 of 4 outputs differ on This with 2 threads from those of" in found.words
+    verdict = judged(run_of(model="x", small="x"), record(HERE | maker))
+    assert verdict.code == ELSEWHERE
+    assert [line.split()[2] for line in verdict.lines] == ["identical", "differs", "differs", "identical"]
+    assert "2 of 4 outputs differ on This with 2 threads from those of" in verdict.words
 
 
 def test_other_bytes_on_the_same_processor_and_thread_count_are_a_fault():
-    found = judged(run_of(model="x", small="x"), record(HERE))
-    assert found.code == FAILED
-    faults = [line for line in found.lines if "fault:" in line]
+    verdict = judged(run_of(model="x", small="x"), record(HERE))
+    assert verdict.code == FAILED
+    faults = [line for line in verdict.lines if "fault:" in line]
     assert faults == ["  fault: model: made on the same type of processor and thread count, and the same versions"]
 
 
 def test_other_versions_on_the_same_processor_are_a_fault_that_names_them():
-    found = judged(run_of(model="x"), record(HERE | {"python": "3.12.0", "versions": {"torch": "2.14.0"}}))
-    assert found.code == FAILED
-    assert found.lines[-1].endswith("python was 3.12.0 and is 3.11.7; torch was 2.14.0 and is 2.13.0; "
+    verdict = judged(run_of(model="x"), record(HERE | {"python": "3.12.0", "versions": {"torch": "2.14.0"}}))
+    assert verdict.code == FAILED
+    assert verdict.lines[-1].endswith("python was 3.12.0 and is 3.11.7; torch was 2.14.0 and is 2.13.0; "
                                     "numpy was None and is 2.4.6")  # fmt: skip
 
 
 def test_other_versions_on_another_processor_are_named():
-    found = judged(run_of(model="x"), record(THERE | {"versions": HERE["versions"] | {"torch": "2.14.0"}}))
-    assert found.code == ELSEWHERE
-    assert found.lines[-1] == "  beside that, torch was 2.14.0 and is 2.13.0"
+    verdict = judged(run_of(model="x"), record(THERE | {"versions": HERE["versions"] | {"torch": "2.14.0"}}))
+    assert verdict.code == ELSEWHERE
+    assert verdict.lines[-1] == "  beside that, torch was 2.14.0 and is 2.13.0"
 
 
 def test_what_counts_is_who_made_the_first_output_that_differs():
@@ -99,10 +99,11 @@ def test_what_counts_is_who_made_the_first_output_that_differs():
 
 @pytest.mark.parametrize("known", [{}, record(THERE, model={**THERE, "md5": "of another model"}), {"model": {}}])
 def test_other_bytes_of_an_unknown_machine_are_a_fault(known):
-    found = judged(run_of(model="x", small="x"), known)
-    assert found.code == FAILED
+    verdict = judged(run_of(model="x", small="x"), known)
+    assert verdict.code == FAILED
     assert (
-        found.lines[-1] == "  fault: train: metrics/provenance.json does not say where the committed outputs were made"
+        verdict.lines[-1]
+        == "  fault: train: metrics/provenance.json does not say where the committed outputs were made"
     )
 
 
@@ -123,9 +124,9 @@ def test_other_bytes_of_an_unknown_machine_are_a_fault(known):
 )
 def test_metrics_agree_where_intervals_overlap_counts_are_equal_and_sizes_within_a_percent(change, code):
     ours = run_of(model="x", small="x", **{METRICS: "x"})._replace(metrics={METRICS: SCORES | change})
-    found = judged(ours, record(THERE))
-    assert found.code == code
-    assert any(line.startswith(f"  fault: {METRICS}: ") for line in found.lines) == (code == FAILED)
+    verdict = judged(ours, record(THERE))
+    assert verdict.code == code
+    assert any(line.startswith(f"  fault: {METRICS}: ") for line in verdict.lines) == (code == FAILED)
 
 
 def test_a_lock_of_other_code_parameters_or_stages_is_a_fault_on_every_machine():
@@ -138,23 +139,23 @@ def test_a_lock_of_other_code_parameters_or_stages_is_a_fault_on_every_machine()
         else:
             del committed.lock["train"]
         for ours in (run_of(), run_of(model="x")):
-            found = judged(ours, record(THERE), committed)
-            assert found.code == FAILED
-            assert any("dvc.lock is of another command, code or parameters in train" in line for line in found.lines)
+            verdict = judged(ours, record(THERE), committed)
+            assert verdict.code == FAILED
+            assert any("dvc.lock is of another command, code or parameters in train" in line for line in verdict.lines)
 
 
 def test_an_output_that_is_not_made_is_a_fault_on_any_processor():
     ours = run_of()
     name, stage = next((name, stage) for name, stage in ours.lock.items() if len(stage["outs"]) == 1)
     lock = ours.lock | {name: stage | {"outs": []}}
-    found = judged(ours._replace(lock=lock), record(THERE))
-    assert found.code == FAILED
-    assert any(line.endswith(": not made") for line in found.lines)
+    verdict = judged(ours._replace(lock=lock), record(THERE))
+    assert verdict.code == FAILED
+    assert any(line.endswith(": not made") for line in verdict.lines)
 
 
 def test_a_metric_that_is_not_made_is_a_fault():
-    found = judged(run_of()._replace(metrics={}), record(THERE))
-    assert (found.code, found.lines[-1]) == (FAILED, f"  fault: {METRICS}: not made")
+    verdict = judged(run_of()._replace(metrics={}), record(THERE))
+    assert (verdict.code, verdict.lines[-1]) == (FAILED, f"  fault: {METRICS}: not made")
 
 
 TOY = """
@@ -188,7 +189,7 @@ IGNORED = "/model\n/models/\n/work/\n"
 
 @pytest.fixture(scope="module")
 def committed(tmp_path_factory) -> Workspace:
-    """A pipeline of two stages, run here and committed with its lock and record."""
+    """Make a pipeline of two stages, run here and committed with its lock and record."""
     toy = Workspace(tmp_path_factory.mktemp("toy") / "project")
     (toy.path / "metrics").mkdir(parents=True)
     texts = {"dvc.yaml": TOY, "make.py": MAKE, "params.yaml": "threads: 1\n", ".gitignore": IGNORED}
@@ -216,7 +217,7 @@ def commit(workspace: Workspace, message: str) -> None:
 
 
 def verified(workspace: Workspace, code: int, **environment: str) -> list[str]:
-    """What it prints, line by line; nothing may stay in the folder for temporary files."""
+    """Verify the workspace and return the printed lines; nothing may stay in the folder for temporary files."""
     temporary = workspace.path.parent / "temporary"
     temporary.mkdir(exist_ok=True)
     own = {"PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)} | environment
@@ -326,7 +327,7 @@ def flip(path: Path) -> None:
 
 
 def mend(workspace: Workspace, tmp_path: Path, damaged: list[Path]) -> None:
-    """Type the remedy, then nothing is damaged and nothing is left to do."""
+    """Run the repair command, after which nothing is damaged and nothing is left to do."""
     workspace.run("sh", "-c", repair_command(damaged))
     assert fresh_clone.inspect_workspace(workspace.path, tmp_path / "state after") == 0
     assert "up to date" in workspace.run("dvc", "status")
