@@ -7,12 +7,11 @@ Imports onnxruntime, numpy and Pillow only.
 
 import argparse
 import json
-import os
 import sys
 from io import TextIOWrapper
 from pathlib import Path
 
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # on by default, and read once: while it is imported
+import lightweight.core.telemetry  # noqa: F401 - before onnxruntime
 
 import numpy as np
 import onnxruntime

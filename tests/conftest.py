@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # for tests that import onnxruntime first
+import lightweight.core.telemetry  # noqa: F401 - for tests that import onnxruntime first
+
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # two tests at a time: threads that spin would take the cores of the other
 
 import numpy as np
