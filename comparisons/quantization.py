@@ -37,8 +37,9 @@ from lightweight.dataset import Dataset, load_dataset
 from lightweight.evaluation.latency import interleave, summarize
 from lightweight.evaluation.scores import EvaluatedModel, evaluate_file, score
 from lightweight.networks.model_file import load_model
-from lightweight.onnx import graph
+from lightweight.onnx.graph import list_layers
 from lightweight.onnx.session import pixels
+from lightweight.onnx.weights import list_weighted_nodes
 from lightweight.quantization.calibration import balanced_sample
 
 WORK = Path("work/comparisons")
@@ -163,8 +164,8 @@ def open_in_openvino(path: Path, exported: Path, dataset: Dataset) -> tuple[Eval
         if node["runtimePrecision"].value in ("u8", "i8")
         for name in node["originalLayersNames"].value.split(",")
     }
-    nodes = {name: own[0].name for name, own in graph.weighted(onnx.load(exported)).items()}
-    macs = {nodes.get(layer.name, layer.name): layer.macs for layer in graph.layers(read_bytes(exported))}
+    nodes = {name: own[0].name for name, own in list_weighted_nodes(onnx.load(exported)).items()}
+    macs = {nodes.get(layer.name, layer.name): layer.macs for layer in list_layers(read_bytes(exported))}
     weights = path.with_suffix(".bin")
     costs = {
         "size_bytes": path.stat().st_size + (weights.stat().st_size if weights.exists() else 0),

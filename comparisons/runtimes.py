@@ -21,7 +21,7 @@ from lightweight.core.errors import InputError
 from lightweight.core.machine import cpu_name, vector_extensions
 from lightweight.core.process import run_stage
 from lightweight.dataset import Dataset, Split, load_dataset
-from lightweight.onnx.session import load_session, pixels
+from lightweight.onnx.session import load_inference_session, pixels
 from lightweight.quantization.parity import accuracy, logit_error
 from lightweight.reporting.table import markdown
 
@@ -32,7 +32,7 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 def with_onnxruntime(path: Path) -> Predict:
     """Load an ONNX file in ONNX Runtime, on one thread."""
-    session = load_session(path, threads=1)
+    session = load_inference_session(path, threads=1)
     return lambda images: session.run(None, {"input": images})[0]
 
 
@@ -85,7 +85,7 @@ def main() -> None:
 
 def check_shapes(path: Path, dataset: Dataset) -> None:
     """Raise InputError unless the file takes the images of the data set and gives logits of its classes."""
-    session, images = load_session(path, threads=1), tuple(dataset.test.images.shape[1:])
+    session, images = load_inference_session(path, threads=1), tuple(dataset.test.images.shape[1:])
     takes, gives = (tuple(item.shape[1:]) for item in (session.get_inputs()[0], session.get_outputs()[0]))
     if (takes, gives) != (images, (dataset.num_classes,)):
         rule = f"the data set has {images} and {dataset.num_classes} classes"

@@ -27,7 +27,7 @@ from lightweight.evaluation.latency import interleave, summarize
 from lightweight.evaluation.scores import EvaluatedModel, evaluate_file, score
 from lightweight.networks.model_file import load_model
 from lightweight.onnx.export import FromPixels
-from lightweight.onnx.session import load_session, pixels, torch_logits
+from lightweight.onnx.session import load_inference_session, pixels, torch_logits
 from lightweight.quantization.calibration import balanced_sample
 from lightweight.quantization.params import QuantizeParams
 from lightweight.quantization.parity import check_parity
@@ -118,7 +118,7 @@ def compare(path: Path, size_bytes: int, predict: Predict, source: Source) -> pd
     dataset = source.dataset
     converted = EvaluatedModel(logits(predict, dataset.test).argmax(1), {"size_bytes": size_bytes})
     image = pixels(dataset.test.images[:1])
-    session = load_session(OPTIMIZED, source.threads)
+    session = load_inference_session(OPTIMIZED, source.threads)
     calls = {OPTIMIZED: lambda: session.run(None, {"input": image}), path: lambda: predict(image)}
     samples = interleave(calls, ROUNDS)
     rows = []

@@ -11,7 +11,7 @@ from pathlib import Path
 from lightweight.core.files import read_csv, write_bytes
 from lightweight.core.machine import hardware_description
 from lightweight.core.process import run_stage
-from lightweight.onnx.coverage import describe
+from lightweight.onnx.coverage import describe, read_coverage
 from lightweight.reporting.page import write_page
 from lightweight.reporting.plots import draw_latency
 from lightweight.reporting.results import read_latency, read_scores
@@ -26,7 +26,7 @@ def main() -> None:
     scores, latency = read_scores(METRICS), read_latency(METRICS / "latency")
     print(plain_text(comparison(scores, latency)))
     print(*headline(scores, latency), *explain(scores, latency, read_csv(PLOTS / "sparsity.csv")), sep="\n")
-    print(f"optimized: {describe(read_csv(PLOTS / 'coverage.csv'))}.")
+    print(f"In the optimized file, {describe(read_coverage(PLOTS / 'coverage.csv'))}")
     if latency:
         write_bytes(PLOTS / "latency.png", draw_latency(latency))
         hardware = hardware_description(latency["original"])

@@ -15,7 +15,7 @@ from lightweight.core.params import Params
 from lightweight.dataset import Dataset
 from lightweight.evaluation.latency import compare, interleave
 from lightweight.onnx.export import export_onnx
-from lightweight.onnx.session import load_session, open_session, pixels
+from lightweight.onnx.session import load_inference_session, make_inference_session, pixels
 
 PAIRS = (("recalibrated", "exported"), ("optimized", "exported"), ("optimized", "recalibrated"))  # in the same runtime
 
@@ -40,9 +40,9 @@ def measure_latency(
     `optimized` is the path of the ONNX file that ships. Raises InputError when that file is missing or damaged.
     """
     sessions = {
-        "exported": open_session(export_onnx(original, dataset).SerializeToString(), threads),
-        "recalibrated": open_session(export_onnx(recalibrated, dataset).SerializeToString(), threads),
-        "optimized": load_session(optimized, threads),
+        "exported": make_inference_session(export_onnx(original, dataset).SerializeToString(), threads),
+        "recalibrated": make_inference_session(export_onnx(recalibrated, dataset).SerializeToString(), threads),
+        "optimized": load_inference_session(optimized, threads),
     }
     to_memory_format(original, torch.channels_last)
     hardware = {"cpu": cpu_name(), "instructions": vector_extensions(), "threads": threads}

@@ -19,8 +19,9 @@ from lightweight.dataset import Dataset
 from lightweight.evaluation.statistics import mcnemar_p, wilson_interval
 from lightweight.macs import count_macs
 from lightweight.networks.model_file import load_model
-from lightweight.onnx import graph
-from lightweight.onnx.session import load_session, onnx_logits, torch_logits
+from lightweight.onnx.graph import list_layers
+from lightweight.onnx.session import load_inference_session, onnx_logits, torch_logits
+from lightweight.onnx.weights import count_parameters
 
 
 class EvaluateParams(Params):
@@ -58,9 +59,9 @@ def evaluate_file(path: Path, dataset: Dataset, batch_size: int, threads: int, m
     """
     content = read_bytes(path)
     if path.suffix == ".onnx":
-        logits = onnx_logits(load_session(path, threads), dataset.test, batch_size)
-        layers = graph.layers(content)
-        parameters, nonzero = graph.parameters(content)
+        logits = onnx_logits(load_inference_session(path, threads), dataset.test, batch_size)
+        layers = list_layers(content)
+        parameters, nonzero = count_parameters(content)
         macs = max(macs, sum(layer.macs for layer in layers))
         int8_share = sum(layer.macs for layer in layers if layer.int8) / max(1, macs)
     else:

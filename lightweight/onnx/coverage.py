@@ -1,82 +1,155 @@
-"""What part of a file takes fewer bits or runs on integers, and why the rest does not."""
+"""Coverage: the part of a file that takes fewer bits or runs on integers, and why the rest does not."""
 
-from collections.abc import Collection, Iterable
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from pathlib import Path
 
-COLUMNS = ["name", "weights", "nonzero", "bits", "macs", "int8", "reason"]
-PARTIAL = ("not quantized", "stored in")  # reasons of methods that leave whole layers in float, as they should
-ENOUGH = 0.9  # of the MACs, where a method is meant for all layers
-LEFT = "the method converts linear layers only"
-ELSEWHERE = "operators that no method converts"
+from lightweight.core.files import Table, read_csv
+from lightweight.onnx.layer import Layer
+
+MIN_INT8_SHARE = 0.9  # of the MACs, for methods that are meant for all layers
+MIN_OTHER_SHARE = 0.005  # of the MACs: a smaller rest that belongs to no layer of the file is not listed
+MAX_NAMES = 5  # of layers that `describe` lists for one reason
 
 
-def rows(
-    layers: Iterable[Any], convertible: Collection[str], excluded: Collection[str], method: str, macs: int = 0
-) -> list[dict[str, Any]]:
-    """A row per layer of `graph.layers`, with the reason why it does not run on 8-bit integers.
+class Reason(StrEnum):
+    """Name why a layer does not run on 8-bit integers; the value is the text in tables."""
 
-    `convertible` names the layers that the method can convert, `kept` those that went back to float32. What they lack
-    of the `macs` of the whole network has a row of its own.
+    LINEAR_ONLY = "the method converts linear layers only"
+    FP16_CANNOT = "fp16 cannot convert it"
+    STATIC_CANNOT = "static cannot convert it"
+    QAT_CANNOT = "qat cannot convert it"
+    MAX_DROP = "max_drop keeps it in float32"
+    NOT_FUSED = "the runtime does not fuse it"
+    ACTIVATIONS_ONLY = "a product of two activations"
+    FLOAT16 = "stored in 16 bits, computed with in 32"
+    INT4 = "stored in 4 bits"
+    NOT_QUANTIZED = "not quantized"
+    OTHER_OPERATORS = "operators that no method converts"
+
+
+BY_DESIGN = {Reason.LINEAR_ONLY, Reason.FLOAT16, Reason.INT4, Reason.NOT_QUANTIZED}  # of methods for a part of a file
+SENTENCES = {
+    Reason.LINEAR_ONLY: "In float32 {stay} {names}: the method converts linear layers only.",
+    Reason.FP16_CANNOT: "In float32 {stay} {names}: the method fp16 cannot convert such layers.",
+    Reason.STATIC_CANNOT: "In float32 {stay} {names}: the method static cannot convert such layers.",
+    Reason.QAT_CANNOT: "In float32 {stay} {names}: the method qat cannot convert such layers.",
+    Reason.MAX_DROP: "In float32 {stay} {names}, or accuracy would drop by more than max_drop.",
+    Reason.NOT_FUSED: "In float32 {stay} {names}: the runtime does not fuse such layers into integer operators.",
+    Reason.ACTIVATIONS_ONLY: "In float32 {stay} {names}, where two activations are multiplied.",
+    Reason.FLOAT16: "In 16 bits the file stores {names}, and the runtime computes with them in 32.",
+    Reason.INT4: "In 4 bits the file stores {names}.",
+    Reason.NOT_QUANTIZED: "Nothing is quantized.",
+    Reason.OTHER_OPERATORS: "The other MACs belong to operators that no method converts.",
+}
+
+
+@dataclass(frozen=True)
+class LayerCoverage(Layer):
+    """Describe a layer of a file with the reason why it does not run on 8-bit integers; None if it does."""
+
+    reason: Reason | None
+
+
+COLUMNS = [field.name for field in fields(LayerCoverage)]
+
+
+def measure_coverage(
+    layers: Iterable[Layer], convertible: Collection[str], excluded: Collection[str], method: str, macs: int = 0
+) -> list[LayerCoverage]:
+    """Find the reason for each layer of `graph.list_layers` that does not run on 8-bit integers.
+
+    `convertible` names the layers that the method can convert, `excluded` those that went back to float32. If the
+    layers have fewer MACs than the whole network, `macs`, the rest becomes a last row by the name of `others`.
     """
-    found = [asdict(layer) | {"reason": _reason(layer, convertible, excluded, method)} for layer in layers]
-    rest = macs - sum(row["macs"] for row in found)
-    if rest > 0.005 * macs:
-        other = {"name": "others", "weights": 0, "nonzero": 0, "bits": 32, "macs": rest, "int8": False}
-        found.append(other | {"reason": ELSEWHERE})
-    return found
+    coverage = [
+        LayerCoverage(**asdict(layer), reason=_reason(layer, convertible, excluded, method)) for layer in layers
+    ]
+    others = macs - sum(layer.macs for layer in coverage)
+    if others > MIN_OTHER_SHARE * macs:
+        coverage.append(LayerCoverage("others", 0, 0, 32, others, False, Reason.OTHER_OPERATORS))
+    return coverage
 
 
-def _reason(layer: Any, convertible: Collection[str], excluded: Collection[str], method: str) -> str:
+def _reason(layer: Layer, convertible: Collection[str], excluded: Collection[str], method: str) -> Reason | None:
     if layer.int8:
-        return ""
+        return None
     if not layer.weights:
-        return "a product of two activations"
+        return Reason.ACTIVATIONS_ONLY
     if layer.name in excluded:
-        return "max_drop keeps it in float32"
+        return Reason.MAX_DROP
     if layer.bits == 16:
-        return "stored in 16 bits, computed with in 32"
+        return Reason.FLOAT16
     if layer.bits == 4:
-        return "stored in 4 bits"
+        return Reason.INT4
     if method == "none":
-        return "not quantized"
-    if layer.name not in convertible:
-        return LEFT if method in ("dynamic", "int4") else f"{method} cannot convert it"
-    return "the runtime does not fuse it"
+        return Reason.NOT_QUANTIZED
+    if layer.name in convertible:
+        return Reason.NOT_FUSED
+    return Reason.LINEAR_ONLY if method in ("dynamic", "int4") else Reason(f"{method} cannot convert it")
 
 
-def int8_share(found: Collection[dict[str, Any]]) -> float:
-    """Of the MACs; 0 of none."""
-    macs = sum(int(row["macs"]) for row in found)
-    return sum(int(row["macs"]) for row in found if str(row["int8"]) == "True") / max(1, macs)
+def coverage_table(coverage: Iterable[LayerCoverage]) -> Table:
+    """Make the table of plots/coverage.csv: a row per layer, without text where there is no reason."""
+    return COLUMNS, [asdict(layer) for layer in coverage]
 
 
-def describe(found: Collection[dict[str, Any]]) -> str:
-    """A sentence of rows, as they are or as a CSV file gives them."""
-    weights = max(1, sum(int(row["weights"]) for row in found))
-    whose = "of convolutions and matrix products " * any(row["reason"] == ELSEWHERE for row in found)
-    parts = [f"{int8_share(found):.0%} of the MACs run on 8-bit integers"]
+def read_coverage(path: Path) -> list[LayerCoverage]:
+    """Read a table of `coverage_table` from its CSV file. Raises InputError when the file is missing."""
+    return [
+        LayerCoverage(
+            name=row["name"],
+            weights=int(row["weights"]),
+            nonzero=int(row["nonzero"]),
+            bits=int(row["bits"]),
+            macs=int(row["macs"]),
+            int8=row["int8"] == "True",
+            reason=Reason(row["reason"]) if row["reason"] else None,
+        )
+        for row in read_csv(path)
+    ]
+
+
+def int8_share(coverage: Collection[LayerCoverage]) -> float:
+    """Compute the share of the MACs that run on 8-bit integers; 0 when there are no MACs."""
+    return sum(layer.macs for layer in coverage if layer.int8) / max(1, sum(layer.macs for layer in coverage))
+
+
+def describe(coverage: Collection[LayerCoverage]) -> str:
+    """Say in sentences which shares of the MACs and weights take fewer bits, and why the rest does not."""
+    weights = max(1, sum(layer.weights for layer in coverage))
+    is_partial = any(layer.reason is Reason.OTHER_OPERATORS for layer in coverage)
+    owner = "the weights of convolutions and matrix products" if is_partial else "the weights"
+    clauses = [f"{int8_share(coverage):.0%} of the MACs run on 8-bit integers"]
     for bits in (4, 8, 16):
-        few = sum(int(row["weights"]) for row in found if int(row["bits"]) == bits)
-        parts += [f"{few / weights:.0%} of the weights {whose}take {bits} bits"] if few else []
-    left = [f"{_few(names)}: {reason}" for reason, names in _left(found).items()]
-    return "; ".join([", ".join(parts), *left])
+        if count := sum(layer.weights for layer in coverage if layer.bits == bits):
+            clauses.append(f"{count / weights:.0%} of {owner} take {bits} bits")
+    return " ".join([f"{'; '.join(clauses)}.", *_explain(coverage, MAX_NAMES)])
 
 
-def warning(found: Collection[dict[str, Any]]) -> str:
-    """A line where a method for all layers leaves too much behind, else nothing."""
-    meant = not any(row["reason"].startswith((LEFT, *PARTIAL)) for row in found)
-    if not meant or int8_share(found) >= ENOUGH:
+def warning(coverage: Collection[LayerCoverage]) -> str:
+    """Warn if a method for all layers leaves more than a tenth of the MACs in float32; else return the empty text."""
+    reasons = {layer.reason for layer in coverage}
+    if reasons & BY_DESIGN or int8_share(coverage) >= MIN_INT8_SHARE:
         return ""
-    left = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in _left(found).items())
-    return f"warning: less than {ENOUGH:.0%} of the MACs run on 8-bit integers; in float: {left}"
+    text = f"warning: less than {MIN_INT8_SHARE:.0%} of the MACs run on 8-bit integers."
+    return " ".join([text, *_explain(coverage, len(coverage))])
 
 
-def _left(found: Collection[dict[str, Any]]) -> dict[str, list[str]]:
-    """The names of what does not run on integers, by reason."""
-    reasons = dict.fromkeys(row["reason"] for row in found if row["reason"])
-    return {reason: [row["name"] for row in found if row["reason"] == reason] for reason in reasons}
+def _explain(coverage: Collection[LayerCoverage], max_names: int) -> list[str]:
+    """Make a sentence for every reason, in the order of the layers."""
+    names: dict[Reason, list[str]] = {}
+    for layer in coverage:
+        if layer.reason is not None:
+            names.setdefault(layer.reason, []).append(layer.name)
+    return [
+        SENTENCES[reason].format(stay="stays" if len(layers) == 1 else "stay", names=_enumerate(layers, max_names))
+        for reason, layers in names.items()
+    ]
 
 
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def _enumerate(names: Sequence[str], max_names: int) -> str:
+    """Join names as in `a, b and c`, or `a, b and 3 more` beyond `max_names`."""
+    few = [*names[:max_names], *([f"{len(names) - max_names} more"] if len(names) > max_names else [])]
+    return " and ".join(filter(None, [", ".join(few[:-1]), few[-1]]))

@@ -1,4 +1,4 @@
-"""The file that ships takes raw pixels and knows its classes: normalisation and names are inside.
+"""Export to ONNX: the file takes raw pixels and holds the class names, so that its user needs no project code.
 
 Input `input`: float32 (N, C, H, W), values 0 to 255. Output `logits`: float32 (N, classes).
 """
@@ -15,12 +15,15 @@ from lightweight.core.errors import InputError, first_line
 from lightweight.core.memory_format import to_memory_format
 from lightweight.dataset import Dataset, resize
 
-CLASSES = "classes"  # the metadata key of the class names, a JSON list
-NORMALIZATION = {"offset", "scale"}  # the names of its two constants in the file
+CLASSES_KEY = "classes"  # in the metadata: the class names as a JSON list
+NORMALIZATION = {"offset", "scale"}  # the names of the two constants of the input normalisation
 
 
 class FromPixels(nn.Module):
-    """The network behind resizing and `(pixels - 255 mean) / (255 std)`, which is what it was trained on."""
+    """Resize and normalise raw pixels, by `(pixels - 255 mean) / (255 std)`, before a copy of the network."""
+
+    offset: Tensor
+    scale: Tensor
 
     def __init__(self, model: nn.Module, dataset: Dataset) -> None:
         super().__init__()
@@ -35,14 +38,15 @@ class FromPixels(nn.Module):
 
 
 def export_onnx(model: nn.Module, dataset: Dataset) -> onnx.ModelProto:
-    """`model` on the CPU as ONNX for any batch size; equal weights give equal bytes, without traces of this machine.
+    """Export `model`, which is on the CPU, for any batch size, with the input normalisation and the class names.
 
-    Raises InputError when its graph depends on the values of the images.
+    Equal weights give equal bytes, without traces of this machine. Raises InputError when the graph of the network
+    depends on the values of the images.
     """
     network = FromPixels(model, dataset).eval()
     pixels = torch.zeros(2, dataset.channels, dataset.image_size, dataset.image_size)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter about itself
+        warnings.simplefilter("ignore")  # the exporter warns of its own deprecations
         try:
             program = torch.onnx.export(
                 network,
@@ -54,23 +58,24 @@ def export_onnx(model: nn.Module, dataset: Dataset) -> onnx.ModelProto:
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            raise InputError(f"the network cannot be exported to ONNX: {_reason(error)}") from None
+            raise InputError(f"the network cannot be exported to ONNX: {_root_cause(error)}") from None
+    assert program is not None  # only without `dynamo` it is
     exported = program.model_proto
-    finish(exported, dataset)
+    finalize_metadata(exported, dataset)
     return exported
 
 
-def _reason(error: BaseException) -> str:
-    """The first line of the error behind the exporter's own pages."""
+def _root_cause(error: BaseException) -> str:
+    """Return the first line of the error that made the exporter fail, which writes pages of its own."""
     while error.__cause__ is not None:
         error = error.__cause__
     return first_line(error)
 
 
-def finish(model: onnx.ModelProto, dataset: Dataset) -> None:
+def finalize_metadata(model: onnx.ModelProto, dataset: Dataset) -> None:
     """Write the class names into `model` in place; remove stack traces and everything else that no runtime reads."""
     del model.metadata_props[:]
-    model.metadata_props.add(key=CLASSES, value=json.dumps(dataset.classes))
+    model.metadata_props.add(key=CLASSES_KEY, value=json.dumps(dataset.classes))
     model.producer_name, model.producer_version, model.doc_string = "lightweight", "", ""
     graph = model.graph
     used = {node.domain for node in graph.node}

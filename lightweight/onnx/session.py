@@ -1,9 +1,11 @@
-"""Predictions come from the runtime that will run the file: PyTorch for weights, ONNX Runtime for what ships."""
+"""Logits of a model by the runtime that runs it: PyTorch for a network, ONNX Runtime for a file.
 
-import os
+A file is checked before it runs: it may come from elsewhere.
+"""
+
 from pathlib import Path
 
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # on by default, and read once: while it is imported
+import lightweight.core.telemetry  # noqa: F401 - before onnxruntime
 
 import numpy as np
 import onnx
@@ -16,7 +18,7 @@ from lightweight.core.errors import InputError, first_line
 from lightweight.core.files import read_bytes
 from lightweight.dataset import Dataset, Split
 
-MEMORY = 2**32  # bytes that one image may take on its way through a file; ViT-B/16 takes half of it for 1024 pixels
+MAX_BYTES_PER_IMAGE = 2**32  # of activations; ViT-B/16 takes half of it for an image of 1024 x 1024 pixels
 ARENA = onnxruntime.OrtMemoryInfo(
     "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
 )
@@ -24,13 +26,13 @@ ARENA = onnxruntime.OrtMemoryInfo(
 
 @torch.no_grad()
 def torch_logits(model: nn.Module, dataset: Dataset, split: Split, batch_size: int) -> np.ndarray:
-    """float32 (N, classes) of `model` in evaluation mode."""
+    """Compute the logits of `model` in evaluation mode for a split: float32 (N, classes)."""
     model.eval()
     return np.concatenate([model(images).cpu().numpy() for images, _ in dataset.batches(split, batch_size)])
 
 
-def open_session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session on the CPU whose results do not change from run to run."""
+def make_inference_session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
+    """Make an ONNX Runtime session on the CPU whose results do not change from run to run."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -38,23 +40,26 @@ def open_session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def load_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    """`open_session` of a file. Raises InputError when it is missing, damaged, or not what `export` writes."""
+def load_inference_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    """Check an ONNX file and make its session, as `make_inference_session` does.
+
+    Raises InputError when the file is missing, damaged, or not what `export_onnx` writes.
+    """
     content = read_bytes(path)
     try:
-        _check(content)
-        _try(_bounded_session(content), images=1)
-        session = open_session(content, threads)
-        _try(session, images=2)
+        _check_structure(content)
+        _predict_zeros(_make_bounded_session(content), images=1)
+        session = make_inference_session(content, threads)
+        _predict_zeros(session, images=2)
         return session
     except Exception as error:  # of classes that ONNX Runtime does not name in its interface
         raise InputError(f"{path}: damaged or not an ONNX file of this project: {first_line(error)}") from None
 
 
-def _check(content: bytes) -> None:
-    """Raises ValueError unless it is one fixed graph, from (N, C, H, W) to (N, classes), with all of its weights.
+def _check_structure(content: bytes) -> None:
+    """Check that a model is one fixed graph, from (N, C, H, W) to (N, classes), with all of its weights.
 
-    The runtime would read other files that it names, and run loops without end.
+    ONNX Runtime would read other files that the model names, and run loops without end. Raises ValueError.
     """
     model = onnx.load_from_string(content)
     graph = model.graph
@@ -64,17 +69,17 @@ def _check(content: bytes) -> None:
     kinds = {item.type for node in graph.node for item in node.attribute}
     if model.functions or kinds & {AttributeProto.GRAPH, AttributeProto.GRAPHS}:
         raise ValueError("has functions or graphs within its graph")
-    for item, name, rank in ((graph.input, "input", 4), (graph.output, "logits", 2)):
-        shapes = {found.name: [size.dim_value for size in found.type.tensor_type.shape.dim] for found in item}
+    for values, name, rank in ((graph.input, "input", 4), (graph.output, "logits", 2)):
+        shapes = {value.name: [size.dim_value for size in value.type.tensor_type.shape.dim] for value in values}
         sizes = shapes.get(name, [])
-        if len(item) != 1 or len(sizes) != rank or sizes[0] or not all(0 < size <= 2**16 for size in sizes[1:]):
+        if len(values) != 1 or len(sizes) != rank or sizes[0] or not all(0 < size <= 2**16 for size in sizes[1:]):
             raise ValueError(f"must have one {name!r} of {rank} dimensions, the first without a size, has {shapes}")
     onnx.checker.check_model(model, full_check=True)
 
 
-def _bounded_session(content: bytes) -> onnxruntime.InferenceSession:
-    """One that runs every operator as it stands in the file, and fails where it takes more than `MEMORY`."""
-    arena = onnxruntime.OrtArenaCfg(MEMORY + 4 * len(content), -1, -1, -1)
+def _make_bounded_session(content: bytes) -> onnxruntime.InferenceSession:
+    """Make a session that runs every operator as it stands in the file, and fails beyond `MAX_BYTES_PER_IMAGE`."""
+    arena = onnxruntime.OrtArenaCfg(MAX_BYTES_PER_IMAGE + 4 * len(content), -1, -1, -1)
     onnxruntime.create_and_register_allocator(ARENA, arena)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -83,8 +88,8 @@ def _bounded_session(content: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def _try(session: onnxruntime.InferenceSession, images: int) -> None:
-    """Predict for so many images. Raises ValueError, or whatever the runtime raises."""
+def _predict_zeros(session: onnxruntime.InferenceSession, images: int) -> None:
+    """Predict for so many black images. Raises ValueError for logits of another shape, or what the runtime raises."""
     shape = session.get_inputs()[0].shape[1:]
     (logits,) = session.run(None, {"input": np.zeros((images, *shape), dtype=np.float32)})
     if logits.dtype != np.float32 or logits.ndim != 2 or len(logits) != images:
@@ -92,13 +97,16 @@ def _try(session: onnxruntime.InferenceSession, images: int) -> None:
 
 
 def onnx_logits(session: onnxruntime.InferenceSession, split: Split, batch_size: int) -> np.ndarray:
-    """float32 (N, classes) from raw pixels. Raises InputError when the file takes other images."""
-    taken, given = tuple(session.get_inputs()[0].shape[1:]), tuple(split.images.shape[1:])
-    if taken != given:
-        raise InputError(f"the ONNX file takes images of shape {taken}, those of the data set have {given}")
+    """Compute the logits of a file for the raw pixels of a split: float32 (N, classes).
+
+    Raises InputError when the file takes images of another shape.
+    """
+    expected, actual = tuple(session.get_inputs()[0].shape[1:]), tuple(split.images.shape[1:])
+    if expected != actual:
+        raise InputError(f"the ONNX file takes images of shape {expected}, those of the data set have {actual}")
     return np.concatenate([session.run(None, {"input": pixels(part)})[0] for part in split.images.split(batch_size)])
 
 
 def pixels(images: torch.Tensor) -> np.ndarray:
-    """uint8 (N, C, H, W) as the float32 0 to 255 that an exported file takes."""
+    """Convert images uint8 (N, C, H, W) to what an exported file takes: float32 from 0 to 255."""
     return images.cpu().numpy().astype(np.float32)

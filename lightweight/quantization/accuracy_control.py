@@ -26,24 +26,26 @@ class AccuracyControl:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
+        """Return a row per trial, by `COLUMNS`."""
         return self.log.rows
 
-    def search(self, least: float) -> list[str]:
-        """Return the layers that stay float32 so that accuracy is at least `least`; all of them if nothing helps."""
+    def search(self, min_accuracy: float) -> list[str]:
+        """Return the layers to exclude so that accuracy is at least `min_accuracy`; all of them if nothing helps."""
         excluded: list[str] = []
-        if self._trial("all", "", self.score, excluded)["val_accuracy"] >= least:
+        if self._run_trial("all", "", self.score, excluded)["val_accuracy"] >= min_accuracy:
             return excluded
-        errors = {
-            name: self._trial("only", name, self.probe, set(self.layers) - {name})["logit_error"]
-            for name in self.layers
-        }
-        for name in sorted(self.layers, key=lambda name: -errors[name]):
-            excluded.append(name)
-            if self._trial("excluded", name, self.score, excluded)["val_accuracy"] >= least:
+        errors = {layer: self._error_alone(layer) for layer in self.layers}
+        for layer in sorted(self.layers, key=lambda layer: -errors[layer]):
+            excluded.append(layer)
+            if self._run_trial("excluded", layer, self.score, excluded)["val_accuracy"] >= min_accuracy:
                 break
         return excluded
 
-    def _trial(self, kind: str, layer: str, score: Score, excluded: Collection[str]) -> dict[str, Any]:
+    def _error_alone(self, layer: str) -> float:
+        """Measure the logit error of the file in which this layer alone is converted."""
+        return self._run_trial("only", layer, self.probe, set(self.layers) - {layer})["logit_error"]
+
+    def _run_trial(self, kind: str, layer: str, score: Score, excluded: Collection[str]) -> dict[str, Any]:
         def measure() -> dict[str, Any]:
             accuracy, error = score(excluded)
             return {"kind": kind, "layer": layer, "val_accuracy": accuracy, "logit_error": error}

@@ -1,7 +1,9 @@
-"""A network becomes a graph of PyTorch's operators, in which BatchNorm is part of the layer before it."""
+"""Capture a network as a graph of PyTorch's operators, and fold BatchNorm into the layer before it."""
 
 from collections import Counter
+from collections.abc import Callable
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -11,7 +13,7 @@ from lightweight.core.errors import InputError, first_line
 from lightweight.core.memory_format import to_memory_format
 
 aten = torch.ops.aten
-LAYERS = {
+FUSE_BATCHNORM: dict[Any, Callable[..., tuple[nn.Parameter, nn.Parameter]]] = {
     aten.conv2d.default: fuse_conv_bn_weights,
     aten.conv2d.padding: fuse_conv_bn_weights,
     aten.linear.default: fuse_linear_bn_weights,
@@ -19,7 +21,10 @@ LAYERS = {
 
 
 def capture(model: nn.Module, images: Tensor) -> fx.GraphModule:
-    """Raises InputError when the network's path depends on the values of the images."""
+    """Capture the graph of a copy of `model` in evaluation mode, for any number of images like these (N, C, H, W).
+
+    Raises InputError when the network's path depends on the values of the images.
+    """
     network = to_memory_format(deepcopy(model).eval(), torch.contiguous_format)
     try:
         return torch.export.export(network, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
@@ -27,43 +32,58 @@ def capture(model: nn.Module, images: Tensor) -> fx.GraphModule:
         raise InputError(f"the network cannot be captured as a graph: {first_line(error)}") from None
 
 
-def layers(graph: fx.GraphModule) -> list[fx.Node]:
-    """The convolutions and linear layers whose weights are parameters of that name, which no other node reads."""
-    found = [node for node in graph.graph.nodes if node.target in LAYERS and node.args[1].op == "get_attr"]
-    readers = Counter(node.args[1].target for node in found)
-    return [node for node in found if node.args[1].target.endswith(".weight") and readers[node.args[1].target] == 1]
+def list_layer_nodes(graph: fx.GraphModule) -> list[fx.Node]:
+    """List the convolutions and linear layers whose weight is a parameter `NAME.weight` that no other layer reads."""
+    nodes = [node for node in graph.graph.nodes if node.target in FUSE_BATCHNORM and node.args[1].op == "get_attr"]
+    readers = Counter(weight_name(node) for node in nodes)
+    return [node for node in nodes if weight_name(node).endswith(".weight") and readers[weight_name(node)] == 1]
+
+
+def weight_name(layer: fx.Node) -> str:
+    """Return the name of the parameter that a convolution or linear layer reads as its weight."""
+    weight = layer.args[1]
+    assert isinstance(weight, fx.Node)
+    return str(weight.target)
 
 
 def fold_batchnorm(graph: fx.GraphModule) -> None:
-    """Put every BatchNorm in evaluation mode behind one of the `layers` into its weight and bias, in place.
+    """Fold every BatchNorm in evaluation mode into the weight and bias of the layer before it, in place.
 
-    One that normalises another dimension than the layer's outputs, or by the statistics of the batch, stays.
+    A BatchNorm stays if it normalises another dimension than the layer's outputs, or by the statistics of the batch, or
+    if the layer is none of `list_layer_nodes` or has other readers.
     """
-    own = set(layers(graph))
+    layers = set(list_layer_nodes(graph))
     for norm in [node for node in graph.graph.nodes if node.target is aten.batch_norm.default]:
-        layer, settings = norm.args[0], [_value(graph, node) for node in norm.args[1:5]]
-        flat = layer in own and (layer.target is not aten.linear.default or layer.meta["val"].ndim == 2)
-        if not flat or len(layer.users) > 1 or norm.args[5] or settings[2] is None or settings[3] is None:
+        layer, training, epsilon = norm.args[0], norm.args[5], norm.args[7]
+        scale, shift, mean, variance = (_read(graph, node) for node in norm.args[1:5])
+        if layer not in layers or len(layer.users) > 1 or training or mean is None or variance is None:
             continue
-        owner = layer.args[1].target.removesuffix(".weight")
+        if layer.target is aten.linear.default and layer.meta["val"].ndim != 2:
+            continue
         image, weight, bias, *rest = (*layer.args, None)[: max(3, len(layer.args))]
-        scale = torch.ones_like(settings[2]) if settings[0] is None else settings[0]
-        shift = torch.zeros_like(settings[2]) if settings[1] is None else settings[1]
-        values = (_value(graph, weight), _value(graph, bias), *settings[2:])
-        fused = LAYERS[layer.target](*values, norm.args[7], scale, shift)
-        module = graph.get_submodule(owner)
+        fused = FUSE_BATCHNORM[layer.target](
+            _read(graph, weight),
+            _read(graph, bias),
+            mean,
+            variance,
+            epsilon,
+            torch.ones_like(mean) if scale is None else scale,
+            torch.zeros_like(mean) if shift is None else shift,
+        )
+        name = weight_name(layer).removesuffix(".weight")
+        module = graph.get_submodule(name)
         module.weight, module.bias = (nn.Parameter(value.detach()) for value in fused)
         with graph.graph.inserting_before(layer):
-            layer.args = (image, weight, graph.graph.get_attr(f"{owner}.bias"), *rest)
+            layer.args = (image, weight, graph.graph.get_attr(f"{name}.bias"), *rest)
         norm.replace_all_uses_with(layer)
         graph.graph.erase_node(norm)
     graph.graph.eliminate_dead_code()
     graph.recompile()
 
 
-def _value(graph: fx.GraphModule, node: fx.Node | None) -> Tensor | None:
-    """What the node reads of the module; None for a bias or a scale that the layer does not have."""
+def _read(graph: fx.GraphModule, node: fx.Node | None) -> Tensor | None:
+    """Read the tensor of the module that a node stands for; None for a bias or a scale that the layer does not have."""
     if node is None:
         return None
-    owner, _, name = node.target.rpartition(".")
-    return getattr(graph.get_submodule(owner), name).detach()
+    module, _, name = str(node.target).rpartition(".")
+    return getattr(graph.get_submodule(module), name).detach()

@@ -1,7 +1,7 @@
 """A converter turns a network into an ONNX model of fewer bits; each method of quantization has one."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from types import ModuleType
 from typing import Protocol
 
@@ -13,42 +13,50 @@ from lightweight.quantization.params import QuantizeParams
 from lightweight.quantization.post_training import (
     DynamicConverter,
     Float16Converter,
+    Float32Converter,
     Int4Converter,
     StaticConverter,
 )
+from lightweight.training.history import Epoch, FineTuner
 
 
 class Converter(Protocol):
-    """Turn a network into an ONNX model of fewer bits: `layers` names the layers that can be converted."""
+    """Turn a network into an ONNX model of fewer bits; `layers` names the layers that can be converted."""
 
-    layers: Collection[str]
+    @property
+    def layers(self) -> Collection[str]: ...
 
-    def convert(self, excluded: Collection[str]) -> onnx.ModelProto: ...  # the excluded layers stay float32
+    def train(self, fine_tune: FineTuner) -> Iterable[Epoch]:
+        """Train the network with rounding and yield a row of the history per epoch, if the method trains at all."""
 
-    def reference(self, excluded: Collection[str]) -> nn.Module: ...  # the network that the model must agree with
+    def convert(self, excluded: Collection[str]) -> onnx.ModelProto:
+        """Make the model in which the excluded layers stay float32."""
+
+    def reference(self, excluded: Collection[str]) -> nn.Module:
+        """Return the network whose logits the model must reproduce when the excluded layers stay float32."""
 
 
-def make_post_training_converter(
-    network: nn.Module, dataset: Dataset, images: Tensor, params: QuantizeParams
-) -> Converter:
-    """Make the converter of a method that does not train; `images` uint8 (N, C, H, W) are for calibration."""
-    match params.method:
-        case "fp16":
-            return Float16Converter(network, dataset)
-        case "dynamic":
-            return DynamicConverter(network, dataset, params.reduce_range)
-        case "int4":
-            return Int4Converter(network, dataset)
-        case "static":
-            return StaticConverter(network, dataset, images, params)
-        case _:
-            raise AssertionError(params.method)
+def make_converter(network: nn.Module, dataset: Dataset, images: Tensor, params: QuantizeParams) -> Converter:
+    """Make the converter of `params.method`; `images` uint8 (N, C, H, W) are for calibration."""
+    qat = import_training(params)
+    if qat is not None:
+        return qat.QATConverter(network, dataset, images, params.reduce_range)
+    if params.method == "static":
+        return StaticConverter(network, dataset, images, params)
+    if params.method == "dynamic":
+        return DynamicConverter(network, dataset, params.reduce_range)
+    converters: dict[str, Callable[[nn.Module, Dataset], Converter]] = {
+        "none": Float32Converter,
+        "fp16": Float16Converter,
+        "int4": Int4Converter,
+    }
+    return converters[params.method](network, dataset)
 
 
 def import_training(params: QuantizeParams) -> ModuleType | None:
     """Import quantization-aware training if the method needs it, so that the digest of a resumed run counts its code.
 
-    torchao takes seconds to import, and logs what it misses of GPUs.
+    torchao takes seconds to import, and logs which optional GPU packages are missing.
     """
     if not params.trains:
         return None

@@ -5,10 +5,13 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from lightweight.core.params import Params
-from lightweight.quantization.calibration import Calibration
+
+Calibration = Literal["minmax", "entropy", "percentile"]
 
 
 class QuantizeParams(Params):
+    """Hold section `quantize`: the method, how it is calibrated or trained, and what the file may lose."""
+
     method: Literal["none", "fp16", "dynamic", "static", "qat", "int4"]
     calibration: Calibration
     percentile: float = Field(gt=50, le=100)

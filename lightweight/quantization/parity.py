@@ -1,55 +1,49 @@
-"""A file must agree with the model that it was made from: logits within a tolerance, and accuracy."""
-
-from typing import Protocol
+"""Parity: a file must agree with the model that it was made from, in logits within a tolerance, and in accuracy."""
 
 import numpy as np
 
 from lightweight.core.errors import bad_param
 from lightweight.dataset import Split
 from lightweight.networks.validation import ACCURACY_SLACK
+from lightweight.quantization.params import QuantizeParams
 
-EXPORT_ERROR = 1e-4  # relative, of a float32 file against its model: rounding in another order, nothing else
-WORST = 5
+MAX_EXPORT_ERROR = 1e-4  # relative, of a float32 file against its model: rounding in another order, nothing else
+NAMED_IMAGES = 5  # in an error, the ones whose logits differ most
 
 
-def logit_error(expected: np.ndarray, found: np.ndarray) -> float:
-    """Root mean square of the difference over that of the expected logits; both (N, classes)."""
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+def logit_error(expected: np.ndarray, actual: np.ndarray) -> float:
+    """Compute the root mean square of the difference over that of the expected logits; both are (N, classes)."""
+    return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
 
 
 def accuracy(logits: np.ndarray, split: Split) -> float:
+    """Compute the share of the images of a split that logits (N, classes) classify as labelled."""
     return float((logits.argmax(1) == split.labels.cpu().numpy()).mean())
 
 
-class Limits(Protocol):
-    method: str
-    max_logit_error: float
-    max_accuracy_drop: float
-
-
 def check_parity(
-    expected: np.ndarray, found: np.ndarray, split: Split, params: Limits, before: np.ndarray | None = None
+    expected: np.ndarray, actual: np.ndarray, split: Split, params: QuantizeParams, before: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """Logit error of the file against the model on `split`, and the accuracy that it lost.
+    """Return the logit error of a file's `actual` logits on `split`, and the accuracy that the file lost.
 
-    It loses accuracy against the logits `before`, where the model was trained to be rounded in between. Raises
-    InputError beyond the limits, with the images on which they differ most.
+    Logits are (N, classes). `expected` are the logits of the network that the file was made from; if that network was
+    trained since the pipeline made it, `before` are the earlier ones, against which accuracy is lost. Raises InputError
+    beyond the limits of `params`, with the images on which the logits differ most.
     """
-    error = logit_error(expected, found)
-    drop = accuracy(expected if before is None else before, split) - accuracy(found, split)
-    limit = EXPORT_ERROR if params.method == "none" else params.max_logit_error
-    where = (
-        f"of the {params.method} file against the model on {len(split)} validation images; {_worst(expected, found)}"
-    )
-    if not error <= limit:
-        raise bad_param("quantize.max_logit_error", limit, f"exceeded: {error:.3g} {where}")
+    error = logit_error(expected, actual)
+    drop = accuracy(expected if before is None else before, split) - accuracy(actual, split)
+    max_error = MAX_EXPORT_ERROR if params.method == "none" else params.max_logit_error
+    subject = f"of the {params.method} file against the model on {len(split)} validation images"
+    subject += f"; {_describe_worst(expected, actual)}"
+    if not error <= max_error:
+        raise bad_param("quantize.max_logit_error", max_error, f"exceeded: {error:.3g} {subject}")
     if drop > params.max_accuracy_drop + ACCURACY_SLACK:
-        raise bad_param("quantize.max_accuracy_drop", params.max_accuracy_drop, f"exceeded: {drop:.3g} {where}")
+        raise bad_param("quantize.max_accuracy_drop", params.max_accuracy_drop, f"exceeded: {drop:.3g} {subject}")
     return error, drop
 
 
-def _worst(expected: np.ndarray, found: np.ndarray) -> str:
-    """The images on which logits differ most, with what the model and the file take them for."""
-    far = np.linalg.norm(found - expected, axis=1).argsort()[::-1][:WORST]
-    pairs = (f"{index} ({expected[index].argmax()} became {found[index].argmax()})" for index in far)
+def _describe_worst(expected: np.ndarray, actual: np.ndarray) -> str:
+    """List the images whose logits differ most, with their classes by the model and by the file."""
+    worst = np.linalg.norm(actual - expected, axis=1).argsort()[::-1][:NAMED_IMAGES]
+    pairs = (f"{index} ({expected[index].argmax()} became {actual[index].argmax()})" for index in worst)
     return f"farthest off (index, class in model and file): {', '.join(pairs)}"

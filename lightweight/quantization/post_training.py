@@ -1,21 +1,20 @@
-"""A float32 ONNX file becomes a smaller one by ONNX Runtime, without training; chosen layers can stay as they are.
+"""Quantization after training: ONNX Runtime makes a smaller file of a float32 one; chosen layers can stay float32.
 
 Integer arithmetic after Jacob et al. 2018: per-channel symmetric int8 weights; uint8 activations, whose ranges are
 found while running (dynamic) or from calibration images (static). int4 weights in blocks of 32 along the inputs.
 """
 
 import logging
-import os
 import tempfile
-from collections.abc import Callable, Collection
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # on by default, and read once: while it is imported
+import lightweight.core.telemetry  # noqa: F401 - before onnxruntime
 
-import numpy as np
 import onnx
-from onnx import helper, numpy_helper
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -24,54 +23,73 @@ from torch import Tensor, nn
 
 from lightweight.dataset import Dataset
 from lightweight.onnx.export import NORMALIZATION, export_onnx
-from lightweight.onnx.graph import weighted
-from lightweight.quantization.calibration import METHODS, write_ranges
+from lightweight.onnx.weights import list_weighted_nodes
+from lightweight.quantization.calibration import CALIBRATION_METHODS, write_ranges
+from lightweight.quantization.gemm import replace_gemm
 from lightweight.quantization.params import QuantizeParams
+from lightweight.training.history import Epoch, FineTuner
 
-BEFORE_THE_NETWORK = NORMALIZATION | {"input"}  # what its nodes take: pixels, which are resized and normalised in float
-LINEAR = {"MatMul", "Gemm"}
-BLOCK = 32
+BEFORE_NETWORK = NORMALIZATION | {"input"}  # nodes that read these resize and normalise pixels, in float32
+LINEAR_OPERATORS = frozenset({"MatMul", "Gemm"})
+BLOCK_SIZE = 32  # inputs of a linear layer that share a scale in 4 bits
 
 
-class PostTrainingConverter:
+class PostTrainingConverter(ABC):
     """Export a network to ONNX and convert it; `layers` maps the layers that can be converted to their nodes."""
 
-    kinds: set[str] = LINEAR | {"Conv"}
+    operators: frozenset[str] = LINEAR_OPERATORS | {"Conv"}
 
     def __init__(self, network: nn.Module, dataset: Dataset) -> None:
         self.network = network
         self.model = self._preprocess(export_onnx(network, dataset))
-        nodes = weighted(self.model).items()
-        self.layers = {name: [node.name for node in own] for name, own in nodes if own[0].op_type in self.kinds}
+        weighted = list_weighted_nodes(self.model).items()
+        self.layers = {
+            name: [node.name for node in nodes] for name, nodes in weighted if nodes[0].op_type in self.operators
+        }
 
+    def train(self, fine_tune: FineTuner) -> Iterable[Epoch]:
+        """Train nothing."""
+        return ()
+
+    @abstractmethod
     def convert(self, excluded: Collection[str]) -> onnx.ModelProto:
         """Make the model in which the excluded layers stay float32."""
-        raise NotImplementedError
 
     def reference(self, excluded: Collection[str]) -> nn.Module:
-        """Return the network that the model must agree with: the one that was exported."""
+        """Return the network whose logits the model must reproduce: the one that was exported."""
         return self.network
 
     def _preprocess(self, exported: onnx.ModelProto) -> onnx.ModelProto:
-        """Infer shapes anew: the quantizers fail on those that the exporter wrote."""
+        """Infer shapes anew: ONNX Runtime's quantizers fail on the shapes that PyTorch's exporter writes."""
         try:
-            return _through_files(exported, quant_pre_process)
+            return _convert_by_files(exported, quant_pre_process)
         except Exception:  # symbolic shape inference gives up at some reshapes, with an exception of no class
-            return _through_files(exported, partial(quant_pre_process, skip_symbolic_shape=True))
+            return _convert_by_files(exported, partial(quant_pre_process, skip_symbolic_shape=True))
 
     def _nodes_to_exclude(self, excluded: Collection[str]) -> list[str]:
-        before = [node.name for node in self.model.graph.node if set(node.input) & BEFORE_THE_NETWORK]
+        before = [node.name for node in self.model.graph.node if set(node.input) & BEFORE_NETWORK]
         return before + [node for name in excluded for node in self.layers[name]]
 
 
-class Float16Converter(PostTrainingConverter):
-    """Half the bytes; pixels and logits stay float32."""
+class Float32Converter(PostTrainingConverter):
+    """Export the network as it is."""
+
+    operators = frozenset()
 
     def convert(self, excluded: Collection[str]) -> onnx.ModelProto:
-        model = onnx.ModelProto()
-        model.CopyFrom(self.model)
-        half = convert_float_to_float16(model, keep_io_types=True, node_block_list=self._nodes_to_exclude(excluded))
-        unique = {node.output[0]: node for node in half.graph.node}  # one cast stands there for each of its readers
+        return deepcopy(self.model)
+
+    def _preprocess(self, exported: onnx.ModelProto) -> onnx.ModelProto:
+        return exported
+
+
+class Float16Converter(PostTrainingConverter):
+    """Store weights and compute activations in half precision; pixels and logits stay float32."""
+
+    def convert(self, excluded: Collection[str]) -> onnx.ModelProto:
+        nodes = self._nodes_to_exclude(excluded)
+        half = convert_float_to_float16(deepcopy(self.model), keep_io_types=True, node_block_list=nodes)
+        unique = {node.output[0]: node for node in half.graph.node}  # a cast is repeated for each node that reads it
         del half.graph.node[:]
         half.graph.node.extend(unique.values())
         ordered = ONNXModel(half)
@@ -79,19 +97,22 @@ class Float16Converter(PostTrainingConverter):
         return ordered.model
 
 
-class _LinearLayersConverter(PostTrainingConverter):
-    """The quantizers of linear layers read MatMul, or rename what they make of Gemm."""
+class LinearLayersConverter(PostTrainingConverter):
+    """Convert linear layers only, after Gemm became MatMul: the quantizers skip Gemm, or rename what it becomes."""
 
-    kinds = LINEAR
+    operators = LINEAR_OPERATORS
 
     def _preprocess(self, exported: onnx.ModelProto) -> onnx.ModelProto:
         model = super()._preprocess(exported)
-        _replace_gemm(model)
+        replace_gemm(model)
         return model
 
 
-class DynamicConverter(_LinearLayersConverter):
-    """Convolutions stay float32: the runtime's ConvInteger is slower than its float convolution."""
+class DynamicConverter(LinearLayersConverter):
+    """Quantize linear layers, with ranges of activations found while the file runs.
+
+    Convolutions stay float32: ONNX Runtime's ConvInteger is slower than its float convolution.
+    """
 
     def __init__(self, network: nn.Module, dataset: Dataset, reduce_range: bool) -> None:
         super().__init__(network, dataset)
@@ -104,13 +125,13 @@ class DynamicConverter(_LinearLayersConverter):
             weight_type=QuantType.QInt8,
             reduce_range=self.reduce_range,
             nodes_to_exclude=self._nodes_to_exclude(excluded),
-            op_types_to_quantize=sorted(LINEAR),
+            op_types_to_quantize=sorted(LINEAR_OPERATORS),
         )
-        return _through_files(self.model, quantize)
+        return _convert_by_files(self.model, quantize)
 
 
 class StaticConverter(PostTrainingConverter):
-    """All layers, with ranges of activations from calibration images."""
+    """Quantize all layers, with ranges of activations from calibration images."""
 
     def __init__(self, network: nn.Module, dataset: Dataset, images: Tensor, params: QuantizeParams) -> None:
         """Calibrate on images uint8 (N, C, H, W)."""
@@ -123,14 +144,14 @@ class StaticConverter(PostTrainingConverter):
             self.ranges = ranges.read_bytes()
 
     def convert(self, excluded: Collection[str]) -> onnx.ModelProto:
-        def quantize(source: Path, result: Path) -> None:
+        def quantize(source: Path, target: Path) -> None:
             ranges = source.with_name("ranges.json")
             ranges.write_bytes(self.ranges)
             quantize_static(
                 source,
-                result,
+                target,
                 calibration_cache_path=ranges,
-                calibrate_method=METHODS[self.params.calibration],
+                calibrate_method=CALIBRATION_METHODS[self.params.calibration],
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 reduce_range=self.params.reduce_range,
@@ -141,52 +162,29 @@ class StaticConverter(PostTrainingConverter):
                 extra_options={"QuantizeBias": False},
             )
 
-        return _through_files(self.model, quantize)
+        return _convert_by_files(self.model, quantize)
 
 
-class Int4Converter(_LinearLayersConverter):
-    """Weights of linear layers in four bits, computed with in eight; the runtime knows them as MatMulNBits only."""
+class Int4Converter(LinearLayersConverter):
+    """Store the weights of linear layers in 4 bits and multiply them in 8, by MatMulNBits of ONNX Runtime."""
 
     def convert(self, excluded: Collection[str]) -> onnx.ModelProto:
         if not logging.root.handlers:
-            logging.root.addHandler(logging.NullHandler())  # or the import makes all loggers talk
+            logging.root.addHandler(logging.NullHandler())  # or the import below configures all loggers to print
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-        model = onnx.ModelProto()
-        model.CopyFrom(self.model)
+        nodes, model = self._nodes_to_exclude(excluded), deepcopy(self.model)
         quantizer = MatMulNBitsQuantizer(
-            model, 4, BLOCK, is_symmetric=True, accuracy_level=4, nodes_to_exclude=self._nodes_to_exclude(excluded)
+            model, 4, BLOCK_SIZE, is_symmetric=True, accuracy_level=4, nodes_to_exclude=nodes
         )
         quantizer.process()
         return quantizer.model.model
 
 
-def _through_files(model: onnx.ModelProto, change: Callable[[Path, Path], None]) -> onnx.ModelProto:
+def _convert_by_files(model: onnx.ModelProto, convert: Callable[[Path, Path], object]) -> onnx.ModelProto:
+    """Convert the model by a function that takes the paths of its source and its target, in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
-        source, result = Path(folder) / "source.onnx", Path(folder) / "result.onnx"
+        source, target = Path(folder) / "source.onnx", Path(folder) / "target.onnx"
         onnx.save(model, source)
-        change(source, result)
-        return onnx.load(result)
-
-
-def _replace_gemm(model: onnx.ModelProto) -> None:
-    """Gemm(x, W, b) becomes MatMul and Add, which the four-bit quantizer reads; nodes and weights keep their names."""
-    weights = {item.name: item for item in model.graph.initializer}
-    nodes, turned = [], set()
-    for node in model.graph.node:
-        attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-        plain = attributes.get("alpha", 1.0) == attributes.get("beta", 1.0) == 1.0 and not attributes.get("transA", 0)
-        if node.op_type != "Gemm" or not plain or node.input[1] not in weights:
-            nodes.append(node)
-            continue
-        if attributes.get("transB", 0) and node.input[1] not in turned:
-            values = np.ascontiguousarray(numpy_helper.to_array(weights[node.input[1]]).T)
-            weights[node.input[1]].CopyFrom(numpy_helper.from_array(values, node.input[1]))
-            turned.add(node.input[1])
-        image, weight, *bias = node.input
-        product = f"{node.output[0]}_product" if bias else node.output[0]
-        nodes.append(helper.make_node("MatMul", [image, weight], [product], name=node.name))
-        if bias:
-            nodes.append(helper.make_node("Add", [product, bias[0]], [node.output[0]], name=f"{node.name}_bias"))
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+        convert(source, target)
+        return onnx.load(target)

@@ -1,13 +1,14 @@
-"""Quantization-aware training: weights learn to be right after rounding, in the graph that ONNX Runtime will fuse.
+"""Quantization-aware training: weights are trained with rounding, in the graph that ONNX Runtime will fuse.
 
 Fake quantization after Jacob et al. 2018 by torchao's export flow (pt2e), with BatchNorm folded into the layers before
-it. Every layer's input, weight and output, and both sides of a residual sum, are rounded: the runtime multiplies in
+it. Every layer's input, weight and output, and both sides of a residual sum, are rounded: ONNX Runtime multiplies in
 8 bits only where all of them are.
 """
 
 import warnings
 from collections.abc import Collection, Iterator
 from copy import deepcopy
+from typing import Self
 
 import onnx
 import torch
@@ -29,24 +30,30 @@ from torchao.quantization.pt2e.quantizer import (
 
 from lightweight.dataset import Dataset
 from lightweight.onnx.export import export_onnx
-from lightweight.quantization.batchnorm_folding import LAYERS, capture, fold_batchnorm, layers
-from lightweight.quantization.weight_names import name_weights
+from lightweight.quantization.batchnorm_folding import (
+    FUSE_BATCHNORM,
+    capture,
+    fold_batchnorm,
+    list_layer_nodes,
+    weight_name,
+)
+from lightweight.quantization.weight_names import rename_weights
 from lightweight.training.history import Epoch, FineTuner
 
 aten = torch.ops.aten
 SUMS = {aten.add.Tensor, aten.add_.Tensor, aten.mul.Tensor, aten.mul_.Tensor}
-ACTIVATIONS = {aten.relu.default, aten.relu_.default}  # which the runtime takes into the layer before
-UNCHANGED = {  # of values: their output has the range of their input
+FUSED_ACTIVATIONS = {aten.relu.default, aten.relu_.default}  # ONNX Runtime takes them into the layer before
+RANGE_PRESERVING = {  # the output has the range of the input
     aten.max_pool2d.default, aten.adaptive_avg_pool2d.default, aten.avg_pool2d.default, aten.dropout.default,
     aten.flatten.using_ints, aten.reshape.default, aten.view.default,
 }  # fmt: skip
-ROUNDED = {*LAYERS, *SUMS, *ACTIVATIONS, *UNCHANGED}
-BITS = {False: 127, True: 63}  # the largest weight, by reduce_range
-KEY = "quantization_annotation"
+ROUNDED = {*FUSE_BATCHNORM, *SUMS, *FUSED_ACTIVATIONS, *RANGE_PRESERVING}
+BATCH_SIZE = 64
+ANNOTATION = "quantization_annotation"  # the key under which torchao looks for it in the notes of a node
 
 
 class FxModule(nn.Module):
-    """A captured graph, which itself refuses `train` and `eval` and needs neither."""
+    """Wrap a captured graph, which itself refuses `train` and `eval` and needs neither."""
 
     def __init__(self, graph: fx.GraphModule) -> None:
         super().__init__()
@@ -55,94 +62,101 @@ class FxModule(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.graph(images)
 
-    def train(self, mode: bool = True) -> "FxModule":
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of this module and leave the graph as it is."""
         self.training = mode
         return self
 
 
 class FakeQuantModule(FxModule):
-    """A network whose ranges are observed while it trains, and only then."""
+    """Wrap a graph with fake quantization, which observes the ranges of activations in training mode only."""
 
-    def train(self, mode: bool = True) -> "FxModule":
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, and switch the observers of ranges on or off."""
         self.graph.apply(enable_observer if mode else disable_observer)
         return super().train(mode)
 
 
 class QATConverter:
-    """`layers` names what is rounded by the nodes of the graph; `convert` takes names of those that stay float32."""
+    """Train a network with rounding and convert it; `layers` maps the layers that are rounded to their nodes."""
 
-    def __init__(self, model: nn.Module, dataset: Dataset, images: Tensor, reduce_range: bool) -> None:
-        """The ranges that training begins with are of images uint8 (N, C, H, W)."""
+    def __init__(self, network: nn.Module, dataset: Dataset, images: Tensor, reduce_range: bool) -> None:
+        """Take the ranges that training begins with from images uint8 (N, C, H, W).
+
+        With `reduce_range`, integer weights have one bit less.
+        """
         self.dataset = dataset
-        graph = capture(model, dataset.blank(2))
+        graph = capture(network, dataset.blank(2))
         fold_batchnorm(graph)
-        self.layers = {node.args[1].target.removesuffix(".weight"): node.name for node in layers(graph)}
-        self.module = FakeQuantModule(prepare_qat_pt2e(graph, _Annotator(BITS[reduce_range])))
+        self.layers = {weight_name(node).removesuffix(".weight"): node.name for node in list_layer_nodes(graph)}
+        self.module = FakeQuantModule(prepare_qat_pt2e(graph, _Annotator(largest=63 if reduce_range else 127)))
         self.module.train()
         with torch.no_grad():
-            for batch in images.split(64):
+            for batch in images.split(BATCH_SIZE):
                 self.module(dataset.normalize(batch))
         self.module.eval()
 
     def train(self, fine_tune: FineTuner) -> Iterator[Epoch]:
-        """Train the network with rounding and yield a row of the history per epoch; weights at zero stay there."""
+        """Train the network with rounding and yield a row of the history per epoch; weights that are zero stay zero."""
         zeros = {name: weight == 0 for name, weight in self.module.named_parameters() if weight.ndim > 1}
 
         @torch.no_grad()
-        def hold(done: float) -> None:
+        def apply_masks(done: float) -> None:
             for name, weight in self.module.named_parameters():
                 if name in zeros:
                     weight.masked_fill_(zeros[name], 0)
 
-        yield from fine_tune(self.module, 1, hold)
+        yield from fine_tune(self.module, 1, apply_masks)
         self.module.eval()
 
     def reference(self, excluded: Collection[str]) -> nn.Module:
-        """What the file must agree with: the network with rounding, but for the layers that are kept."""
-        with warnings.catch_warnings(action="ignore"):  # of torch about itself
+        """Return the network with rounding, but for the excluded layers."""
+        with warnings.catch_warnings(action="ignore"):  # torch warns of its own deprecations
             module = deepcopy(self.module)
-        _without(module.graph, {self.layers[name] for name in excluded})
+        _remove_rounding(module.graph, {self.layers[name] for name in excluded})
         return module
 
     def convert(self, excluded: Collection[str]) -> onnx.ModelProto:
+        """Make the model of the trained network in which the excluded layers stay float32."""
         with warnings.catch_warnings(action="ignore"):
             model = export_onnx(FxModule(convert_pt2e(self.reference(excluded).graph)), self.dataset)
-        name_weights(model, [name for name in self.layers if name not in set(excluded)])
+        rename_weights(model, [name for name in self.layers if name not in set(excluded)])
         return model
 
 
 class _Annotator(Quantizer):
-    """What is rounded: uint8 activations, int8 weights from -largest to largest in each output channel."""
+    """Tell torchao what to round: activations to uint8, weights to int8 from -largest to largest in each channel."""
 
     def __init__(self, largest: int) -> None:
-        fake = FusedMovingAvgObsFakeQuantize.with_args
+        fake_quantize = FusedMovingAvgObsFakeQuantize.with_args
         self.activation = QuantizationSpec(
-            torch.uint8, fake(observer=MovingAverageMinMaxObserver), 0, 255, torch.per_tensor_affine
+            torch.uint8, fake_quantize(observer=MovingAverageMinMaxObserver), 0, 255, torch.per_tensor_affine
         )
-        weight = fake(observer=MovingAveragePerChannelMinMaxObserver, averaging_constant=1.0)
+        weight = fake_quantize(observer=MovingAveragePerChannelMinMaxObserver, averaging_constant=1.0)
         self.weight = QuantizationSpec(torch.int8, weight, -largest, largest, torch.per_channel_symmetric, 0)
 
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
-        own = set(layers(model))
+        """Note at every layer, sum and range-preserving node which of its inputs and outputs are rounded."""
+        layers = set(list_layer_nodes(model))
         for node in model.graph.nodes:
-            if node in own or (node.target in SUMS and node.meta["val"].is_floating_point()):
-                taken = [value for value in node.args[:2] if isinstance(value, fx.Node)]
-                specs = [self.activation, self.weight if node in own else self.activation]
-                node.meta[KEY] = QuantizationAnnotation(dict(zip(taken, specs, strict=False)), _annotated=True)
+            if node in layers or (node.target in SUMS and node.meta["val"].is_floating_point()):
+                inputs = [value for value in node.args[:2] if isinstance(value, fx.Node)]
+                specs = [self.activation, self.weight if node in layers else self.activation]
+                node.meta[ANNOTATION] = QuantizationAnnotation(dict(zip(inputs, specs, strict=False)), _annotated=True)
                 users = list(node.users)
-                last = users[0] if len(users) == 1 and users[0].target in ACTIVATIONS else node
-                note = last.meta.setdefault(KEY, QuantizationAnnotation(_annotated=True))
-                note.output_qspec = self.activation
-            elif node.target in UNCHANGED:
+                last = users[0] if len(users) == 1 and users[0].target in FUSED_ACTIVATIONS else node
+                annotation = last.meta.setdefault(ANNOTATION, QuantizationAnnotation(_annotated=True))
+                annotation.output_qspec = self.activation
+            elif node.target in RANGE_PRESERVING:
                 shared = SharedQuantizationSpec((node.args[0], node))
-                node.meta[KEY] = QuantizationAnnotation({node.args[0]: self.activation}, shared, _annotated=True)
+                node.meta[ANNOTATION] = QuantizationAnnotation({node.args[0]: self.activation}, shared, _annotated=True)
         return model
 
     def validate(self, model: fx.GraphModule) -> None:
-        pass
+        """Accept every graph."""
 
 
-def _without(graph: fx.GraphModule, names: Collection[str]) -> None:
+def _remove_rounding(graph: fx.GraphModule, names: Collection[str]) -> None:
     """Let the named nodes take their weights as they are, and inputs that no other layer has rounded, in place."""
     for node in [node for node in graph.graph.nodes if node.name in names]:
         image, weight = node.args[:2]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightweight.core.files import Table
-from lightweight.onnx import coverage
+from lightweight.onnx.coverage import LayerCoverage, coverage_table, describe, warning
 from lightweight.quantization import calibration
 from lightweight.training import history
 from lightweight.training.history import History
@@ -15,20 +15,22 @@ class QuantizationResult:
     """Hold the file that ships, how far it is from the model on validation, and the tables that explain it.
 
     `logit_error` is the root mean square difference as a share of the logits', `accuracy_drop` a share of the images.
+    `excluded` are the layers that `max_drop` kept in float32.
     """
 
     content: bytes
     logit_error: float
     accuracy_drop: float
-    coverage: list[dict[str, Any]]
+    excluded: list[str]
+    coverage: list[LayerCoverage]
     calibration: list[dict[str, Any]]
     history: History
 
     def describe(self, method: str) -> str:
         """Say in lines for the log what runs on integers, what does not and why, and how far the file is off."""
         lines = [
-            coverage.warning(self.coverage),
-            f"quantize  {method}  {coverage.describe(self.coverage)}",
+            warning(self.coverage),
+            f"quantize  {method}  {describe(self.coverage)}",
             f"quantize  logit error {self.logit_error:.3%}  val accuracy drop {self.accuracy_drop:.2%}",
         ]
         return "\n".join(filter(None, lines))
@@ -36,7 +38,7 @@ class QuantizationResult:
     def tables(self) -> dict[str, Table]:
         """Return the tables of layers, calibration images and training with rounding, by the names of their files."""
         return {
-            "coverage": (coverage.COLUMNS, self.coverage),
+            "coverage": coverage_table(self.coverage),
             "calibration": (calibration.COLUMNS, self.calibration),
             "qat": (history.COLUMNS, self.history.table()),
         }

@@ -8,7 +8,7 @@ from jinja2 import Environment, StrictUndefined
 from lightweight.core.files import read_csv, write_text
 from lightweight.core.machine import hardware_description
 from lightweight.evaluation.latency import slowdown_warnings
-from lightweight.onnx.coverage import describe, warning
+from lightweight.onnx.coverage import describe, read_coverage, warning
 from lightweight.reporting.results import Latency, Scores
 from lightweight.reporting.summary import explain, headline
 from lightweight.reporting.table import comparison
@@ -26,15 +26,15 @@ TITLES = {
 
 def write_page(path: Path, scores: Scores, latency: Latency, plots: Path) -> None:
     """Write the page from the metrics and from the pictures and CSV files that lie in the folder `plots` now."""
-    layers, images = _rows(plots / "coverage.csv"), _rows(plots / "images.csv")
+    layers = read_coverage(plots / "coverage.csv") if (plots / "coverage.csv").exists() else []
     sentences = [*headline(scores, latency), *explain(scores, latency, _rows(plots / "sparsity.csv"))]
     html = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     page = html.from_string(TEMPLATE.read_text()).render(
         sentences=[*sentences, *slowdown_warnings(latency)],
         table=comparison(scores, latency),
         hardware=hardware_description(latency["original"]) if latency else "",
-        coverage=[f"The optimized file: {describe(layers)}.", *filter(None, [warning(layers)])] if layers else [],
-        findings=images,
+        coverage=[f"In the optimized file, {describe(layers)}", *filter(None, [warning(layers)])] if layers else [],
+        findings=_rows(plots / "images.csv"),
         pictures=[
             {"title": title, "data": base64.b64encode((plots / f"{name}.png").read_bytes()).decode()}
             for name, title in TITLES.items()

@@ -23,7 +23,7 @@ from lightweight.core.tensor_file import read_tensors, write_tensors
 from lightweight.dataset import load_dataset
 from lightweight.networks.factory import build
 from lightweight.networks.model_file import load_model
-from lightweight.onnx.session import load_session
+from lightweight.onnx.session import load_inference_session
 from lightweight.preparation.images import read_image
 from lightweight.training.loss import LossParams, load_teacher
 from lightweight.training.pretrained import load_weights
@@ -282,7 +282,7 @@ LOADERS: dict[str, Callable[[Path], object]] = {
     "checkpoint": load_model,
     "dataset": load_dataset,
     "tensors": read_tensors,
-    "onnx": partial(load_session, threads=1),
+    "onnx": partial(load_inference_session, threads=1),
     "image": partial(read_image, size=8, channels=1),
 }
 

@@ -1,9 +1,21 @@
-"""The report says which part of a file runs in fewer bits, and why the rest does not."""
+"""Coverage says which part of a file runs in fewer bits, and why the rest does not."""
+
+import pytest
 
 from lightweight.core.files import read_csv, write_csv
-from lightweight.onnx import coverage, graph
-from lightweight.onnx.graph import Layer
-from tests.examples import convnet_file, pruned_convnet, quantize
+from lightweight.onnx.coverage import (
+    SENTENCES,
+    Reason,
+    coverage_table,
+    describe,
+    int8_share,
+    measure_coverage,
+    read_coverage,
+    warning,
+)
+from lightweight.onnx.graph import list_layers
+from lightweight.onnx.layer import Layer
+from tests.examples import METHODS, convnet_file, pruned_convnet, quantize
 
 LAYERS = [
     Layer("conv", 100, 90, 32, 700, False),
@@ -13,57 +25,88 @@ LAYERS = [
 ]
 
 
-def test_a_layer_that_is_left_out_has_its_reason():
-    reasons = [row["reason"] for row in coverage.rows(LAYERS, ["fc", "odd"], [], "dynamic")]
-    assert reasons == [coverage.LEFT, "", "a product of two activations", "the runtime does not fuse it"]
-    assert coverage.rows(LAYERS, ["fc"], [], "qat")[0]["reason"] == "qat cannot convert it"
-    assert coverage.rows(LAYERS, ["conv", "fc"], ["conv"], "static")[0]["reason"] == "max_drop keeps it in float32"
+def test_a_layer_that_does_not_run_on_integers_has_its_reason():
+    reasons = [layer.reason for layer in measure_coverage(LAYERS, ["fc", "odd"], [], "dynamic")]
+    assert reasons == [Reason.LINEAR_ONLY, None, Reason.ACTIVATIONS_ONLY, Reason.NOT_FUSED]
+    assert measure_coverage(LAYERS, ["fc"], [], "qat")[0].reason is Reason.QAT_CANNOT
+    assert measure_coverage(LAYERS, ["conv", "fc"], ["conv"], "static")[0].reason is Reason.MAX_DROP
+
+
+@pytest.mark.parametrize("method", [*METHODS, "qat"])
+@pytest.mark.parametrize("bits", [4, 8, 16, 32])
+@pytest.mark.parametrize("convertible", [[], ["conv"]])
+def test_every_layer_of_every_method_has_one_reason_and_every_reason_a_sentence(method, bits, convertible):
+    (layer,) = measure_coverage([Layer("conv", 100, 90, bits, 700, False)], convertible, [], method)
+    assert isinstance(layer.reason, Reason)
+    assert SENTENCES.keys() == set(Reason)
+    assert describe([layer]).endswith(SENTENCES[layer.reason].format(stay="stays", names="conv"))
 
 
 def test_the_sentence_weighs_layers_by_macs_and_weights_and_is_the_same_from_a_file(tmp_path):
-    rows = coverage.rows(LAYERS, ["fc", "odd"], [], "dynamic")
-    assert coverage.int8_share(rows) == 0.15
-    said = coverage.describe(rows)
-    assert said.startswith("15% of the MACs run on 8-bit integers, 80% of the weights take 8 bits; conv: the method")
-    write_csv(tmp_path / "coverage.csv", rows[0], rows)
-    assert coverage.describe(read_csv(tmp_path / "coverage.csv")) == said
+    coverage = measure_coverage(LAYERS, ["fc", "odd"], [], "dynamic")
+    assert int8_share(coverage) == 0.15
+    assert describe(coverage) == (
+        "15% of the MACs run on 8-bit integers; 80% of the weights take 8 bits. "
+        "In float32 stays conv: the method converts linear layers only. "
+        "In float32 stays node_matmul, where two activations are multiplied. "
+        "In float32 stays odd: the runtime does not fuse such layers into integer operators."
+    )
+    write_csv(tmp_path / "coverage.csv", *coverage_table(coverage))
+    assert read_coverage(tmp_path / "coverage.csv") == coverage
+
+
+def test_a_table_holds_the_text_of_every_reason(tmp_path):
+    write_csv(tmp_path / "coverage.csv", *coverage_table(measure_coverage(LAYERS[:2], ["fc"], [], "dynamic")))
+    assert (tmp_path / "coverage.csv").read_text() == (
+        "name,weights,nonzero,bits,macs,int8,reason\n"
+        "conv,100,90,32,700,False,the method converts linear layers only\n"
+        "fc,300,300,8,300,True,\n"
+    )
+    for reason in Reason:
+        row = read_csv(tmp_path / "coverage.csv")[0] | {"reason": reason.value}
+        write_csv(tmp_path / "one.csv", row, [row])
+        assert read_coverage(tmp_path / "one.csv")[0].reason is reason
 
 
 def test_methods_for_all_layers_warn_when_they_leave_much_behind():
-    few, all_ = coverage.rows(LAYERS, [], [], "static"), coverage.rows([LAYERS[1]], [], [], "static")
-    said = "warning: less than 90% of the MACs run on 8-bit integers; in float: conv, odd: static cannot convert it; "
-    said += "node_matmul: a product of two activations"
-    assert [coverage.warning(rows) for rows in (few, all_)] == [said, ""]
-    for method in ("none", "dynamic", "int4"):  # which are not meant for all layers
-        assert coverage.warning(coverage.rows(LAYERS, [], [], method)) == ""
-    assert coverage.warning(coverage.rows([Layer("conv", 100, 90, 16, 700, False)], [], [], "fp16")) == ""
+    few, all_ = measure_coverage(LAYERS, [], [], "static"), measure_coverage([LAYERS[1]], [], [], "static")
+    assert warning(few) == (
+        "warning: less than 90% of the MACs run on 8-bit integers. "
+        "In float32 stay conv and odd: the method static cannot convert such layers. "
+        "In float32 stays node_matmul, where two activations are multiplied."
+    )
+    assert warning(all_) == ""
+    for method in ("none", "dynamic", "int4"):  # they are not meant for all layers
+        assert warning(measure_coverage(LAYERS, [], [], method)) == ""
+    assert warning(measure_coverage([Layer("conv", 100, 90, 16, 700, False)], [], [], "fp16")) == ""
 
 
 def test_what_no_layer_of_the_file_computes_is_a_row_of_its_own():
     total = sum(layer.macs for layer in LAYERS)
-    assert len(coverage.rows(LAYERS, ["fc"], [], "static", macs=total)) == len(LAYERS)
-    rows = coverage.rows([LAYERS[1]], ["fc"], [], "static", macs=1000)
-    assert rows[-1]["macs"] == 700
-    assert coverage.int8_share(rows) == 0.3
-    assert "others: operators that no method converts" in coverage.describe(rows)
-    assert "100% of the weights of convolutions and matrix products take 8 bits" in coverage.describe(rows)
-    assert coverage.warning(rows).endswith("in float: others: operators that no method converts")
+    assert len(measure_coverage(LAYERS, ["fc"], [], "static", macs=total)) == len(LAYERS)
+    coverage = measure_coverage([LAYERS[1]], ["fc"], [], "static", macs=1000)
+    assert (coverage[-1].name, coverage[-1].macs, coverage[-1].reason) == ("others", 700, Reason.OTHER_OPERATORS)
+    assert int8_share(coverage) == 0.3
+    assert describe(coverage).endswith("The other MACs belong to operators that no method converts.")
+    assert "100% of the weights of convolutions and matrix products take 8 bits." in describe(coverage)
+    assert warning(coverage).endswith("The other MACs belong to operators that no method converts.")
 
 
-def test_many_layers_are_counted():
-    rows = coverage.rows([Layer(f"conv{number}", 1, 1, 32, 1, False) for number in range(8)], ["fc"], [], "dynamic")
-    assert coverage.describe(rows).endswith("conv0, conv1, conv2, conv3, conv4 and 3 more: " + coverage.LEFT)
+def test_many_layers_are_counted_and_a_warning_names_all_of_them():
+    layers = [Layer(f"conv{number}", 1, 1, 32, 1, False) for number in range(8)]
+    names = "conv0, conv1, conv2, conv3, conv4 and 3 more"
+    assert f"In float32 stay {names}: " in describe(measure_coverage(layers, ["fc"], [], "dynamic"))
+    names = "conv0, conv1, conv2, conv3, conv4, conv5, conv6 and conv7"
+    assert f"In float32 stay {names}: " in warning(measure_coverage(layers, ["fc"], [], "static"))
 
 
 def test_of_a_float_file_nothing_is_claimed(tiny_dataset):
-    rows = coverage.rows(graph.layers(convnet_file("none", tiny_dataset)), [], [], "none")
-    assert coverage.describe(rows).startswith("0% of the MACs run on 8-bit integers; ")
-    assert {row["reason"] for row in rows} == {"not quantized"}
+    coverage = measure_coverage(list_layers(convnet_file("none", tiny_dataset)), [], [], "none")
+    assert describe(coverage) == "0% of the MACs run on 8-bit integers. Nothing is quantized."
+    assert {layer.reason for layer in coverage} == {Reason.NOT_QUANTIZED}
 
 
 def test_int4_and_fp16_name_their_bits(tiny_dataset):
     for method, bits in (("fp16", 16), ("int4", 4)):
-        rows = coverage.rows(
-            graph.layers(quantize(pruned_convnet(tiny_dataset), tiny_dataset, method)), ["fc"], [], method
-        )
-        assert f"of the weights take {bits} bits" in coverage.describe(rows)
+        layers = list_layers(quantize(pruned_convnet(tiny_dataset), tiny_dataset, method))
+        assert f"of the weights take {bits} bits" in describe(measure_coverage(layers, ["fc"], [], method))

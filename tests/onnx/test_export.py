@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from lightweight.macs import count_macs
-from lightweight.onnx import graph
-from lightweight.onnx.export import CLASSES, FromPixels, export_onnx, finish
-from lightweight.onnx.session import onnx_logits, open_session, torch_logits
+from lightweight.onnx.export import CLASSES_KEY, FromPixels, export_onnx, finalize_metadata
+from lightweight.onnx.graph import list_layers
+from lightweight.onnx.session import make_inference_session, onnx_logits, torch_logits
 from lightweight.quantization.parity import logit_error
 from tests.examples import (
     BNNET,
@@ -44,14 +44,14 @@ def test_the_file_gives_the_logits_of_the_network_from_raw_pixels(tiny_dataset, 
     split = tiny_dataset.test
     with torch.no_grad():
         expected = model((split.images / 255 - tiny_dataset.mean) / tiny_dataset.std).numpy()
-    found = onnx_logits(open_session(content, threads=1), split, batch_size=60)
-    assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)
-    assert found.dtype == np.float32
+    actual = onnx_logits(make_inference_session(content, threads=1), split, batch_size=60)
+    assert np.linalg.norm(actual - expected) < 1e-5 * np.linalg.norm(expected)
+    assert actual.dtype == np.float32
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 59])
 def test_the_file_takes_any_batch_size(tiny_dataset, network_and_file, batch_size):
-    session = open_session(network_and_file[1], threads=1)
+    session = make_inference_session(network_and_file[1], threads=1)
     images = tiny_dataset.test.images.numpy().astype(np.float32)
     (whole,) = session.run(None, {"input": images})
     (part,) = session.run(None, {"input": images[:batch_size]})
@@ -62,10 +62,10 @@ def test_every_channel_is_normalised_by_its_own_mean_and_std(tiny_dataset):
     moments = {"mean": torch.tensor([0.1, 0.2, 0.3]), "std": torch.tensor([0.4, 0.5, 0.6])}
     dataset = replace(tiny_dataset, **moments, input_size=4)
     images = torch.randint(0, 256, (2, 3, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    found = FromPixels(nn.Identity(), dataset)(images.float())
+    normalized = FromPixels(nn.Identity(), dataset)(images.float())
     for channel in range(3):
         expected = (images[:, channel] / 255 - dataset.mean[channel]) / dataset.std[channel]
-        torch.testing.assert_close(found[:, channel], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(normalized[:, channel], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -74,23 +74,23 @@ def test_the_file_takes_stored_images_and_enlarges_them_itself(tiny_dataset, met
     model = new("tiny", image_size=45)
     train(model, dataset, range(1, 4), lr=0.01)
     content = quantize(model.eval(), dataset, method)
-    session = open_session(content, threads=1)
+    session = make_inference_session(content, threads=1)
     assert session.get_inputs()[0].shape[1:] == [1, 28, 28]
     expected = torch_logits(model, dataset, dataset.test, 60)
-    found = onnx_logits(session, dataset.test, 60)
-    assert logit_error(expected, found) < (1e-4 if method == "none" else 0.25)  # without VNNI, products saturate
-    assert sum(layer.macs for layer in graph.layers(content)) == count_macs(model, dataset.blank(1))
+    actual = onnx_logits(session, dataset.test, 60)
+    assert logit_error(expected, actual) < (1e-4 if method == "none" else 0.25)  # without VNNI, products saturate
+    assert sum(layer.macs for layer in list_layers(content)) == count_macs(model, dataset.blank(1))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_metadata_is_the_class_names_as_json_and_nothing_else(tiny_dataset, method):
     model = onnx.load_from_string(convnet_file(method, tiny_dataset))
-    assert {item.key: json.loads(item.value) for item in model.metadata_props} == {CLASSES: list("0123456789")}
+    assert {item.key: json.loads(item.value) for item in model.metadata_props} == {CLASSES_KEY: list("0123456789")}
 
 
 def test_class_names_of_any_script_survive(tiny_dataset):
     names, model = ('a "quoted", name', "Ünïcödé", "猫", "", "a\\b\n"), onnx.ModelProto()
-    finish(model, replace(tiny_dataset, classes=names))
+    finalize_metadata(model, replace(tiny_dataset, classes=names))
     restored = onnx.load_from_string(model.SerializeToString())
     assert tuple(json.loads(restored.metadata_props[0].value)) == names
 
@@ -99,13 +99,13 @@ def test_class_names_of_any_script_survive(tiny_dataset):
 def test_input_and_output_are_named_and_have_a_free_batch_size(tiny_dataset, method):
     model = onnx.load_from_string(convnet_file(method, tiny_dataset))
     onnx.checker.check_model(model, full_check=True)
-    found = {}
+    sizes = {}
     for item in (*model.graph.input, *model.graph.output):
         first, *rest = item.type.tensor_type.shape.dim
         assert item.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
         assert first.dim_param
-        found[item.name] = [dimension.dim_value for dimension in rest]
-    assert found == {"input": [1, 28, 28], "logits": [10]}
+        sizes[item.name] = [dimension.dim_value for dimension in rest]
+    assert sizes == {"input": [1, 28, 28], "logits": [10]}
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -12,7 +12,13 @@ from torch import nn
 
 from lightweight.core.errors import InputError
 from lightweight.dataset import Split
-from lightweight.onnx.session import load_session, onnx_logits, open_session, pixels, torch_logits
+from lightweight.onnx.session import (
+    load_inference_session,
+    make_inference_session,
+    onnx_logits,
+    pixels,
+    torch_logits,
+)
 from tests.examples import METHODS, convnet_file, pruned_convnet
 
 Change = Callable[[ModelProto], object]
@@ -33,24 +39,24 @@ def changed_file(tiny_dataset, tmp_path) -> Callable[[Change], Path]:
 
 def refusal(path: Path) -> str:
     with pytest.raises(InputError) as error:
-        load_session(path, threads=1)
+        load_inference_session(path, threads=1)
     return str(error.value)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 60, 512])
 def test_torch_predicts_every_image_in_order_in_evaluation_mode(tiny_dataset, batch_size):
     model = nn.Sequential(pruned_convnet(tiny_dataset), nn.Dropout(0.5)).train()
-    found = torch_logits(model, tiny_dataset, tiny_dataset.val, batch_size)
+    actual = torch_logits(model, tiny_dataset, tiny_dataset.val, batch_size)
     with torch.no_grad():
         expected = model[0](tiny_dataset.normalize(tiny_dataset.val.images)).numpy()
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert actual.dtype == np.float32
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])
 @pytest.mark.parametrize("method", ["none", "static"])
 def test_the_file_predicts_every_image_in_order_for_any_batch_size(tiny_dataset, method, batch_size):
-    session = open_session(convnet_file(method, tiny_dataset), threads=1)
+    session = make_inference_session(convnet_file(method, tiny_dataset), threads=1)
     expected = onnx_logits(session, tiny_dataset.val, 60)
     assert expected.shape == (60, 10)
     np.testing.assert_allclose(onnx_logits(session, tiny_dataset.val, batch_size), expected, rtol=1e-4, atol=1e-4)
@@ -59,19 +65,19 @@ def test_the_file_predicts_every_image_in_order_for_any_batch_size(tiny_dataset,
 @pytest.mark.parametrize("method", METHODS)
 def test_two_runs_of_two_sessions_give_the_same_bits(tiny_dataset, method):
     content = convnet_file(method, tiny_dataset)
-    runs = [onnx_logits(open_session(content, threads=1), tiny_dataset.val, 16) for _ in range(2)]
+    runs = [onnx_logits(make_inference_session(content, threads=1), tiny_dataset.val, 16) for _ in range(2)]
     assert runs[0].tobytes() == runs[1].tobytes()
 
 
 def test_images_of_another_shape_are_refused(tiny_dataset, colour_dataset):
-    session = open_session(convnet_file("none", tiny_dataset), threads=1)
+    session = make_inference_session(convnet_file("none", tiny_dataset), threads=1)
     with pytest.raises(InputError) as error:
         onnx_logits(session, colour_dataset.val, 16)
     assert str(error.value) == ("the ONNX file takes images of shape (1, 28, 28), those of the data set have (3, 8, 8)")
 
 
 def test_a_session_uses_the_threads_it_was_given_on_the_cpu(tiny_dataset):
-    session = open_session(convnet_file("none", tiny_dataset), threads=3)
+    session = make_inference_session(convnet_file("none", tiny_dataset), threads=3)
     assert session.get_session_options().intra_op_num_threads == 3
     assert session.get_providers() == ["CPUExecutionProvider"]
 
@@ -87,9 +93,9 @@ def test_pixels_are_the_stored_values_as_float32():
 @pytest.mark.parametrize("method", METHODS)
 def test_a_file_that_ships_is_loaded(tiny_dataset, method, tmp_path):
     (tmp_path / "model.onnx").write_bytes(convnet_file(method, tiny_dataset))
-    session = load_session(tmp_path / "model.onnx", threads=2)
+    session = load_inference_session(tmp_path / "model.onnx", threads=2)
     assert session.get_session_options().intra_op_num_threads == 2
-    expected = onnx_logits(open_session(convnet_file(method, tiny_dataset), threads=1), tiny_dataset.val, 60)
+    expected = onnx_logits(make_inference_session(convnet_file(method, tiny_dataset), threads=1), tiny_dataset.val, 60)
     np.testing.assert_allclose(onnx_logits(session, tiny_dataset.val, 60), expected, rtol=1e-4, atol=1e-4)
 
 

@@ -34,7 +34,7 @@ SECURITY = (ROOT / "SECURITY.md").read_text()
 SOURCES = sorted(
     path for name in ("lightweight", "stages", "tools", "comparisons", "edge") for path in (ROOT / name).rglob("*.py")
 )
-SILENCED = 'os.environ["ORT_DISABLE_TELEMETRY"] = "1"'
+SILENCED = "import lightweight.core.telemetry"
 
 
 def requirements(name: str) -> list[Requirement]:
@@ -132,12 +132,17 @@ def test_dvc_reports_nothing_and_asks_for_no_update():
     assert dict(config["core"]) == {"analytics": "false", "check_update": "false"}
 
 
-def test_onnx_runtime_is_silenced_before_its_import():
-    importing = [path for path in SOURCES if re.search("^(import|from) onnxruntime", path.read_text(), re.MULTILINE)]
+def test_onnx_runtime_is_silenced_before_its_import(start_python):
+    importing = [
+        path for path in SOURCES if re.search(r"^\s*(import|from) onnxruntime", path.read_text(), re.MULTILINE)
+    ]
     assert importing
     for path in [*importing, ROOT / "tests/conftest.py"]:
-        before = re.split(r"\n(?:import|from) onnxruntime", path.read_text())[0]
+        before = re.split(r"\n\s*(?:import|from) onnxruntime", path.read_text())[0]
         assert f"\n{SILENCED}" in before, path
+    code = f"import os, sys; {SILENCED}; print(os.environ['ORT_DISABLE_TELEMETRY'], 'onnxruntime' in sys.modules)"
+    output, errors = start_python(code, ORT_DISABLE_TELEMETRY="0").communicate()
+    assert (output, errors) == ("1 False\n", "")
 
 
 def test_nothing_but_these_two_calls_downloads():

@@ -1,4 +1,4 @@
-"""Training with rounding ends in a file of integers that says what the trained graph says, and keeps zeros."""
+"""Quantization-aware training ends in a file of integers that agrees with the trained graph, and keeps zeros."""
 
 from copy import deepcopy
 from functools import cache
@@ -11,19 +11,20 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from lightweight.batchnorm import update_batchnorm
+from lightweight.batchnorm import reestimate_batchnorm
 from lightweight.checkpointing import checkpointer as resuming
 from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.core.errors import InputError
 from lightweight.dataset import Dataset
 from lightweight.networks.factory import build
-from lightweight.onnx import graph
-from lightweight.onnx.export import finish
-from lightweight.onnx.session import onnx_logits, open_session, torch_logits
+from lightweight.onnx.graph import list_layers
+from lightweight.onnx.session import make_inference_session, onnx_logits, torch_logits
 from lightweight.pruning.groups import prunable_layers
 from lightweight.quantization.batchnorm_folding import capture, fold_batchnorm
+from lightweight.quantization.converter import Converter
 from lightweight.quantization.parity import logit_error
 from lightweight.quantization.quantizer import Quantizer
+from lightweight.quantization.result import QuantizationResult
 from tests.checkpointing.test_checkpointer import Inline, Interruption
 from tests.examples import BNNET, noise, prune_in_place, quantizer, trained
 
@@ -31,13 +32,14 @@ ZEROS = 0.5
 
 
 @cache
-def made(dataset: Dataset) -> tuple[Quantizer, bytes]:
-    """Half of the weights are zero before the training with rounding."""
+def quantized(dataset: Dataset) -> tuple[Quantizer, Converter, QuantizationResult]:
+    """Train a network with rounding, half of whose weights are zero before."""
     model = deepcopy(trained(BNNET, dataset))
     prune_in_place(model, amount=ZEROS)
-    update_batchnorm(model, dataset, 1000, 256, 0)
-    found = quantizer(model, dataset, "qat", calibration_images=100)
-    return found, found.run()
+    reestimate_batchnorm(model, dataset, 1000, 256, 0)
+    qat = quantizer(model, dataset, "qat", calibration_images=100)
+    converter = qat.make_converter()
+    return qat, converter, qat.quantize(converter)
 
 
 def stored(content: bytes) -> dict[str, np.ndarray]:
@@ -60,10 +62,9 @@ def test_folding_batchnorm_changes_nothing_that_the_network_computes(name):
 
 
 def test_every_layer_runs_on_integers(tiny_dataset):
-    _, content = made(tiny_dataset)
-    found = graph.layers(content)
-    assert [layer.name for layer in found] == ["0", "4", "9", "12"]
-    assert all(layer.int8 and layer.bits == 8 for layer in found)
+    layers = list_layers(quantized(tiny_dataset)[2].content)
+    assert [layer.name for layer in layers] == ["0", "4", "9", "12"]
+    assert all(layer.int8 and layer.bits == 8 for layer in layers)
 
 
 def test_layers_of_equal_weights_are_told_apart(tiny_dataset):
@@ -72,26 +73,27 @@ def test_layers_of_equal_weights_are_told_apart(tiny_dataset):
     with torch.no_grad():
         for layer in (model[2], model[4], model[7], model[8]):
             layer.weight.zero_()
-    found = quantizer(model, tiny_dataset, "qat", calibration_images=20)
-    content = found.run()
-    assert [layer.name for layer in graph.layers(content)] == ["0", "2", "4", "7", "8", "9"]
-    expected = torch_logits(found.reference(), tiny_dataset, tiny_dataset.val, 64)
-    assert logit_error(expected, onnx_logits(open_session(content, 1), tiny_dataset.val, 64)) < 0.02
+    qat = quantizer(model, tiny_dataset, "qat", calibration_images=20)
+    converter = qat.make_converter()
+    content = qat.serialize(converter, [])
+    assert [layer.name for layer in list_layers(content)] == ["0", "2", "4", "7", "8", "9"]
+    expected = torch_logits(converter.reference([]), tiny_dataset, tiny_dataset.val, 64)
+    assert logit_error(expected, onnx_logits(make_inference_session(content, 1), tiny_dataset.val, 64)) < 0.02
 
 
 def test_a_network_without_such_a_layer_is_refused_before_any_training(tiny_dataset):
     model = nn.Sequential(nn.Flatten(2), nn.Conv1d(1, 10, 784), nn.Flatten())
-    found = quantizer(model, tiny_dataset, "qat")
-    found.fine_tune = None
+    qat = quantizer(model, tiny_dataset, "qat")
+    qat.fine_tune = None
     with pytest.raises(InputError, match=r"quantize\.method = 'qat': the network has no layer with weights that it"):
-        found.run()
+        qat.run()
 
 
 def test_residual_sums_run_on_integers_too(tmp_path):
     data = noise(3, 32)
-    method = quantizer(build("resnet20", 3, 32, 10, False), data, "qat", calibration_images=16)._method()
-    content = method.convert([]).SerializeToString()
-    assert all(layer.int8 for layer in graph.layers(content))
+    qat = quantizer(build("resnet20", 3, 32, 10, False), data, "qat", calibration_images=16)
+    content = qat.serialize(qat.make_converter(), [])
+    assert all(layer.int8 for layer in list_layers(content))
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(tmp_path / "executed.onnx")
@@ -102,9 +104,9 @@ def test_residual_sums_run_on_integers_too(tmp_path):
 
 
 def test_zeros_are_zeros_in_the_integers_of_the_file(tiny_dataset):
-    found, content = made(tiny_dataset)
-    values = stored(content)
-    for name, module in prunable_layers(found.model, "both").items():
+    qat, _, result = quantized(tiny_dataset)
+    values = stored(result.content)
+    for name, module in prunable_layers(qat.model, "both").items():
         integers = values[f"model.{name}.weight_quantized"]
         assert integers.dtype == np.int8
         assert (values[f"model.{name}.weight_zero_point"] == 0).all()
@@ -113,37 +115,36 @@ def test_zeros_are_zeros_in_the_integers_of_the_file(tiny_dataset):
 
 
 def test_weights_are_trained_and_rounded_per_channel_within_seven_bits(tiny_dataset):
-    found, content = made(tiny_dataset)
-    values = stored(content)
-    for name, module in prunable_layers(found.model, "both").items():
+    qat, _, result = quantized(tiny_dataset)
+    values = stored(result.content)
+    for name, module in prunable_layers(qat.model, "both").items():
         integers, scale = values[f"model.{name}.weight_quantized"], values[f"model.{name}.weight_scale"]
         assert scale.shape == (len(module.weight),)
         assert np.abs(integers.astype(int)).max() == 63
-    assert len(found.history.rows) == 1
+    assert len(result.history.rows) == 1
 
 
-def test_the_file_says_what_the_trained_graph_says(tiny_dataset):
-    found, content = made(tiny_dataset)
-    expected = torch_logits(found.reference(), tiny_dataset, tiny_dataset.val, 64)
-    said = onnx_logits(open_session(content, 1), tiny_dataset.val, 64)
-    assert logit_error(expected, said) < 0.03
-    assert (expected.argmax(1) == said.argmax(1)).mean() > 0.98
-    assert logit_error(torch_logits(found.model, tiny_dataset, tiny_dataset.val, 64), said) > 0.03, "it has trained"
+def test_the_file_agrees_with_the_trained_graph(tiny_dataset):
+    qat, converter, result = quantized(tiny_dataset)
+    val = tiny_dataset.val
+    expected = torch_logits(converter.reference([]), tiny_dataset, val, 64)
+    actual = onnx_logits(make_inference_session(result.content, 1), val, 64)
+    assert logit_error(expected, actual) < 0.03
+    assert (expected.argmax(1) == actual.argmax(1)).mean() > 0.98
+    assert logit_error(torch_logits(qat.model, tiny_dataset, val, 64), actual) > 0.03, "it has trained"
 
 
-def test_a_kept_layer_stays_float32_and_takes_no_other_with_it(tiny_dataset):
-    found, _ = made(tiny_dataset)
-    model = found.method.convert(["4"])
-    finish(model, tiny_dataset)
-    content = model.SerializeToString()
-    assert [layer.int8 for layer in graph.layers(content)] == [True, False, True, True]
-    assert [layer.bits for layer in graph.layers(content)] == [8, 32, 8, 8]
-    said = onnx_logits(open_session(content, 1), tiny_dataset.val, 64)
-    assert logit_error(torch_logits(found.method.reference(["4"]), tiny_dataset, tiny_dataset.val, 64), said) < 0.03
+def test_an_excluded_layer_stays_float32_and_takes_no_other_with_it(tiny_dataset):
+    qat, converter, _ = quantized(tiny_dataset)
+    content = qat.serialize(converter, ["4"])
+    assert [layer.int8 for layer in list_layers(content)] == [True, False, True, True]
+    assert [layer.bits for layer in list_layers(content)] == [8, 32, 8, 8]
+    expected = torch_logits(converter.reference(["4"]), tiny_dataset, tiny_dataset.val, 64)
+    assert logit_error(expected, onnx_logits(make_inference_session(content, 1), tiny_dataset.val, 64)) < 0.03
 
 
 def test_validation_moves_no_range(tiny_dataset):
-    module = made(tiny_dataset)[0].reference()
+    module = quantized(tiny_dataset)[1].reference([])
     before = {name: value.clone() for name, value in module.state_dict().items()}
     torch_logits(module, tiny_dataset, tiny_dataset.val, 64)
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
@@ -167,7 +168,8 @@ def test_an_interrupted_training_ends_in_the_same_bytes(tiny_dataset, tmp_path, 
                 raise Interruption
 
         checkpointer.save_if_due = ticking
-        return quantizer(model, tiny_dataset, "qat", checkpointer=checkpointer, calibration_images=images).run()
+        qat = quantizer(model, tiny_dataset, "qat", checkpointer=checkpointer, calibration_images=images)
+        return qat.run().content
 
     expected = run(tmp_path / "whole", None)
     with pytest.raises(Interruption):
@@ -204,20 +206,19 @@ def test_layers_that_do_not_own_their_weights_alone_stay_as_they_are(tiny_datase
     folded = capture(model, images)
     fold_batchnorm(folded)
     torch.testing.assert_close(folded(images), model(images), rtol=1e-3, atol=1e-4)
-    found = quantizer(model, tiny_dataset, "qat", calibration_images=50)
-    layers_of_the_file = graph.layers(found.run())
-    rows = {layer.name: layer for layer in layers_of_the_file}
-    assert list(found.layers) == ["stem", "rows", "head"]
-    assert sorted(layer.bits for layer in layers_of_the_file) == [8, 8, 8, 32, 32, 32], "two uses and a computed kernel"
-    assert rows["stem"].bits == rows["rows"].bits == rows["head"].bits == 8
+    qat = quantizer(model, tiny_dataset, "qat", calibration_images=50)
+    converter = qat.make_converter()
+    layers = list_layers(qat.serialize(converter, []))
+    bits = {layer.name: layer.bits for layer in layers}
+    assert list(converter.layers) == ["stem", "rows", "head"]
+    assert sorted(layer.bits for layer in layers) == [8, 8, 8, 32, 32, 32], "two uses and a computed kernel"
+    assert bits["stem"] == bits["rows"] == bits["head"] == 8
 
 
 def test_training_that_ruins_the_model_does_not_pass_the_gate(tiny_dataset):
     model, changes = deepcopy(trained("tiny", tiny_dataset)), {"calibration_images": 50, "max_logit_error": 1e9}
-    found = quantizer(model, tiny_dataset, "qat", lr=5.0, **changes)
-    content = found.run()
     with pytest.raises(InputError, match="max_accuracy_drop"):
-        found.check(content)
+        quantizer(model, tiny_dataset, "qat", lr=5.0, **changes).run()
 
 
 class Choosing(nn.Module):

@@ -1,4 +1,4 @@
-"""From the stage that a user runs: each method's file, what it says of itself, and what it leaves behind."""
+"""The stage writes the file of each method, the tables that explain it, and a log of what it did."""
 
 import shutil
 
@@ -9,7 +9,7 @@ from onnx import numpy_helper
 
 from lightweight.core.files import read_csv
 from lightweight.dataset import save_dataset
-from lightweight.onnx import coverage
+from lightweight.onnx.coverage import Reason, read_coverage, warning
 from tests.workspace import Workspace, copy_project
 
 CHANGES = (
@@ -42,10 +42,10 @@ def weights(project: Workspace) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("method", ["static", "qat"])
 def test_methods_for_all_layers_leave_nothing_behind_and_keep_the_zeros(project, method):
     project.set_params(("  method: dynamic  ", f"  method: {method}  "))
-    said = project.stage("quantize")
+    log = project.stage("quantize")
     project.set_params((f"  method: {method}  ", "  method: dynamic  "))
-    assert f"quantize  {method}  100% of the MACs run on 8-bit integers, 100% of the weights take 8 bits\n" in said
-    assert [row["reason"] for row in read_csv(project.path / "plots/coverage.csv")] == ["", "", ""]
+    assert f"quantize  {method}  100% of the MACs run on 8-bit integers; 100% of the weights take 8 bits.\n" in log
+    assert [layer.reason for layer in read_coverage(project.path / "plots/coverage.csv")] == [None, None, None]
     images = read_csv(project.path / "plots/calibration.csv")
     assert len(images) == 50
     assert set(np.unique([row["class"] for row in images], return_counts=True)[1]) == {5}
@@ -59,17 +59,17 @@ def test_methods_for_all_layers_leave_nothing_behind_and_keep_the_zeros(project,
 def test_a_budget_lists_its_trials_and_the_layers_that_it_keeps(project):
     project.set_params(("  max_drop: null           # layers", "  max_drop: 0.0            # layers"))
     project.set_params(("  method: dynamic  ", "  method: static  "))
-    said = project.stage("quantize")
-    assert coverage.warning(read_csv(project.path / "plots/coverage.csv")) in said
+    log = project.stage("quantize")
+    coverage = read_coverage(project.path / "plots/coverage.csv")
+    assert warning(coverage) in log
     project.set_params(("  method: static  ", "  method: dynamic  "))
     project.set_params(("  max_drop: 0.0            # layers", "  max_drop: null           # layers"))
     rows = read_csv(project.path / "plots/fallback.csv")
     excluded = {row["layer"] for row in rows if row["kind"] == "excluded"}
     assert rows[0]["kind"] == "all"
-    reasons = {row["name"]: row["reason"] for row in read_csv(project.path / "plots/coverage.csv")}
-    assert {name for name, reason in reasons.items() if reason == "max_drop keeps it in float32"} == excluded
+    assert {layer.name for layer in coverage if layer.reason is Reason.MAX_DROP} == excluded
 
 
-def test_the_report_says_what_the_file_takes(project):
-    assert "conv1, conv2: the method converts linear layers only" in project.stage("quantize")
+def test_the_log_says_which_layers_stay_in_float32(project):
+    assert "In float32 stay conv1 and conv2: the method converts linear layers only." in project.stage("quantize")
     assert read_csv(project.path / "plots/calibration.csv") == []

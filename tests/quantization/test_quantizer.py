@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Collection
 from copy import deepcopy
 from dataclasses import replace
 from unittest.mock import patch
@@ -14,19 +15,24 @@ from onnx import TensorProto, numpy_helper
 from torch import nn
 
 from lightweight.core.errors import InputError
+from lightweight.core.files import Table
 from lightweight.core.params import load_params
 from lightweight.dataset import Split, save_dataset
 from lightweight.networks.model_file import ModelFile, save_model
-from lightweight.onnx import graph
-from lightweight.onnx.session import onnx_logits, open_session, torch_logits
+from lightweight.onnx.graph import list_layers
+from lightweight.onnx.session import make_inference_session, onnx_logits, torch_logits
+from lightweight.onnx.weights import unpack_int4
 from lightweight.pruning.groups import prunable_layers
+from lightweight.quantization import post_training
 from lightweight.quantization import quantizer as quantization
+from lightweight.quantization.converter import Converter
+from lightweight.quantization.params import QuantizeParams
 from lightweight.quantization.parity import accuracy, check_parity, logit_error
-from lightweight.quantization.quantizer import QuantizeParams
 from tests.examples import (
     METHODS,
     convnet_file,
     exported,
+    exported_once,
     pruned_convnet,
     quantize,
     quantize_params,
@@ -54,7 +60,7 @@ def tensors(content: bytes) -> dict[str, np.ndarray]:
 
 
 def logits(content: bytes, split: Split) -> np.ndarray:
-    return onnx_logits(open_session(content, threads=1), split, batch_size=64)
+    return onnx_logits(make_inference_session(content, threads=1), split, batch_size=64)
 
 
 @pytest.fixture(scope="module")
@@ -108,34 +114,34 @@ def test_another_process_at_another_place_gives_the_same_bytes(tiny_dataset, els
 def test_the_given_model_is_not_changed(tiny_dataset, method):
     model = deepcopy(exported(pruned_convnet(tiny_dataset), tiny_dataset))
     before = model.SerializeToString(deterministic=True)
-    with patch.object(quantization, "export_onnx", lambda *_: model):
+    with patch.object(post_training, "export_onnx", lambda *_: model):
         quantizer(pruned_convnet(tiny_dataset), tiny_dataset, method).run()
     assert model.SerializeToString(deterministic=True) == before
 
 
 @pytest.mark.parametrize(("method", "kinds"), [("dynamic", "linear"), ("static", "both")])
 def test_weights_of_the_chosen_layers_become_int8_with_a_scale_per_output_channel(tiny_dataset, method, kinds):
-    found = tensors(convnet_file(method, tiny_dataset))
+    stored = tensors(convnet_file(method, tiny_dataset))
     chosen = prunable_layers(pruned_convnet(tiny_dataset), kinds)
-    assert {name for name, value in found.items() if value.dtype == np.int8 and value.ndim > 1} == {
+    assert {name for name, value in stored.items() if value.dtype == np.int8 and value.ndim > 1} == {
         f"model.{name}.weight_quantized" for name in chosen
     }
     for name, module in chosen.items():
-        assert found[f"model.{name}.weight_scale"].shape == (len(module.weight),)
+        assert stored[f"model.{name}.weight_scale"].shape == (len(module.weight),)
 
 
 @pytest.mark.parametrize("method", INT8_METHODS)
 def test_quantized_weights_differ_from_the_originals_by_at_most_half_a_step_and_pruned_ones_stay_zero(
     tiny_dataset, method
 ):
-    found = tensors(convnet_file(method, tiny_dataset))
+    stored = tensors(convnet_file(method, tiny_dataset))
     for name, module in prunable_layers(
         pruned_convnet(tiny_dataset), "both" if method == "static" else "linear"
     ).items():
         stem, weight = f"model.{name}.weight", module.weight.detach().flatten(1).numpy()
-        integers = found[f"{stem}_quantized"]
+        integers = stored[f"{stem}_quantized"]
         integers = integers.T if integers.shape != module.weight.shape else integers.reshape(weight.shape)
-        scale, zero = (found[f"{stem}_{setting}"][:, None] for setting in ("scale", "zero_point"))
+        scale, zero = (stored[f"{stem}_{setting}"][:, None] for setting in ("scale", "zero_point"))
         assert np.abs((integers - zero.astype(int)) * scale - weight).max() <= 0.501 * scale.max()
         assert (integers == zero)[weight == 0].all()
 
@@ -150,8 +156,8 @@ def test_static_quantization_leaves_the_input_normalisation_in_float(tiny_datase
 
 def test_static_activations_are_uint8(tiny_dataset):
     content = convnet_file("static", tiny_dataset)
-    found, nodes = tensors(content), onnx.load_from_string(content).graph.node
-    zero_points = [found[node.input[2]] for node in nodes if node.op_type == "QuantizeLinear"]
+    stored, nodes = tensors(content), onnx.load_from_string(content).graph.node
+    zero_points = [stored[node.input[2]] for node in nodes if node.op_type == "QuantizeLinear"]
     assert len(zero_points) >= 4
     assert {value.dtype for value in zero_points} == {np.dtype(np.uint8)}
 
@@ -176,8 +182,8 @@ def test_calibration_sees_training_images_only(tiny_dataset):
     [("none", 0, 1e-5), ("fp16", 1e-5, 0.002), ("dynamic", 1e-4, 0.02), ("static", 1e-4, 0.05), ("int4", 1e-3, 0.05)],
 )
 def test_a_faithful_file_passes_the_gate(tiny_dataset, expected, method, least, most):
-    found = logits(convnet_file(method, tiny_dataset), tiny_dataset.val)
-    error, drop = check_parity(expected, found, tiny_dataset.val, quantize_params(method))
+    actual = logits(convnet_file(method, tiny_dataset), tiny_dataset.val)
+    error, drop = check_parity(expected, actual, tiny_dataset.val, quantize_params(method))
     assert least <= error < most
     assert abs(drop) <= 0.05
 
@@ -197,11 +203,11 @@ def test_a_file_with_other_weights_fails_the_gate_by_its_accuracy(tiny_dataset, 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_logits_that_are_not_numbers_fail_the_gate(tiny_dataset, expected, method):
-    found = expected.copy()
-    found[0, 0] = np.nan
+    actual = expected.copy()
+    actual[0, 0] = np.nan
     params = quantize_params(method, max_logit_error=1e9, max_accuracy_drop=1.0)
     with pytest.raises(InputError, match=r"quantize\.max_logit_error"):
-        check_parity(expected, found, tiny_dataset.val, params)
+        check_parity(expected, actual, tiny_dataset.val, params)
 
 
 def test_a_float_file_must_agree_to_rounding_whatever_the_limit_for_8_bits(tiny_dataset, expected):
@@ -215,9 +221,9 @@ def test_a_float_file_must_agree_to_rounding_whatever_the_limit_for_8_bits(tiny_
 def test_the_logit_error_is_the_root_mean_square_of_the_difference_over_that_of_the_logits():
     expected = np.array([[3.0, 0.0], [0.0, 4.0]])
     assert logit_error(expected, expected) == 0
-    found = expected + np.array([[0.0, 0.5], [0.0, 0.0]])
-    assert logit_error(expected, found) == pytest.approx(0.1)
-    assert logit_error(10 * expected, 10 * found) == pytest.approx(0.1)
+    actual = expected + np.array([[0.0, 0.5], [0.0, 0.0]])
+    assert logit_error(expected, actual) == pytest.approx(0.1)
+    assert logit_error(10 * expected, 10 * actual) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(("right_before", "right_after", "drop"), [(8, 6, 0.2), (6, 8, -0.2), (5, 5, 0.0)])
@@ -256,8 +262,8 @@ def test_int4_weights_are_what_rounding_in_blocks_of_32_makes_of_them(tiny_datas
     weight = pruned_convnet(tiny_dataset).fc.weight.detach().numpy()
     content = convnet_file("int4", tiny_dataset)
     (node,) = (node for node in onnx.load_from_string(content).graph.node if node.op_type == "MatMulNBits")
-    found, integers = tensors(content), graph._unpacked(tensors(content)[node.input[1]], node)
-    scales = found[node.input[2]].reshape(len(weight), -1).repeat(32, axis=1)[:, : weight.shape[1]]
+    stored, integers = tensors(content), unpack_int4(tensors(content)[node.input[1]], node)
+    scales = stored[node.input[2]].reshape(len(weight), -1).repeat(32, axis=1)[:, : weight.shape[1]]
     assert integers.shape == weight.shape
     assert np.abs(integers * scales - weight).max() <= 1.01 * np.abs(scales).max()
     assert np.corrcoef((integers * scales).ravel(), weight.ravel())[0, 1] > 0.98
@@ -266,10 +272,10 @@ def test_int4_weights_are_what_rounding_in_blocks_of_32_makes_of_them(tiny_datas
 
 @pytest.mark.parametrize("method", ["fp16", "dynamic", "static", "int4"])
 def test_a_kept_layer_stays_as_it_is_and_the_others_do_not(tiny_dataset, method):
-    found = quantizer(small_cnn(), small_images(tiny_dataset), method)
-    found.run()
-    whole = {layer.name: layer.bits for layer in graph.layers(found._file([]))}
-    excluded = {layer.name: layer.bits for layer in graph.layers(found._file(["fc1"]))}
+    method_quantizer = quantizer(small_cnn(), small_images(tiny_dataset), method)
+    converter = method_quantizer.make_converter()
+    files = (method_quantizer.serialize(converter, stay) for stay in ([], ["fc1"]))
+    whole, excluded = ({layer.name: layer.bits for layer in list_layers(content)} for content in files)
     assert whole["fc1"] < 32 == excluded["fc1"]
     assert {name: bits for name, bits in whole.items() if name != "fc1"} == {
         name: bits for name, bits in excluded.items() if name != "fc1"
@@ -296,10 +302,10 @@ def test_a_network_without_linear_layers_is_refused_by_methods_for_them(tiny_dat
 
 
 def test_the_method_of_calibration_and_its_percentile_reach_the_file(tiny_dataset):
-    model, how = pruned_convnet(tiny_dataset), (("minmax", 99.0), ("percentile", 90.0), ("percentile", 99.9))
+    model, methods = pruned_convnet(tiny_dataset), (("minmax", 99.0), ("percentile", 90.0), ("percentile", 99.9))
     files = {
         quantize(model, tiny_dataset, "static", calibration=method, percentile=share, calibration_images=50)
-        for method, share in how
+        for method, share in methods
     }
     assert len(files) == 3
 
@@ -319,55 +325,53 @@ def test_a_budget_that_the_gate_would_refuse_is_refused_before_any_work(tmp_path
 
 def test_layers_go_back_until_the_loss_is_inside_the_budget(tiny_dataset):
     model = pruned_convnet(tiny_dataset)
-    found = quantizer(model, tiny_dataset, "static", max_drop=0.0)
-    with patch.object(quantization, "export_onnx", exported):
-        content = found.run()
+    tables: dict[str, Table] = {}
+    with exported_once():
+        result = quantizer(model, tiny_dataset, "static", max_drop=0.0).run(tables.update)
     before = torch_logits(model, tiny_dataset, tiny_dataset.val, 64)
-    assert accuracy(logits(content, tiny_dataset.val), tiny_dataset.val) >= accuracy(before, tiny_dataset.val)
-    assert {layer.name for layer in graph.layers(content) if layer.bits == 32} == set(found.excluded)
-    assert found.rows[0]["kind"] == "all"
+    assert accuracy(logits(result.content, tiny_dataset.val), tiny_dataset.val) >= accuracy(before, tiny_dataset.val)
+    assert {layer.name for layer in list_layers(result.content) if layer.bits == 32} == set(result.excluded)
+    assert tables["fallback"][1][0]["kind"] == "all"
 
 
 @pytest.mark.parametrize(("loss", "excluded"), [("conv1", ["conv1"]), ("nothing", []), ("all", None)])
 def test_what_a_budget_keeps_is_what_the_file_loses_by(tiny_dataset, loss, excluded):
-    """With files whose rounding of a layer, of none or of the rest of the network ruins the prediction."""
-    model = pruned_convnet(tiny_dataset)
-    found = quantizer(model, tiny_dataset, "static", max_drop=0.1, max_accuracy_drop=0.1)
-    file = found._file
+    """Rounding a layer, nothing, or the rest of the network ruins the predictions of these files."""
+    model, tables = pruned_convnet(tiny_dataset), {}
+    ruined = quantizer(model, tiny_dataset, "static", max_drop=0.1, max_accuracy_drop=0.1)
+    serialize = ruined.serialize
 
-    def ruined(stay) -> bytes:
-        content = onnx.load_from_string(file(stay))
+    def ruin(converter: Converter, stay: Collection[str]) -> bytes:
+        content = onnx.load_from_string(serialize(converter, stay))
         if loss == "all" or (loss not in stay and loss != "nothing"):
             (scale,) = (item for item in content.graph.initializer if item.name == "scale")
             scale.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(scale), "scale"))
         return content.SerializeToString()
 
-    found._file = ruined
-    with patch.object(quantization, "export_onnx", exported):
+    ruined.serialize = ruin
+    with exported_once():
         if excluded is None:
-            with pytest.raises(
-                InputError, match=r"quantize\.max_drop = 0\.1: cannot be met: with every layer in float32"
-            ):
-                found.run()
+            rule = r"quantize\.max_drop = 0\.1: cannot be met: with every layer in float32"
+            with pytest.raises(InputError, match=rule):
+                ruined.run(tables.update)
+            assert [row["kind"] for row in tables["fallback"][1]] == ["all"] + ["only"] * 3 + ["excluded"] * 3
         else:
-            found.run()
-            assert found.excluded == excluded
+            assert ruined.run().excluded == excluded
 
 
 def test_the_gate_names_the_images_that_are_farthest_off(tiny_dataset, expected):
-    found = expected.copy()
-    found[7] = -10 * found[7]
+    actual = expected.copy()
+    actual[7] = -10 * actual[7]
     with pytest.raises(InputError) as error:
-        check_parity(expected, found, tiny_dataset.val, quantize_params("static"))
-    worst = f"7 ({expected[7].argmax()} became {found[7].argmax()}), "
+        check_parity(expected, actual, tiny_dataset.val, quantize_params("static"))
+    worst = f"7 ({expected[7].argmax()} became {actual[7].argmax()}), "
     assert f"farthest off (index, class in model and file): {worst}" in str(error.value)
 
 
 @pytest.mark.parametrize(("reduce_range", "warned"), [(True, False), (False, True)])
 def test_a_cpu_that_saturates_is_warned_of_unless_the_range_is_reduced(tiny_dataset, monkeypatch, reduce_range, warned):
-    monkeypatch.setattr(quantization, "saturates", lambda: True)
-    found = quantizer(pruned_convnet(tiny_dataset), tiny_dataset, "dynamic", reduce_range=reduce_range)
-    said: list[str] = []
-    found.log = said.append
-    found.check(convnet_file("dynamic", tiny_dataset))
-    assert [line.startswith("warning: sums of 8-bit products saturate") for line in said] == [True] * warned
+    monkeypatch.setattr(quantization, "int8_saturates", lambda: True)
+    model, log = pruned_convnet(tiny_dataset), []
+    dynamic = quantizer(model, tiny_dataset, "dynamic", log=log.append, reduce_range=reduce_range)
+    dynamic.check(convnet_file("dynamic", tiny_dataset), model)
+    assert [line.startswith("warning: sums of 8-bit products saturate") for line in log] == ([True] if warned else [])

@@ -9,8 +9,8 @@ import pytest
 
 from lightweight.core.files import write_csv
 from lightweight.core.variants import VARIANTS
-from lightweight.onnx import coverage
-from lightweight.onnx.graph import Layer
+from lightweight.onnx.coverage import coverage_table, measure_coverage
+from lightweight.onnx.layer import Layer
 from lightweight.reporting.page import TITLES, write_page
 from lightweight.reporting.summary import explain, headline
 from lightweight.reporting.table import comparison
@@ -140,11 +140,11 @@ def test_what_was_skipped_and_converted_is_listed_where_something_was(pictures, 
 
 
 def test_the_page_says_what_runs_in_int8_and_warns_where_it_is_little(pictures):
-    rows = coverage.rows([Layer("conv", 100, 90, 32, 700, False), Layer("fc", 10, 10, 8, 300, True)], [], [], "static")
-    write_csv(pictures / "coverage.csv", coverage.COLUMNS, rows)
+    layers = [Layer("conv", 100, 90, 32, 700, False), Layer("fc", 10, 10, 8, 300, True)]
+    write_csv(pictures / "coverage.csv", *coverage_table(measure_coverage(layers, [], [], "static")))
     text = written(pictures).text
-    assert "The optimized file: 30% of the MACs run on 8-bit integers" in text
-    assert "warning: less than 90% of the MACs run on 8-bit integers; in float: conv" in text
+    assert "In the optimized file, 30% of the MACs run on 8-bit integers; 9% of the weights take 8 bits." in text
+    assert "warning: less than 90% of the MACs run on 8-bit integers. In float32 stays conv: " in text
 
 
 def test_the_page_warns_of_a_file_that_is_slower_than_its_network_in_float32(pictures):
