@@ -1,6 +1,6 @@
-"""Sensitivity: the accuracy that a network loses where one layer alone is pruned, without any training.
+"""Sensitivity analysis: the drop in accuracy when one layer, or the whole network, is pruned without any training.
 
-After Han et al. 2015 and Li et al. 2017, by accuracy on validation images and with BatchNorm re-estimated.
+After Han et al. 2015 and Li et al. 2017; accuracy is measured on validation images after BatchNorm re-estimation.
 """
 
 from dataclasses import dataclass
@@ -13,16 +13,18 @@ from lightweight.checkpointing.session import Session
 from lightweight.core.params import Params
 from lightweight.networks.validation import ACCURACY_SLACK
 from lightweight.pruning.allocation import bisect
-from lightweight.pruning.groups import Layers, Method, find_groups
-from lightweight.pruning.importance import Importance, Kind
+from lightweight.pruning.groups import LayerType, Method, find_groups
+from lightweight.pruning.importance import Criterion, Importance
 from lightweight.pruning.probe import SensitivityProbe
 
 
 class SensitivityParams(Params):
+    """Describe section `sensitivity` of params.yaml."""
+
     method: Method
-    importance: Kind
+    importance: Criterion
     images: int = Field(ge=2)
-    layers: Layers
+    layers: LayerType
     exclude: list[str]
     amount: float = Field(gt=0, lt=1)
     max_drop: float = Field(ge=0, lt=1)
@@ -36,6 +38,12 @@ class SensitivityResult:
     groups: list[dict[str, Any]]
     largest_amount: float
     probes: list[dict[str, Any]]
+
+    def describe(self, max_drop: float) -> str:
+        """Describe the most sensitive group, and the amount that all groups together bear within `max_drop`."""
+        worst = max(self.groups, key=lambda row: row["drop"])
+        most = f"{worst['layer']} matters most ({worst['drop']:.2%} lost)"
+        return f"{most}  all bear {self.largest_amount:.1%} for {max_drop:.1%}"
 
 
 def measure_sensitivity(model: nn.Module, params: SensitivityParams, session: Session) -> SensitivityResult:
@@ -51,7 +59,10 @@ def measure_sensitivity(model: nn.Module, params: SensitivityParams, session: Se
 
 
 def scan_groups(probe: SensitivityProbe, amount: float) -> list[dict[str, Any]]:
-    """Prune each group alone: a row of its layers, their parameters, the accuracy that is left, and what was lost."""
+    """Prune each group alone by `amount`, and return a row per group.
+
+    A row has the names of the layers, the number of their parameters, the amount, the validation accuracy and its drop.
+    """
     modules = dict(probe.model.named_modules())
     rows = []
     for group, layers in probe.groups.layers.items():
@@ -69,7 +80,7 @@ def scan_groups(probe: SensitivityProbe, amount: float) -> list[dict[str, Any]]:
 
 
 def largest_amount(probe: SensitivityProbe, max_drop: float, probes: int) -> float:
-    """Search [0, 1) for the largest amount of all groups together that costs at most `max_drop`; 0 if none does."""
+    """Search [0, 1) for the largest amount of all groups together whose drop is at most `max_drop`; 0 if none."""
     low, _ = bisect(
         lambda amount: probe.accuracy - probe.measure("", amount) <= max_drop + ACCURACY_SLACK,
         low=0.0,

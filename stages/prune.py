@@ -1,4 +1,4 @@
-"""Prune: remove the least important weights or channels of the averaged model and let the others recover.
+"""Prune: remove the least important weights or channels of the averaged model, and fine-tune the others.
 
 Reads   params.yaml, data/prepared.safetensors, models/original.safetensors, models/averaged.safetensors
 Writes  models/pruned.safetensors, plots/sparsity.csv, plots/prune.csv, plots/probes.csv

@@ -1,4 +1,4 @@
-"""Sensitivity: what each layer of the averaged model is worth, pruned alone, and how much all bear together.
+"""Sensitivity: measure the accuracy that the averaged model loses when layers are pruned alone, and all together.
 
 Reads   params.yaml, data/prepared.safetensors, models/averaged.safetensors
 Writes  plots/sensitivity.csv, plots/largest.csv
@@ -31,9 +31,7 @@ def main() -> None:
         result = measure_sensitivity(model, params.sensitivity, session)
         write_csv(SENSITIVITY, result.groups[0], result.groups)
         write_csv(LARGEST, COLUMNS, result.probes)
-    worst = max(result.groups, key=lambda row: row["drop"])
-    print(f"sensitivity  {worst['layer']} matters most ({worst['drop']:.2%} lost)", end="  ")
-    print(f"all bear {result.largest_amount:.1%} for {params.sensitivity.max_drop:.1%}  -> {SENSITIVITY}")
+    print(f"sensitivity  {result.describe(params.sensitivity.max_drop)}  -> {SENSITIVITY}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every layer is pruned alone, and the model is afterwards what it was."""
+"""Sensitivity prunes every layer alone and all together, and does not change the model."""
 
 from copy import deepcopy
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from tests.examples import BNNET, different, groups_of, prune_in_place, prune_pa
 LAYERS = ["0", "4", "9", "12"]
 
 
-def probe(model, dataset, images: int = 1000, **changes) -> SensitivityProbe:
+def make_probe(model, dataset, images: int = 1000, **changes) -> SensitivityProbe:
     params = prune_params(**changes)
     importance = Importance(params.importance, dataset, images, seed=0)
     return SensitivityProbe(
@@ -33,7 +33,7 @@ def probe(model, dataset, images: int = 1000, **changes) -> SensitivityProbe:
 @pytest.mark.parametrize("method", ["unstructured", "structured"])
 def test_a_probe_is_the_accuracy_of_the_pruned_model_with_new_statistics(tiny_dataset, method):
     model = deepcopy(trained(BNNET, tiny_dataset))
-    rows = scan_groups(probe(model, tiny_dataset, method=method), 0.75)
+    rows = scan_groups(make_probe(model, tiny_dataset, method=method), 0.75)
     assert [row["layer"] for row in rows] == (LAYERS if method == "unstructured" else LAYERS[:3])
     for row in rows:
         alone = deepcopy(trained(BNNET, tiny_dataset))
@@ -48,33 +48,33 @@ def test_a_probe_is_the_accuracy_of_the_pruned_model_with_new_statistics(tiny_da
 
 
 @pytest.mark.parametrize("importance", ["l1", "taylor"])
-def test_probing_leaves_the_model_bitwise_as_it_was(tiny_dataset, importance):
+def test_probes_change_no_bit_of_the_model(tiny_dataset, importance):
     model = deepcopy(trained(BNNET, tiny_dataset))
     before = state(model)
-    found = probe(model, tiny_dataset, importance=importance)
-    scan_groups(found, 0.9)
-    largest_amount(found, 0.02, 3)
+    probe = make_probe(model, tiny_dataset, importance=importance)
+    scan_groups(probe, 0.9)
+    largest_amount(probe, 0.02, 3)
     assert not different(before, model.state_dict())
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_the_largest_amount_is_inside_the_budget_and_a_step_more_is_not(tiny_dataset):
+def test_the_largest_amount_is_within_the_drop_and_a_step_more_is_not(tiny_dataset):
     model = deepcopy(trained(BNNET, tiny_dataset))
-    found = probe(model, tiny_dataset)
-    amount = largest_amount(found, 0.1, 6)
-    by_amount = {row["amount"]: row["val_accuracy"] for row in found.rows}
-    assert found.accuracy - by_amount[amount] <= 0.1
-    assert found.accuracy - by_amount[amount + 2**-6] > 0.1
-    assert [row["probe"] for row in found.rows] == list(range(1, 8))
+    probe = make_probe(model, tiny_dataset)
+    amount = largest_amount(probe, 0.1, 6)
+    by_amount = {row["amount"]: row["val_accuracy"] for row in probe.rows}
+    assert probe.accuracy - by_amount[amount] <= 0.1
+    assert probe.accuracy - by_amount[amount + 2**-6] > 0.1
+    assert [row["probe"] for row in probe.rows] == list(range(1, 8))
 
 
-def test_a_loss_of_just_the_budget_is_inside_it():
-    found = SimpleNamespace(accuracy=0.97, measure=lambda name, amount: 0.95 if amount <= 0.5 else 0.9)
+def test_a_drop_of_exactly_the_maximum_is_allowed():
+    probe = SimpleNamespace(accuracy=0.97, measure=lambda name, amount: 0.95 if amount <= 0.5 else 0.9)
     assert 0.97 - 0.95 > 0.02, "in floating point"
-    assert largest_amount(found, 0.02, 4) == 0.5
+    assert largest_amount(probe, 0.02, 4) == 0.5
 
 
 def test_few_images_are_a_random_part_of_the_validation_split(tiny_dataset):
-    found = probe(deepcopy(trained(BNNET, tiny_dataset)), tiny_dataset, images=20)
-    assert len(found.val) == 20
-    assert not torch.equal(found.val.images, tiny_dataset.val.images[:20])
+    probe = make_probe(deepcopy(trained(BNNET, tiny_dataset)), tiny_dataset, images=20)
+    assert len(probe.val) == 20
+    assert not torch.equal(probe.val.images, tiny_dataset.val.images[:20])

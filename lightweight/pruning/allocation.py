@@ -1,28 +1,29 @@
-"""A budget decides how much of each pruning group goes: the groups whose loss alone costs least lose most.
+"""Allocation: the amount by which each group is pruned follows from a target for the size or MACs of the network.
 
-The accuracy that each group may cost alone is the single unknown. Amounts follow from it by the sensitivity curves, and
-the cost of the network falls as it rises, so the amounts for a target are found by bisection.
+Groups whose pruning costs little accuracy are pruned more. Each group, pruned alone, may lose the same accuracy: this
+drop is the single unknown. The sensitivity curves give the amounts for a drop, and the cost of the network falls as the
+drop rises, so the drop that meets the target is found by bisection.
 """
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal
 
 from lightweight.core.errors import bad_param
-from lightweight.pruning.groups import PruningGroups, counts_to_prune
+from lightweight.pruning.amounts import counts_to_prune
+from lightweight.pruning.groups import Cost, PruningGroups
 from lightweight.pruning.probe import SensitivityProbe
 
-GRID = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)  # the amounts at which curves are measured
-STEPS = 20  # of a bisection: the interval is then a millionth of what it was
+GRID = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)  # the amounts at which sensitivity curves are measured
+STEPS = 20  # of a bisection: they make the interval a million times smaller
 
 Curve = list[tuple[float, float]]  # pairs of an amount and the drop in accuracy that it causes; both rise
 
 
-def bisect(holds: Callable[[float], bool], low: float, high: float, steps: int) -> tuple[float, float]:
-    """Halve the interval [low, high] so often; its lower end moves up where `holds` is true of the middle."""
+def bisect(is_low: Callable[[float], bool], low: float, high: float, steps: int) -> tuple[float, float]:
+    """Halve the interval [low, high] `steps` times: the upper half is taken where `is_low` is true of the middle."""
     for _ in range(steps):
         middle = (low + high) / 2
-        low, high = (middle, high) if holds(middle) else (low, middle)
+        low, high = (middle, high) if is_low(middle) else (low, middle)
     return low, high
 
 
@@ -41,9 +42,9 @@ def amount_within_drop(curve: Curve, drop: float) -> float:
     """Return the largest amount whose drop on the curve, linear between its points, is at most `drop`; 0 if none is."""
     if drop < 0:
         return 0.0
-    for (low, before), (high, after) in pairwise(curve):
-        if after > drop:
-            return low + (high - low) * (drop - before) / (after - before)
+    for (low, low_drop), (high, high_drop) in pairwise(curve):
+        if high_drop > drop:
+            return low + (high - low) * (drop - low_drop) / (high_drop - low_drop)
     return curve[-1][0]
 
 
@@ -51,7 +52,7 @@ def allocate(curves: dict[str, Curve], cost: Callable[[dict[str, float]], float]
     """Choose an amount per group such that `cost` is at most `target`, at the same and smallest drop for all groups.
 
     Where a curve is flat, amounts jump as the drop rises: then all groups go the same share of the way from the amounts
-    before the jump to those after it. Without a solution these are the amounts of the lowest cost.
+    before the jump to those after it. If no amounts meet the target, returns the amounts of the lowest cost.
     """
 
     def at_drop(drop: float) -> dict[str, float]:
@@ -67,12 +68,10 @@ def allocate(curves: dict[str, Curve], cost: Callable[[dict[str, float]], float]
     return between(share)
 
 
-def amounts_for_target(
-    curves: dict[str, Curve], groups: PruningGroups, kind: Literal["parameters", "macs"], target: float
-) -> dict[str, float]:
-    """Choose an amount per group that leaves the share `target` of the parameters or MACs.
+def amounts_for_target(curves: dict[str, Curve], groups: PruningGroups, kind: Cost, target: float) -> dict[str, float]:
+    """Choose an amount per group such that the share `target` of the parameters or MACs stays, or slightly less.
 
-    Raises InputError with the closest share where no amounts do.
+    Raises InputError with the closest share where no amounts meet the target.
     """
 
     def cost(amounts: dict[str, float]) -> float:

@@ -1,6 +1,8 @@
-"""Which layers lose a channel together: residual sums and depthwise convolutions couple them.
+"""The dependency graph of a network: which layers lose channels together when channels of one layer are removed.
 
-By torch-pruning's dependency graph (DepGraph, Fang et al. 2023), whose findings are checked before they are used.
+Residual sums and depthwise convolutions, for example, couple the channels of several layers. The graph is that of
+torch-pruning (DepGraph, Fang et al. 2023). `removal_is_consistent` checks its results, because a graph built from one
+forward pass does not see every dependency.
 """
 
 import traceback
@@ -18,19 +20,23 @@ from torch_pruning.pruner import function
 from lightweight.core.errors import InputError, first_line
 from lightweight.networks.pruned_shapes import changed_shapes, shrink_to
 
-ROOTS = [nn.Conv2d, nn.Linear]
-INPUTS = (function.prune_conv_in_channels, function.prune_linear_in_channels)
-MIXING = (nn.LayerNorm, nn.GroupNorm)
-TOLERANCE = 1e-6  # of the logits' root mean square, in float64
+CHANNEL_LAYERS = (nn.Conv2d, nn.Linear)  # the layers whose channels can be removed
+INPUT_PRUNERS = (function.prune_conv_in_channels, function.prune_linear_in_channels)  # remove channels that are read
+NORMS_ACROSS_CHANNELS = (nn.LayerNorm, nn.GroupNorm)
+TOLERANCE = 1e-6  # of the logits, relative to their root mean square, in float64
 
 
-def trace(model: nn.Module, image: Tensor) -> torch_pruning.DependencyGraph:
-    """The graph, in which frozen layers count as well. Raises InputError that names the layer where it fails."""
+def build_dependency_graph(model: nn.Module, image: Tensor) -> torch_pruning.DependencyGraph:
+    """Build the dependency graph of a network from one forward pass of an image (1, C, H, W).
+
+    Frozen layers are part of the graph. Leaves the model in evaluation mode. Raises InputError that names the layer
+    where tracing fails.
+    """
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
-    for parameter in frozen:
+    for parameter in frozen:  # torch-pruning follows gradients
         parameter.requires_grad_(True)
     try:
-        with tracing(model), warnings.catch_warnings(), torch.enable_grad():
+        with naming_layer_in_errors(model), warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")
             return torch_pruning.DependencyGraph().build_dependency(model.eval(), image)
     finally:
@@ -39,97 +45,112 @@ def trace(model: nn.Module, image: Tensor) -> torch_pruning.DependencyGraph:
 
 
 @contextmanager
-def tracing(model: nn.Module) -> Iterator[None]:
-    """Turns what torch-pruning raises, which may be anything, into an InputError that names a layer of the model."""
+def naming_layer_in_errors(model: nn.Module) -> Iterator[None]:
+    """Turn an exception of torch-pruning, which may be of any class, into an InputError that names a layer."""
     try:
         yield
     except Exception as error:
-        where = _where(error, {module: name for name, module in model.named_modules() if name})
-        reason = f"it cannot be traced{where}: {first_line(error)}"
+        layer = _find_layer(error, {module: name for name, module in model.named_modules() if name})
+        place = f" at {layer}" if layer else ""
+        reason = f"it cannot be traced{place}: {first_line(error)}"
         raise InputError(f"channels of the network cannot be pruned: {reason}") from None
 
 
-def _where(error: Exception, names: dict[nn.Module, str]) -> str:
-    """The layer that the innermost function had in hand, or that is nearest before the operation that it had."""
+def _find_layer(error: Exception, names: dict[nn.Module, str]) -> str | None:
+    """Name the layer at which an exception was raised, from the local variables of the functions in its traceback.
+
+    The innermost function comes first. A variable may be the layer itself, a node of the graph for the layer, or the
+    node of an operation: then the nearest layer before the operation is named. None if no variable is any of these.
+    """
     for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
-        near, seen = list(frame.f_locals.values()), set()
-        while near:
-            value = near.pop(0)
+        queue: list[Any] = list(frame.f_locals.values())
+        visited = set()
+        while queue:
+            value = queue.pop(0)
             module = getattr(value, "module", value)
             if isinstance(module, nn.Module) and module in names:
-                return f" at {names[module]}"
-            if id(value) not in seen and isinstance(value, torch_pruning.dependency.Node):
-                near += value.inputs
-            seen.add(id(value))
-    return ""
+                return names[module]
+            if id(value) not in visited and isinstance(value, torch_pruning.dependency.Node):
+                queue += value.inputs
+            visited.add(id(value))
+    return None
 
 
-def coupled(graph: torch_pruning.DependencyGraph, root: nn.Module, channels: list[int] | None = None) -> Any:
-    """The layers that lose channels of `root` (by default all) with it, and which ones each loses."""
-    pruner = graph.get_pruner_of_module(root)
-    chosen = list(range(pruner.get_out_channels(root))) if channels is None else channels
-    return graph.get_pruning_group(root, pruner.prune_out_channels, chosen)
+def coupled_channels(
+    graph: torch_pruning.DependencyGraph, layer: nn.Module, channels: list[int] | None = None
+) -> torch_pruning.dependency.Group:
+    """List the layers that lose channels together with output channels of `layer`, and which channels each loses.
+
+    Without `channels`, all output channels are meant. An item of the group has `dep.target.module`, the layer,
+    `dep.handler`, the function that removes its channels, and `idxs`, their indices.
+    """
+    pruner = graph.get_pruner_of_module(layer)
+    indices = list(range(pruner.get_out_channels(layer))) if channels is None else channels
+    return graph.get_pruning_group(layer, pruner.prune_out_channels, indices)
 
 
-def remove(model: nn.Module, image: Tensor, channels: dict[str, list[int]]) -> None:
-    """Remove channels of layers by name in place, and all that is coupled to them."""
-    graph, modules = trace(model, image), dict(model.named_modules())
-    for name, chosen in channels.items():
-        if chosen:
-            coupled(graph, modules[name], chosen).prune()
+def remove_channels(model: nn.Module, image: Tensor, channels: dict[str, list[int]]) -> None:
+    """Remove output channels of layers by name, in place, together with all channels that are coupled to them."""
+    graph, modules = build_dependency_graph(model, image), dict(model.named_modules())
+    for name, indices in channels.items():
+        if indices:
+            coupled_channels(graph, modules[name], indices).prune()
 
 
-def unfit(group: Any, graph: torch_pruning.DependencyGraph, outputs: list[Any]) -> str | None:
-    """Why a group of coupled layers cannot lose channels."""
+def reason_to_skip(
+    group: torch_pruning.dependency.Group, graph: torch_pruning.DependencyGraph, outputs: list[Any]
+) -> str | None:
+    """Explain why coupled layers cannot lose channels; None if they can. `outputs` are the nodes that compute them."""
+    modules = [dep.target.module for dep, _ in group]
     if any(not node.outputs for node in outputs):
         return "it gives the network's outputs"
-    modules = [dep.target.module for dep, _ in group]
     if any(isinstance(module, nn.Conv2d) and 1 < module.groups < module.in_channels for module in modules):
         return "grouped convolutions must keep their groups"
-    if any(isinstance(module, MIXING) for module in modules):
+    if any(isinstance(module, NORMS_ACROSS_CHANNELS) for module in modules):
         return "its channels are normalised together"
     if any(isinstance(module, nn.MultiheadAttention) for module in modules):
         return "attention must keep its heads"
     if len(group[0].idxs) < 2:
         return "it has a single channel"
-    if _tied(graph, group[0].dep.target.module):
+    if _has_tied_channels(graph, group[0].dep.target.module):
         return "its channels go in pairs or more, as the halves of a gate do"
     return None
 
 
-def _tied(graph: torch_pruning.DependencyGraph, root: nn.Module) -> bool:
-    """Whether the first channel of `root` takes others of `root` with it."""
-    found = {
+def _has_tied_channels(graph: torch_pruning.DependencyGraph, layer: nn.Module) -> bool:
+    """Return whether removing the first output channel of `layer` removes other output channels of it as well."""
+    removed = {
         channel
-        for dep, channels in coupled(graph, root, [0])
-        if dep.target.module is root and dep.handler not in INPUTS
+        for dep, channels in coupled_channels(graph, layer, [0])
+        if dep.target.module is layer and dep.handler not in INPUT_PRUNERS
         for channel in channels
     }
-    return len(found) > 1
+    return len(removed) > 1
 
 
 @torch.no_grad()
-def is_consistent(model: nn.Module, image: Tensor, groups: list[str]) -> bool:
-    """Whether the network without the first channel of the units computes what it does where nothing reads these.
+def removal_is_consistent(model: nn.Module, image: Tensor, groups: list[str]) -> bool:
+    """Check that removing the first channel of the groups has the effect of nothing reading that channel.
 
-    The same must hold of the network that is rebuilt from the shapes alone.
+    The network without the channels, and the network that `shrink_to` rebuilds from their shapes alone, must compute
+    the logits of the whole network in which the weights that read the channels are zero.
     """
-    unread, without, rebuilt = (deepcopy(model).double().eval() for _ in range(3))
+    unread, removed, rebuilt = (deepcopy(model).double().eval() for _ in range(3))
     image = torch.linspace(-1, 1, image.numel(), dtype=torch.float64, device=image.device).view(image.shape)
-    graph, modules = trace(unread, image), dict(unread.named_modules())
+    graph, modules = build_dependency_graph(unread, image), dict(unread.named_modules())
     for name in groups:
-        with tracing(unread):
-            group = coupled(graph, modules[name], [0])
-        for dep, idxs in group:
-            if dep.handler in INPUTS and isinstance(dep.target.module, tuple(ROOTS)):
-                dep.target.module.weight[:, idxs] = 0
+        with naming_layer_in_errors(unread):
+            coupled = coupled_channels(graph, modules[name], [0])
+        for dep, indices in coupled:
+            if dep.handler in INPUT_PRUNERS and isinstance(dep.target.module, CHANNEL_LAYERS):
+                dep.target.module.weight[:, indices] = 0
     expected = unread(image)
     try:
-        remove(without, image, {name: [0] for name in groups})
-        shrink_to(rebuilt, changed_shapes(rebuilt, without))
-        rebuilt.load_state_dict(without.state_dict())
-        found = [without(image), rebuilt(image)]
-    except Exception:  # of a layer that no longer fits the one before
+        remove_channels(removed, image, {name: [0] for name in groups})
+        shrink_to(rebuilt, changed_shapes(rebuilt, removed))
+        rebuilt.load_state_dict(removed.state_dict())
+        logits = [removed(image), rebuilt(image)]
+    except Exception:  # raised, for example, by a layer that no longer fits the one before
         return False
     limit = (TOLERANCE**2) * expected.square().mean()
-    return all(one.shape == expected.shape and bool((one - expected).square().mean() <= limit) for one in found)
+    return all(one.shape == expected.shape and bool((one - expected).square().mean() <= limit) for one in logits)

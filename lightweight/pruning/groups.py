@@ -1,10 +1,13 @@
-"""What can be pruned of a network, in units: the weights of a layer, or channels that several layers share."""
+"""Pruning groups: the parts of a network from which pruning can choose, and the interface that both methods implement.
+
+A group is a layer with its single weights (`unstructured.py`), or several coupled layers with the channels that they
+share (`structured.py`). A group has the name of its first layer.
+"""
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Any, Literal, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from lightweight.core.errors import bad_param
@@ -13,46 +16,76 @@ from lightweight.pruning.structured import ChannelGroups
 from lightweight.pruning.unstructured import WeightGroups
 
 Method = Literal["unstructured", "structured"]
-Layers = Literal["conv", "linear", "both"]
-Amounts = float | dict[str, float]  # of everything, or by unit
+LayerType = Literal["conv", "linear", "both"]
+Cost = Literal["parameters", "macs"]
+PrunableLayer = nn.Conv2d | nn.Linear
 
-KINDS = {"conv": (nn.Conv2d,), "linear": (nn.Linear,), "both": (nn.Conv2d, nn.Linear)}
+LAYER_TYPES: dict[LayerType, tuple[type[PrunableLayer], ...]] = {
+    "conv": (nn.Conv2d,),
+    "linear": (nn.Linear,),
+    "both": (nn.Conv2d, nn.Linear),
+}
 
 
 class PruningGroups(Protocol):
-    """`sizes` counts the weights or channels of each unit in the dense network, `members` names its layers.
+    """Represent the pruning groups of one network; what can be pruned of a group is its members: weights or channels.
 
-    `zero` takes counts of all that is gone or zero, `hold` keeps zeros while others are trained, `finish` removes
-    channels at zero, `reset` gives zeros up, `release` leaves nothing of this behind.
+    `sizes` counts the members of each group in the dense network. `layers` names the layers of each group.
     """
 
     sizes: dict[str, int]
     layers: dict[str, list[str]]
 
-    def scores(self, importance: Importance) -> dict[str, Tensor]: ...
-    def allowed_count(self, count: int, size: int) -> int: ...
-    def mask_least_important(self, counts: dict[str, int], scores: dict[str, Tensor]) -> None: ...
-    def apply_masks(self) -> None: ...
-    def remove_channels(self) -> None: ...
-    def clear_masks(self) -> None: ...
-    def remove_hooks(self) -> None: ...
-    def cost(self, counts: dict[str, int], kind: str) -> float: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def scores(self, importance: Importance) -> dict[str, Tensor]:
+        """Compute the importance of every member that is not removed (members,) by group; masked ones score lowest."""
+        ...
 
+    def allowed_count(self, count: int, size: int) -> int:
+        """Return the number of members to prune of a group of `size` that is possible and nearest to `count`."""
+        ...
 
-def prunable_layers(model: nn.Module, kind: Layers) -> dict[str, nn.Module]:
-    """Every layer of the kind by name, in the network's order, but those that compute their weights anew each time."""
-    found = {name: module for name, module in model.named_modules() if isinstance(module, KINDS[kind])}
-    return {name: module for name, module in found.items() if isinstance(module.weight, nn.Parameter)}
+    def mask_least_important(self, counts: dict[str, int], scores: dict[str, Tensor]) -> None:
+        """Set the least important members to zero until `counts` members of each group are zero or removed."""
+        ...
+
+    def apply_masks(self) -> None:
+        """Set the masked members to zero again, after an optimizer step or an average has changed them."""
+        ...
+
+    def remove_channels(self) -> None:
+        """Remove masked channels from the network in place; unstructured pruning removes nothing."""
+        ...
+
+    def clear_masks(self) -> None:
+        """Mask no member any longer, so that all of them can change."""
+        ...
+
+    def remove_hooks(self) -> None:
+        """Remove from the network everything that pruning has attached to it."""
+        ...
+
+    def cost(self, counts: dict[str, int], kind: Cost) -> float:
+        """Compute the share of parameters or MACs that the network has with `counts` members of each group pruned."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the masks, and the shapes that remain after channels were removed."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the masks and shapes in a dense network."""
+        ...
 
 
 class GroupParams(Protocol):
-    """The parameters that sections `prune` and `sensitivity` share: which layers may be pruned, and by which method."""
+    """Describe the parameters that sections `prune` and `sensitivity` share: the layers to prune, and the method."""
 
-    method: Method
-    layers: Layers
-    exclude: list[str]
+    @property
+    def method(self) -> Method: ...
+    @property
+    def layers(self) -> LayerType: ...
+    @property
+    def exclude(self) -> list[str]: ...
 
 
 def find_groups(model: nn.Module, image: Tensor, params: GroupParams, section: str, round_to: int = 1) -> PruningGroups:
@@ -61,84 +94,57 @@ def find_groups(model: nn.Module, image: Tensor, params: GroupParams, section: s
     Structured groups keep a multiple of `round_to` channels. Raises InputError, which names the section of params.yaml,
     when nothing can be pruned, or when a pattern of `exclude` names no layer.
     """
-    kind, exclude = params.layers, params.exclude
-    chosen, out = prunable_layers(model, kind), excluded_layers(model, exclude, section)
+    chosen, excluded = prunable_layers(model, params.layers), excluded_layers(model, params.exclude, section)
     if not chosen:
-        raise bad_param(f"{section}.layers", kind, "the network has no such layer")
+        raise bad_param(f"{section}.layers", params.layers, "the network has no such layer")
+    allowed = {name: layer for name, layer in chosen.items() if name not in excluded}
     reasons: dict[str, str] = {}
+    groups: PruningGroups
     if params.method == "unstructured":
-        groups: PruningGroups = WeightGroups(
-            model, {name: module for name, module in chosen.items() if name not in out}
-        )
+        groups = WeightGroups(model, allowed)
     else:
-        groups = ChannelGroups(model, image, round_to)
-        names = groups.layers.items()
-        groups.restrict([group for group, own in names if set(own) & set(chosen) and not set(own) & out])
-        reasons = {name: reason for name, reason in groups.skipped.items() if name in chosen and name not in out}
+        groups = channels = ChannelGroups(model, image, round_to)
+        named = [(group, set(layers)) for group, layers in channels.layers.items()]
+        channels.keep_only([group for group, layers in named if layers & set(chosen) and not layers & excluded])
+        reasons = {name: reason for name, reason in channels.skipped.items() if name in allowed}
     if not groups.sizes:
-        why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or f"{section}.exclude names them all"
-        raise bad_param(f"{section}.layers", kind, f"nothing can be pruned: {why}")
+        listed = [f"{name}: {reason}" for name, reason in reasons.items()] or [f"{section}.exclude names them all"]
+        raise bad_param(f"{section}.layers", params.layers, f"nothing can be pruned: {'; '.join(listed)}")
     return groups
 
 
+def prunable_layers(model: nn.Module, types: LayerType) -> dict[str, PrunableLayer]:
+    """List the layers of the types by name, in the network's order.
+
+    Layers that compute their weights anew in each forward pass, such as those with weight normalisation, are left out.
+    """
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, LAYER_TYPES[types])}
+    return {name: layer for name, layer in layers.items() if isinstance(layer.weight, nn.Parameter)}
+
+
 def excluded_layers(model: nn.Module, exclude: list[str], section: str) -> set[str]:
-    """The layers that patterns exclude. Raises InputError for a pattern that names none."""
-    known = prunable_layers(model, "both")
+    """List the layers that the patterns of `exclude` name. Raises InputError for a pattern that names none."""
+    names = prunable_layers(model, "both")
     for pattern in exclude:
-        if not _matching(pattern, known):
-            raise bad_param(f"{section}.exclude", pattern, f"names no layer; layers are {', '.join(known)}")
-    return {name for pattern in exclude for name in _matching(pattern, known)}
+        if not matching(pattern, names):
+            raise bad_param(f"{section}.exclude", pattern, f"names no layer; layers are {', '.join(names)}")
+    return {name for pattern in exclude for name in matching(pattern, names)}
 
 
-def _matching(pattern: str, names: Iterable[str]) -> list[str]:
+def matching(pattern: str, names: Iterable[str]) -> list[str]:
+    """List the names that match a shell-style pattern."""
     return [name for name in names if fnmatchcase(name, pattern)]
 
 
-def amounts_by_group(amounts: dict[str, float], groups: PruningGroups) -> dict[str, float]:
-    """The shares that names and patterns of layers ask for, by unit; 0 for units that none of them means.
-
-    A layer's own name goes before patterns. Raises InputError for a pattern without a layer, and for different shares
-    of one layer or of layers that share their channels.
-    """
-    known = {name for names in groups.layers.values() for name in names}
-    found: dict[str, tuple[str, float]] = {}
-    for pattern, amount in sorted(amounts.items(), key=lambda item: item[0] not in known):
-        named = [group for group in groups.sizes if _matching(pattern, groups.layers[group])]
-        if not named:
-            can = ", ".join(name for group in groups.sizes for name in groups.layers[group])
-            raise bad_param(f"prune.amount.{pattern}", amount, f"names no layer that can be pruned; these are {can}")
-        for group in named:
-            before, other = found.setdefault(group, (pattern, amount))
-            if other != amount and (pattern in known or before not in known):
-                shared = " and ".join(groups.layers[group])
-                rule = f"{before}'s {other} is for the same channels or weights, those of {shared}"
-                raise bad_param(f"prune.amount.{pattern}", amount, rule)
-    return {group: found.get(group, ("", 0.0))[1] for group in groups.sizes}
-
-
-def counts_to_prune(groups: PruningGroups, amounts: Amounts, scope: str, scores: dict[str, Tensor]) -> dict[str, int]:
-    """How much of each unit goes: its share, or with the scope "global" the least important of all units together."""
-    sizes = groups.sizes
-    if isinstance(amounts, dict):
-        wanted = {name: round(amounts[name] * size) for name, size in sizes.items()}
-    elif scope == "layer":
-        wanted = {name: round(amounts * size) for name, size in sizes.items()}
-    else:
-        wanted = {name: size - len(scores[name]) for name, size in sizes.items()}  # what is gone already
-        number = max(0, round(amounts * sum(sizes.values())) - sum(wanted.values()))
-        least = torch.cat([scores[name] for name in sizes]).topk(number, largest=False).indices
-        ends = torch.tensor([len(scores[name]) for name in sizes]).cumsum(0)
-        found = torch.bucketize(least.cpu(), ends, right=True).bincount(minlength=len(sizes))
-        wanted = {name: wanted[name] + int(more) for name, more in zip(sizes, found, strict=True)}
-    return {name: groups.allowed_count(wanted[name], size) for name, size in sizes.items()}
-
-
 def sparsity(before: nn.Module, after: nn.Module) -> list[dict[str, Any]]:
-    """One row per conv and linear layer: its weights before, how many are removed or zero after, and their share."""
+    """Compare two states of a network: a row per layer of its weights before, the number and share of them now gone.
+
+    Weights are gone that are removed or zero in `after`. Layers are convolutions and linear layers.
+    """
     rows = []
-    narrower = prunable_layers(after, "both")
-    for name, module in prunable_layers(before, "both").items():
-        number = module.weight.numel()
-        pruned = number - int(narrower[name].weight.count_nonzero())
+    pruned_layers = prunable_layers(after, "both")
+    for name, layer in prunable_layers(before, "both").items():
+        number = layer.weight.numel()
+        pruned = number - int(pruned_layers[name].weight.count_nonzero())
         rows.append({"layer": name, "weights": number, "pruned": pruned, "sparsity": pruned / number})
     return rows

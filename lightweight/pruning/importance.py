@@ -1,34 +1,46 @@
-"""How much a weight or channel matters: by its magnitude, by the loss without it, or by chance (the control).
+"""Importance: the scores by which pruning chooses weights and channels; those with the lowest scores go first.
 
-Magnitude (Han et al. 2015), the first-order Taylor expansion of the loss (Molchanov et al. 2019), and for channels
-their sum over all layers that lose a channel together (DepGraph, Fang et al. 2023), by torch-pruning.
+`Importance.score_weights` scores the single weights of a layer, for unstructured pruning. `Importance.score_channels`
+scores the channels of coupled layers, for structured pruning. A new pruning criterion needs a name in `Criterion` and a
+case in each of the two methods; one that needs data, such as gradients, collects them in `prepare`. No other file knows
+the criteria.
+
+`l1` and `l2` are magnitudes (Han et al. 2015). `taylor` is the first-order estimate of the change of the loss without
+the weight (Molchanov et al. 2019). `random` is the control. The score of a channel is the mean over all layers that
+lose the channel together (DepGraph, Fang et al. 2023), computed by torch-pruning.
 """
 
-from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+import torch_pruning
 from torch import Tensor, nn
 
 from lightweight.dataset import Dataset, random_indices
 
-Kind = Literal["l1", "l2", "taylor", "random"]
+Criterion = Literal["l1", "l2", "taylor", "random"]
 BATCH_SIZE = 256
 
 
 class Importance:
-    """Scores of one kind. Gradients are of the mean loss on `num_images` random training images, unaugmented."""
+    """Score the weights and channels of a network by one criterion.
 
-    def __init__(self, kind: Kind, dataset: Dataset, num_images: int, seed: int) -> None:
-        self.kind, self.dataset, self.seed = kind, dataset, seed
+    The gradients of `taylor` are those of the mean loss on `num_images` random training images, unaugmented.
+    """
+
+    def __init__(self, criterion: Criterion, dataset: Dataset, num_images: int, seed: int) -> None:
+        self.criterion, self.dataset, self.seed = criterion, dataset, seed
         self.order = random_indices(len(dataset.train), num_images, seed)
         self.generator = torch.Generator()
 
     def prepare(self, model: nn.Module) -> None:
-        """What scores of the model as it is now rest on."""
+        """Collect in the parameters of `model` the gradients for `taylor`, and restart the random numbers.
+
+        Must be called before the model is scored, and again after its weights have changed.
+        """
         self.generator.manual_seed(self.seed)
-        if self.kind != "taylor":
+        if self.criterion != "taylor":
             return
         model.eval()
         model.zero_grad()
@@ -41,9 +53,12 @@ class Importance:
         for parameter in frozen:
             parameter.requires_grad_(False)
 
-    def of_weights(self, weight: nn.Parameter) -> Tensor:
-        """Not negative, of the weight's shape; l1 and l2 put single weights in the same order."""
-        match self.kind:
+    def score_weights(self, weight: Tensor) -> Tensor:
+        """Compute the importance of every element of a weight tensor, in the shape of the tensor, never negative.
+
+        `l1` and `l2` put single weights in the same order.
+        """
+        match self.criterion:
             case "l1":
                 return weight.detach().abs()
             case "l2":
@@ -53,14 +68,18 @@ class Importance:
             case "random":
                 return torch.rand(weight.shape, generator=self.generator).to(weight.device)
 
-    def of_channels(self) -> Callable[..., Tensor]:
-        """A function of torch-pruning's groups: (channels,), mean 1 in each group, so that groups compare."""
-        from torch_pruning import importance
+    def score_channels(self, coupled: Any) -> Tensor:
+        """Compute the importance of every channel (channels,) of coupled layers, a group of torch-pruning.
 
-        match self.kind:
-            case "l1" | "l2":
-                return importance.GroupMagnitudeImportance(p=int(self.kind[1]))
+        The mean over the channels is 1 in every group, so that the scores of different groups can be compared. It is
+        not a number in a group whose weights are all zero.
+        """
+        match self.criterion:
+            case "l1":
+                return torch_pruning.importance.GroupMagnitudeImportance(p=1)(coupled)
+            case "l2":
+                return torch_pruning.importance.GroupMagnitudeImportance(p=2)(coupled)
             case "taylor":
-                return importance.GroupTaylorImportance()
+                return torch_pruning.importance.GroupTaylorImportance()(coupled)
             case "random":
-                return lambda group: torch.rand(len(group[0].idxs), generator=self.generator)
+                return torch.rand(len(coupled[0].idxs), generator=self.generator)

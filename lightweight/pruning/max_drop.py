@@ -1,28 +1,30 @@
-"""A binary search for the most that can be pruned at a given loss of accuracy, each trial pruned and fine-tuned whole.
+"""A binary search for the most that can be pruned within a drop in accuracy; each trial is pruned and fine-tuned.
 
-The number of trials is the limit, not their time, because the result must not depend on the machine.
+The number of trials is limited and not their time, because the result must not depend on the machine.
 """
 
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from lightweight.checkpointing.session import Session
 from lightweight.networks.model_file import ModelFile
 from lightweight.networks.pruned_shapes import shrink_to
 from lightweight.networks.validation import ACCURACY_SLACK, validate
 from lightweight.pruning.allocation import GRID, Curve, allocate
-from lightweight.pruning.groups import PruningGroups, counts_to_prune
+from lightweight.pruning.amounts import counts_to_prune
+from lightweight.pruning.groups import Cost, PruningGroups
 from lightweight.training.history import History
 
 Prune = Callable[[dict[str, float]], tuple[ModelFile, History]]  # from amounts by group to the pruned, fine-tuned model
 
 
 class MaxDropSearch:
-    """Search the largest share of MACs or parameters that can go; `rows` are the trials, `history` that of the best.
+    """Search the largest share of MACs or parameters that can be pruned within a drop in accuracy.
 
-    The bounds of the search and the best model so far are part of the checkpoint.
+    After `run`, `rows` holds a row per trial, and `history` the fine-tuning of the best one. The bounds of the search
+    and the best model so far are part of the checkpoint.
     """
 
     def __init__(
@@ -31,7 +33,7 @@ class MaxDropSearch:
         session: Session,
         curves: dict[str, Curve],
         groups: PruningGroups,
-        kind: Literal["parameters", "macs"],
+        kind: Cost,
     ) -> None:
         self.source, self.session, self.curves, self.groups, self.kind = source, session, curves, groups, kind
         self.rows: list[dict[str, Any]] = []
@@ -44,7 +46,7 @@ class MaxDropSearch:
         checkpointer, data = self.session.checkpointer, self.session.dataset
         _, before = validate(self.source.model, data, data.val)
         checkpointer.track("trials", self)
-        self.high = min(self.high, 1 - self._cost(dict.fromkeys(self.groups.sizes, GRID[-1])))  # more is out of reach
+        self.high = min(self.high, 1 - self._cost(dict.fromkeys(self.groups.sizes, GRID[-1])))  # no amounts prune more
         while len(self.rows) < trials:
             level = (self.low + self.high) / 2
             amounts = allocate(self.curves, self._cost, 1 - level)
@@ -53,7 +55,7 @@ class MaxDropSearch:
             _, accuracy = validate(pruned.model, data, data.val)
             self.rows.append({"kind": "trial", "layer": "", "amount": removed, "val_accuracy": accuracy})
             if before - accuracy <= max_drop + ACCURACY_SLACK:
-                self.low = max(level, removed)  # whole channels may remove more than was asked for
+                self.low = max(level, removed)  # rounding to whole channels may remove more than `level`
                 self.best = {"shapes": pruned.shapes, "state": pruned.model.state_dict()}
                 self.history = history
             else:
@@ -65,6 +67,7 @@ class MaxDropSearch:
         return self.groups.cost(counts_to_prune(self.groups, amounts, "layer", {}), self.kind)
 
     def _rebuild(self, best: dict[str, Any]) -> ModelFile:
+        """Rebuild the best model from its shapes and weights, which may come from a checkpoint."""
         model = deepcopy(self.source.model)
         shrink_to(model, best["shapes"])
         model.load_state_dict(best["state"])

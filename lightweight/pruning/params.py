@@ -1,23 +1,29 @@
-"""Section `prune` of params.yaml."""
+"""Parameters of section `prune` of params.yaml, and the rules that they must follow together."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from lightweight.core.params import Params
-from lightweight.pruning.groups import Layers, Method
-from lightweight.pruning.importance import Kind
+from lightweight.pruning.amounts import Scope
+from lightweight.pruning.groups import LayerType, Method
+from lightweight.pruning.importance import Criterion
 
 Share = Annotated[float, Field(ge=0, lt=1)]
-Layer = Annotated[str, BeforeValidator(lambda name: str(name) if type(name) is int else name)]  # 4: of a Sequential
+LayerName = Annotated[  # layers of an nn.Sequential are numbers, which YAML reads as integers
+    str, BeforeValidator(lambda name: str(name) if type(name) is int else name)
+]
 
 
-def _tag(value: Any) -> str:
+def _form_of_amount(value: Any) -> str:
+    """Name the form in which an amount is given, so that an error message speaks of this form alone."""
     return "(auto)" if isinstance(value, str) else "(by layer)" if isinstance(value, dict) else "(share)"
 
 
 class ScheduleParams(Params):
-    scope: Literal["layer", "global"]
+    """Describe the parameters that the pruning schedule reads."""
+
+    scope: Scope
     epochs: int = Field(ge=0, le=10_000)
     schedule: Literal["one_shot", "iterative", "polynomial"]
     rounds: int = Field(ge=1, le=1000)
@@ -32,20 +38,22 @@ class ScheduleParams(Params):
 
 
 class PruneParams(ScheduleParams):
+    """Describe section `prune` of params.yaml."""
+
     method: Method
-    importance: Kind
+    importance: Criterion
     images: int = Field(ge=2)
     amount: Annotated[
         Annotated[Share, Tag("(share)")]
         | Annotated[Literal["auto"], Tag("(auto)")]
-        | Annotated[dict[Layer, Share], Tag("(by layer)")],
-        Discriminator(_tag),
+        | Annotated[dict[LayerName, Share], Tag("(by layer)")],
+        Discriminator(_form_of_amount),
     ]
     max_drop: Share | None
     target_parameters: Annotated[float, Field(gt=0, lt=1)] | None
     target_macs: Annotated[float, Field(gt=0, lt=1)] | None
     trials: int = Field(ge=1, le=100)
-    layers: Layers
+    layers: LayerType
     exclude: list[str]
     round_to: int = Field(ge=1, le=1024)
     lr: float = Field(gt=0, le=10)
@@ -69,8 +77,8 @@ class PruneParams(ScheduleParams):
     @field_validator("target_macs")
     @classmethod
     def _check_targets(cls, value: float | None, info: ValidationInfo) -> float | None:
-        given = [*(info.data.get(name) for name in ("max_drop", "target_parameters")), value]
-        number = sum(target is not None for target in given)
+        targets = [info.data.get("max_drop"), info.data.get("target_parameters"), value]
+        number = sum(target is not None for target in targets)
         if info.data.get("amount") == "auto" and number != 1:
             raise ValueError("amount: auto needs exactly one of max_drop, target_parameters and target_macs")
         if value is not None and info.data.get("amount") == "auto" and info.data.get("method") == "unstructured":

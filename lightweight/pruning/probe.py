@@ -1,4 +1,4 @@
-"""A sensitivity probe prunes a copy of the network without training it, measures its accuracy and restores it."""
+"""A sensitivity probe prunes parts of a network without training it, measures its accuracy, and restores it."""
 
 from typing import Any
 
@@ -11,7 +11,8 @@ from lightweight.checkpointing.session import Session
 from lightweight.checkpointing.trial_log import TrialLog
 from lightweight.dataset import random_indices
 from lightweight.networks.validation import validate
-from lightweight.pruning.groups import Amounts, PruningGroups, counts_to_prune
+from lightweight.pruning.amounts import Amounts, counts_to_prune
+from lightweight.pruning.groups import PruningGroups
 from lightweight.pruning.importance import Importance
 
 COLUMNS = ["probe", "layer", "amount", "val_accuracy"]
@@ -19,10 +20,11 @@ BATCH_SIZE = 256  # for BatchNorm re-estimation
 
 
 class SensitivityProbe:
-    """Measure the accuracy of a network with shares of its pruning groups zero, and restore the network each time.
+    """Measure the accuracy of a network with shares of its pruning groups set to zero, and restore the network.
 
-    Accuracy is of `num_images` random validation images, after BatchNorm re-estimation on as many training images. A
-    resumed session does not repeat finished probes. `total` is their number, for the progress bar.
+    The accuracy is that on `num_images` random validation images, after BatchNorm re-estimation on as many training
+    images. A resumed session does not repeat the probes that its checkpoint holds. `total` is the number of probes, for
+    the progress bar.
     """
 
     def __init__(
@@ -38,7 +40,7 @@ class SensitivityProbe:
         data = session.dataset
         order = random_indices(len(data.val), num_images, session.seed)
         self.val = data.val.take(order.sort().values.to(data.mean.device))
-        self.progress = tqdm(total=total, desc="probes", leave=False, disable=None)  # on a terminal
+        self.progress = tqdm(total=total, desc="probes", leave=False, disable=None)  # None: off unless on a terminal
         self.log = TrialLog("probe", session.checkpointer)
         importance.prepare(model)
         self.scores = groups.scores(importance)
@@ -48,18 +50,21 @@ class SensitivityProbe:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The probes so far, a row each of `COLUMNS`."""
+        """Return the probes so far, a row of `COLUMNS` for each."""
         return self.log.rows
 
     def measure(self, name: str, amounts: Amounts) -> float:
-        """Return the accuracy in [0, 1] with these shares of the groups pruned; `name` stands for them in the row."""
+        """Return the accuracy in [0, 1] with these shares of the groups pruned.
+
+        `name` goes into column `layer`: the group whose amount is recorded, or "" for one amount of all groups.
+        """
         self.progress.update()
 
         def trial() -> dict[str, Any]:
             counts = counts_to_prune(self.groups, amounts, "layer", self.scores)
             self.groups.mask_least_important(counts, self.scores)
-            torch.manual_seed(self.session.seed)  # dropout before BatchNorm draws numbers, whatever was probed before
             data, seed = self.session.dataset, self.session.seed
+            torch.manual_seed(seed)  # for dropout during the re-estimation: equal numbers in every probe
             reestimate_batchnorm(self.model, data, self.num_images, BATCH_SIZE, seed)
             _, accuracy = validate(self.model, data, self.val)
             self.groups.clear_masks()
@@ -70,5 +75,5 @@ class SensitivityProbe:
         return self.log.run(trial)["val_accuracy"]
 
     def measure_group(self, group: str, amount: float) -> float:
-        """Return the accuracy in [0, 1] with a share of one group pruned and all others whole."""
+        """Return the accuracy in [0, 1] with a share of one group pruned and the others whole."""
         return self.measure(group, dict.fromkeys(self.groups.sizes, 0.0) | {group: amount})

@@ -1,4 +1,4 @@
-"""The pruner: a model loses a given amount, or the amounts by layer that a budget of size, MACs or accuracy leaves."""
+"""The pruner: prune a model by a given amount, or by amounts that meet a target for its size, MACs or accuracy."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -12,14 +12,8 @@ from lightweight.core.files import Table
 from lightweight.networks.model_file import ModelFile
 from lightweight.networks.pruned_shapes import changed_shapes
 from lightweight.pruning.allocation import GRID, Curve, amounts_for_target, measure_curves
-from lightweight.pruning.groups import (
-    Amounts,
-    PruningGroups,
-    amounts_by_group,
-    excluded_layers,
-    find_groups,
-    sparsity,
-)
+from lightweight.pruning.amounts import Amounts, amounts_by_group
+from lightweight.pruning.groups import Cost, PruningGroups, excluded_layers, find_groups, sparsity
 from lightweight.pruning.importance import Importance
 from lightweight.pruning.max_drop import MaxDropSearch
 from lightweight.pruning.params import PruneParams
@@ -27,7 +21,7 @@ from lightweight.pruning.probe import SensitivityProbe
 from lightweight.pruning.schedule import PruningState, run_schedule
 from lightweight.training.history import COLUMNS, FineTuner, History
 
-PROBES = ["probe", "kind", "layer", "amount", "val_accuracy"]
+PROBE_COLUMNS = ["probe", "kind", "layer", "amount", "val_accuracy"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +38,7 @@ class PruningResult:
         return {
             "sparsity": (self.sparsity[0], self.sparsity),
             "prune": (COLUMNS, self.history.table()),
-            "probes": (PROBES, self.probes),
+            "probes": (PROBE_COLUMNS, self.probes),
         }
 
     def describe(self) -> str:
@@ -54,7 +48,7 @@ class PruningResult:
 
 
 class Pruner:
-    """Prune copies of one model by section `prune`; `fine_tune` trains what is left."""
+    """Prune copies of one model by section `prune`, and train what remains with `fine_tune`."""
 
     def __init__(self, source: ModelFile, params: PruneParams, session: Session, fine_tune: FineTuner) -> None:
         self.source, self.params, self.session, self.fine_tune = source, params, session, fine_tune
@@ -99,7 +93,8 @@ class Pruner:
         return self._prune_and_finetune(amounts_for_target(curves, groups, "parameters", params.target_parameters))
 
     def _prune_to_max_drop(self, max_drop: float, curves: dict[str, Curve], groups: PruningGroups) -> ModelFile:
-        kind = "macs" if self.params.method == "structured" else "parameters"
+        """Search for the most that can be pruned within `max_drop`; the trials of the search join the probes."""
+        kind: Cost = "macs" if self.params.method == "structured" else "parameters"
         search = MaxDropSearch(self.source, self.session, curves, groups, kind)
 
         def prune(amounts: dict[str, float]) -> tuple[ModelFile, History]:
@@ -113,13 +108,13 @@ class Pruner:
         return pruned
 
     def _prune_and_finetune(self, amounts: Amounts) -> ModelFile:
-        """Run one whole schedule on a copy of the model."""
+        """Run the whole schedule on a copy of the model, once."""
         model = deepcopy(self.source.model)
         session = self.session
         self.history = history = session.checkpointer.track("history", History())
 
         def fine_tune_round(number: int, each_step: Callable[[float], None]) -> None:
-            history.follow(self.fine_tune(model, number, each_step), number * self.params.epochs, session.log)
+            history.record_and_log(self.fine_tune(model, number, each_step), number * self.params.epochs, session.log)
 
         state = PruningState(model, self._groups(model), self.params, self.importance)
         run_schedule(state, amounts, fine_tune_round, session.checkpointer)

@@ -1,6 +1,6 @@
-"""The pruning schedule: weights or channels go at once, in rounds, or while the others are trained.
+"""The pruning schedule: weights or channels are pruned at once, in rounds, or step by step during fine-tuning.
 
-One-shot and iterative after Han et al. 2015, polynomial after Zhu and Gupta 2017.
+One-shot and iterative schedules are after Han et al. 2015, the polynomial schedule is after Zhu and Gupta 2017.
 """
 
 from collections.abc import Callable
@@ -9,14 +9,15 @@ from typing import Any
 from torch import nn
 
 from lightweight.checkpointing.checkpointer import Checkpointer
-from lightweight.pruning.groups import Amounts, PruningGroups, counts_to_prune
+from lightweight.pruning.amounts import Amounts, counts_to_prune
+from lightweight.pruning.groups import PruningGroups
 from lightweight.pruning.importance import Importance
 from lightweight.pruning.params import ScheduleParams
 
-RAMP = 0.6  # the share of the fine-tuning in which the polynomial schedule prunes; the rest of it recovers
+RAMP = 0.6  # the share of the fine-tuning in which the polynomial schedule prunes; the network recovers in the rest
 UPDATES = 50  # of the masks by the polynomial schedule, at most one per step
 
-FineTuneRound = Callable[[int, Callable[[float], None]], None]  # of the number of the round and the hook of each step
+FineTuneRound = Callable[[int, Callable[[float], None]], None]  # receives the number of the round and `each_step`
 
 
 class PruningState:
@@ -27,7 +28,10 @@ class PruningState:
         self.round, self.updates = 0, 0
 
     def update_masks(self, amounts: Amounts) -> None:
-        """Score weights or channels anew and zero the least important ones. Every module keeps its mode of training."""
+        """Score weights or channels anew and set the least important ones to zero.
+
+        Every module stays in training or evaluation mode, although scoring evaluates the network.
+        """
         training = [module for module in self.model.modules() if module.training]
         self.importance.prepare(self.model)
         scores = self.groups.scores(self.importance)
@@ -37,7 +41,7 @@ class PruningState:
             module.training = True
 
     def follow_polynomial(self, amounts: Amounts, done: float) -> None:
-        """Update the masks if the polynomial schedule asks for it after the share `done` of the fine-tuning."""
+        """Apply the masks, and update them first if an update is due after the share `done` of the fine-tuning."""
         due = min(UPDATES, int(done / RAMP * UPDATES))
         if due > self.updates:
             self.updates = due
@@ -47,11 +51,11 @@ class PruningState:
 
     def polynomial(self, amounts: Amounts, update: int) -> Amounts:
         """Compute the amounts at one of the updates: a cubic from `initial_sparsity` to the amounts (equation 1)."""
-        left, start = (1 - update / UPDATES) ** 3, self.params.initial_sparsity
-        return _map_amounts(amounts, lambda amount: amount + (min(start, amount) - amount) * left)
+        remaining, start = (1 - update / UPDATES) ** 3, self.params.initial_sparsity
+        return _map_amounts(amounts, lambda amount: amount + (min(start, amount) - amount) * remaining)
 
     def iterative(self, amounts: Amounts, number: int, rounds: int) -> Amounts:
-        """Compute the amounts after a round: each round leaves the same share of what the round before has left."""
+        """Compute the amounts after a round: each round prunes the same share of what the round before has kept."""
         if number == rounds:
             return amounts
         return _map_amounts(amounts, lambda amount: 1 - (1 - amount) ** (1 / (rounds / number)))
@@ -65,10 +69,11 @@ class PruningState:
 
 
 def run_schedule(state: PruningState, amounts: Amounts, fine_tune: FineTuneRound, checkpointer: Checkpointer) -> None:
-    """Prune shares of the groups in place and fine-tune the rest; nothing else changes.
+    """Prune the given amounts of the groups in place, fine-tune the network, and leave no mask or hook behind.
 
     One-shot prunes, then fine-tunes once. Iterative does both in `rounds`, which compose to the amounts. Polynomial
-    prunes within a single fine-tuning. A resumed run goes on where it was.
+    prunes during a single fine-tuning. Nothing but fine-tuning changes what is not pruned. A resumed run continues from
+    the state in its checkpoint.
     """
     checkpointer.track("pruning", state)
     params, groups = state.params, state.groups

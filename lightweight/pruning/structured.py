@@ -1,7 +1,7 @@
-"""Structured pruning removes whole channels: what is left is a smaller network of the same kind, and a faster one."""
+"""Structured pruning removes whole channels: the result is a smaller network of the same kind, and a faster one."""
 
 from copy import deepcopy
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,99 +9,131 @@ from torch import Tensor, nn
 from lightweight.core.memory_format import to_memory_format
 from lightweight.macs import count_macs
 from lightweight.networks.pruned_shapes import changed_shapes, shrink_to
-from lightweight.pruning.dependency_graph import INPUTS, ROOTS, coupled, is_consistent, remove, trace, tracing, unfit
+from lightweight.pruning.dependency_graph import (
+    CHANNEL_LAYERS,
+    INPUT_PRUNERS,
+    build_dependency_graph,
+    coupled_channels,
+    naming_layer_in_errors,
+    reason_to_skip,
+    removal_is_consistent,
+    remove_channels,
+)
 from lightweight.pruning.importance import Importance
 
 
-class ChannelGroups:
-    """The channels of a network in units that must lose the same ones; a unit bears the name of its first layer.
+class MaskedLayer(NamedTuple):
+    """Represent a layer with masked channels, which the layer either computes or reads (`reads`)."""
 
-    `sizes` counts the channels of the dense network, `members` names the layers of each unit, `skipped` says why a
-    layer is in none. Its outputs are no unit. Raises InputError when the network cannot be traced.
+    module: Any
+    channels: list[int]
+    reads: bool
+
+
+class ChannelGroups:
+    """Represent the channels of a network as pruning groups: the `PruningGroups` of structured pruning.
+
+    The layers of a group must lose the same channels; the group has the name of its first layer. `skipped` maps every
+    layer that is in no group to the reason; the layer of the outputs is one of them. A multiple of `round_to` channels
+    stays in every group that is pruned. Raises InputError when the network cannot be traced with `image` (1, C, H, W).
     """
 
     def __init__(self, model: nn.Module, image: Tensor, round_to: int) -> None:
         self.model, self.image, self.round_to = model, image, round_to
         self.dense = deepcopy(model).to("meta")
+        self.masked: dict[str, list[int]] = {}  # the channels at zero by group
+        self.masked_layers: list[MaskedLayer] = []  # the same by layer
+        self.layers: dict[str, list[str]] = {}
+        self.sizes: dict[str, int] = {}
         self.skipped: dict[str, str] = {}
-        self.masked: dict[str, list[int]] = {}
-        self.zeros: list[tuple[nn.Module, list[int], bool]] = []  # the same in every layer of the units
-        names = {module: name for name, module in model.named_modules()}
-        graph = trace(model, image)
-        order, found = list(names.values()), {}
-        with tracing(model):
-            groups = list(graph.get_all_groups(root_module_types=ROOTS))
+        self._find_groups()
+        self._skip_inconsistent()
+
+    def _find_groups(self) -> None:
+        """Fill `layers`, `sizes` and `skipped` from the dependency graph, in the order of the network's layers."""
+        graph = build_dependency_graph(self.model, self.image)
+        names = {module: name for name, module in self.model.named_modules()}
+        modules, order = dict(self.model.named_modules()), list(names.values())
+        with naming_layer_in_errors(self.model):
+            groups = list(graph.get_all_groups(root_module_types=list(CHANNEL_LAYERS)))
+        layers: dict[str, list[str]] = {}
         for group in groups:
             outputs = [dep.target for dep, _ in group if graph.is_out_channel_pruning_fn(dep.handler)]
-            layers = [names[node.module] for node in outputs if isinstance(node.module, tuple(ROOTS))]
-            with tracing(model):
-                reason = unfit(group, graph, outputs)
+            coupled = [names[node.module] for node in outputs if isinstance(node.module, CHANNEL_LAYERS)]
+            with naming_layer_in_errors(self.model):
+                reason = reason_to_skip(group, graph, outputs)
             if reason:
-                self.skipped |= dict.fromkeys(layers, reason)
+                self.skipped |= dict.fromkeys(coupled, reason)
             else:
-                layers.sort(key=order.index)
-                found[layers[0]] = layers
-        modules = dict(model.named_modules())
-        self.layers = {name: found[name] for name in sorted(found, key=order.index)}
+                coupled.sort(key=order.index)
+                layers[coupled[0]] = coupled
+        self.layers = {name: layers[name] for name in sorted(layers, key=order.index)}
         self.sizes = {name: graph.get_out_channels(modules[name]) for name in self.layers}
         reached = {name for module, name in names.items() if module in graph.module2node}
-        for name, module in model.named_modules():
-            if isinstance(module, tuple(ROOTS)) and name not in reached:
+        for name, module in modules.items():
+            if isinstance(module, CHANNEL_LAYERS) and name not in reached:
                 self.skipped[name] = "no gradient comes from the outputs to it"
-        self._drop_inconsistent()
 
-    def _drop_inconsistent(self) -> None:
-        """Skip the units whose channels do more than their layers' inputs say, one by one if need be."""
-        if not is_consistent(self.model, self.image, list(self.sizes)):
+    def _skip_inconsistent(self) -> None:
+        """Skip the groups from which channels cannot be removed consistently, testing each alone if need be."""
+        if not removal_is_consistent(self.model, self.image, list(self.sizes)):
             for name in list(self.sizes):
-                if not is_consistent(self.model, self.image, [name]):
+                if not removal_is_consistent(self.model, self.image, [name]):
                     reason = "without a channel the others are no longer where the next layers expect them"
                     self.skipped |= dict.fromkeys(self.layers.pop(name), reason)
                     del self.sizes[name]
 
-    def restrict(self, groups: list[str]) -> None:
-        """Leave the others alone."""
+    def keep_only(self, groups: list[str]) -> None:
+        """Prune only these groups from now on."""
         self.sizes = {name: self.sizes[name] for name in groups}
         self.layers = {name: self.layers[name] for name in groups}
 
     def allowed_count(self, count: int, size: int) -> int:
-        """How many of `size` channels can be removed where `count` are wanted: a multiple of `round_to` stays."""
-        if count <= 0:  # what nobody prunes is not rounded, either
+        """Round the number of channels to remove of `size` channels, so that a multiple of `round_to` stays."""
+        if count <= 0:  # a group that is not pruned is not rounded either
             return 0
         kept = max(1, round((size - count) / self.round_to)) * self.round_to
         return size - min(size, kept)
 
     def scores(self, importance: Importance) -> dict[str, Tensor]:
-        """The importance of every channel that is left (channels,), in each unit; of those at zero below all others."""
-        function, found = importance.of_channels(), {}
-        graph, modules = trace(self.model, self.image), dict(self.model.named_modules())
+        """Compute the importance of every channel that is not removed (channels,) by group.
+
+        Masked channels score below all others, and so do all channels of a group whose weights are all zero.
+        """
+        graph, modules = build_dependency_graph(self.model, self.image), dict(self.model.named_modules())
+        scores: dict[str, Tensor] = {}
         for name in self.sizes:
-            found[name] = function(coupled(graph, modules[name])).cpu().nan_to_num(0.0)  # of a unit that is dead
-            found[name][self.masked.get(name, [])] = -1
-        return found
+            scores[name] = importance.score_channels(coupled_channels(graph, modules[name])).cpu().nan_to_num(0.0)
+            scores[name][self.masked.get(name, [])] = -1
+        return scores
 
     def mask_least_important(self, counts: dict[str, int], scores: dict[str, Tensor]) -> None:
-        """Zero channels until so many of each unit's are gone or zero, the least important first."""
+        """Set the least important channels to zero until `counts` channels of each group are zero or removed."""
         for name, count in counts.items():
-            gone = self.sizes[name] - len(scores[name])
-            least = scores[name].topk(max(0, count - gone), largest=False).indices
+            removed = self.sizes[name] - len(scores[name])
+            least = scores[name].topk(max(0, count - removed), largest=False).indices
             self.masked[name] = sorted(least.tolist())
-        self.zeros = self._layers()
+        self.masked_layers = self._find_masked_layers()
         self.apply_masks()
 
-    def _layers(self) -> list[tuple[nn.Module, list[int], bool]]:
-        """The layers of every unit, the channels that are zero in them, and whether the layer makes or reads them."""
-        graph, modules = trace(self.model, self.image), dict(self.model.named_modules())
-        groups = [coupled(graph, modules[name], channels) for name, channels in self.masked.items() if channels]
-        found = [(dep.target.module, idxs, dep.handler not in INPUTS) for group in groups for dep, idxs in group]
-        kinds = (*ROOTS, nn.modules.batchnorm._NormBase)
-        return [(module, idxs, makes) for module, idxs, makes in found if isinstance(module, kinds)]
+    def _find_masked_layers(self) -> list[MaskedLayer]:
+        """List the layers with parameters that compute or read masked channels."""
+        graph, modules = build_dependency_graph(self.model, self.image), dict(self.model.named_modules())
+        masked_layers = []
+        for name, channels in self.masked.items():
+            for dep, indices in coupled_channels(graph, modules[name], channels) if channels else ():
+                if isinstance(dep.target.module, (*CHANNEL_LAYERS, nn.modules.batchnorm._NormBase)):
+                    masked_layers.append(MaskedLayer(dep.target.module, indices, dep.handler in INPUT_PRUNERS))
+        return masked_layers
 
     @torch.no_grad()
     def apply_masks(self) -> None:
-        """Keep in training what is zero at zero."""
-        for module, channels, makes in self.zeros:
-            if not makes:  # what an activation makes of zero must not count, either
+        """Set the parameters of masked channels to zero, in the layers that compute and in those that read them.
+
+        The latter is necessary because an activation such as the sigmoid does not map zero to zero.
+        """
+        for module, channels, reads in self.masked_layers:
+            if reads:
                 module.weight[:, channels] = 0
             elif module.weight is not None:
                 module.weight[channels] = 0
@@ -109,32 +141,33 @@ class ChannelGroups:
                     module.bias[channels] = 0
 
     def remove_channels(self) -> None:
-        """Remove the channels that are zero."""
-        remove(self.model, self.image, self.masked)
+        """Remove the masked channels from the network in place."""
+        remove_channels(self.model, self.image, self.masked)
         to_memory_format(self.model, torch.channels_last)
         self.clear_masks()
 
     def clear_masks(self) -> None:
-        """Let channels at zero change again."""
-        self.masked, self.zeros = {}, []
+        """Mask no channel any longer, so that all of them can change."""
+        self.masked, self.masked_layers = {}, []
 
     def remove_hooks(self) -> None:
-        """Nothing of this is left in the network."""
+        """Do nothing: structured pruning adds no hooks to the network."""
 
-    def cost(self, counts: dict[str, int], kind: str) -> float:
-        """The share of "parameters" or "macs" of the dense network that is left without so many channels."""
+    def cost(self, counts: dict[str, int], kind: Literal["parameters", "macs"]) -> float:
+        """Compute the share of the parameters or MACs that the network has without `counts` channels of each group."""
         smaller = deepcopy(self.model)
-        remove(smaller, self.image, {name: list(range(count)) for name, count in counts.items()})
-        return _total(smaller, self.image, kind) / _total(self.model, self.image, kind)
+        remove_channels(smaller, self.image, {name: list(range(count)) for name, count in counts.items()})
+        return self._count(smaller, kind) / self._count(self.model, kind)
+
+    def _count(self, model: nn.Module, kind: Literal["parameters", "macs"]) -> int:
+        if kind == "macs":
+            return count_macs(model, self.image)
+        return sum(tensor.numel() for tensor in model.parameters())
 
     def state_dict(self) -> dict[str, Any]:
-        return {"shapes": changed_shapes(self.dense, self.model), "zeroed": self.masked}
+        return {"shapes": changed_shapes(self.dense, self.model), "masked": self.masked}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         shrink_to(self.model, state["shapes"])
-        self.masked = state["zeroed"]
-        self.zeros = self._layers()
-
-
-def _total(model: nn.Module, image: Tensor, kind: str) -> int:
-    return count_macs(model, image) if kind == "macs" else sum(tensor.numel() for tensor in model.parameters())
+        self.masked = state["masked"]
+        self.masked_layers = self._find_masked_layers()

@@ -1,4 +1,4 @@
-"""A budget is spent where it hurts least, and a target is met or the closest is named."""
+"""Allocation prunes most where accuracy falls least; a target is met, or the error names the closest share."""
 
 from types import SimpleNamespace
 
@@ -20,7 +20,7 @@ def test_a_curve_never_falls_whatever_noise_does_to_accuracy():
     assert drops == pytest.approx([0, 0.02, 0.02, 0.22, 0.22, 0.42, 0.42])
 
 
-def test_what_is_affordable_lies_on_the_curve():
+def test_the_amount_within_a_drop_lies_on_the_curve():
     curve = [(0.0, 0.0), (0.5, 0.0), (0.7, 0.1), (0.9, 0.5)]
     assert amount_within_drop(curve, 0.0) == pytest.approx(0.5)
     assert amount_within_drop(curve, 0.05) == pytest.approx(0.6)
@@ -28,7 +28,7 @@ def test_what_is_affordable_lies_on_the_curve():
     assert amount_within_drop(curve, 0.9) == 0.9
 
 
-def test_the_unit_that_loses_nothing_pays_first():
+def test_the_group_that_loses_no_accuracy_is_pruned_first():
     def cost(amounts: dict[str, float]) -> float:
         return 1 - sum(amounts.values()) / 2
 
@@ -47,10 +47,10 @@ def test_a_target_is_met_by_the_pruned_network_itself(method, kind):
     assert 0.3 < groups.cost(wanted, kind) <= 0.4
 
 
-def test_a_target_out_of_reach_names_the_closest():
+def test_the_error_for_a_target_out_of_reach_names_the_closest_share():
     groups = groups_of(new(BNNET), prune_params(), noise())
     with pytest.raises(InputError) as error:
         amounts_for_target(dict.fromkeys(groups.sizes, FRAIL), groups, "parameters", 0.01)
-    found = float(str(error.value).removesuffix(" is left").rpartition(" ")[2])
+    closest = float(str(error.value).removesuffix(" is left").rpartition(" ")[2])
     assert str(error.value).startswith("params.yaml: prune.target_parameters = 0.01: cannot be met: with 95% of ")
-    assert 0.05 < found < 0.06  # biases and BatchNorm stay
+    assert 0.05 < closest < 0.06  # biases and BatchNorm stay

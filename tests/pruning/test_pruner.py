@@ -1,4 +1,4 @@
-"""An amount, amounts by layer, a size or a loss of accuracy: what the result must be is checked on the result."""
+"""The pruned model has the amounts, the size, the MACs or the accuracy that section `prune` asks for."""
 
 import json
 from copy import deepcopy
@@ -19,7 +19,7 @@ from lightweight.training.history import Epoch
 from tests.examples import BNNET, different, prune_params, state, train, trained
 
 
-def nothing(model: nn.Module, round_: int, each_step) -> list[Epoch]:
+def no_fine_tuning(model: nn.Module, round_: int, each_step) -> list[Epoch]:
     each_step(1.0)
     return []
 
@@ -29,7 +29,8 @@ def source(tiny_dataset) -> ModelFile:
     return ModelFile(deepcopy(trained(BNNET, tiny_dataset)), BNNET, {"image_size": 28})
 
 
-def compress(source, dataset, fine_tune=nothing, **changes) -> tuple[PruningResult, ModelFile]:
+def prune(source, dataset, fine_tune=no_fine_tuning, **changes) -> tuple[PruningResult, ModelFile]:
+    """Prune the model by the changed parameters, and return the result and its model."""
     result = Pruner(source, prune_params(**changes), Session(dataset, seed=0), fine_tune).run()
     return result, result.model_file
 
@@ -41,7 +42,7 @@ def test_an_amount_of_zero_is_the_identity_and_trains_nothing(source, tiny_datas
         pytest.fail("trained")
 
     before = state(source.model)
-    result, pruned = compress(source, tiny_dataset, fail, amount=amount, method=method)
+    result, pruned = prune(source, tiny_dataset, fail, amount=amount, method=method)
     assert pruned is source
     assert not different(before, pruned.model.state_dict())
     assert result.history.rows == []
@@ -49,7 +50,7 @@ def test_an_amount_of_zero_is_the_identity_and_trains_nothing(source, tiny_datas
 
 def test_an_amount_of_zero_does_not_hide_a_pattern_without_a_layer(source, tiny_dataset):
     with pytest.raises(InputError, match=r"prune\.exclude = 'conv9': names no layer"):
-        compress(source, tiny_dataset, amount=0.0, exclude=["conv9"])
+        prune(source, tiny_dataset, amount=0.0, exclude=["conv9"])
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_an_amount_of_zero_does_not_hide_a_pattern_without_a_layer(source, tiny_
         ({"amount": "auto"}, "prune.target_macs = None: amount: auto needs exactly one of max_drop, target_parameters"),
     ],
 )
-def test_params_that_contradict_each_other_are_one_line(tmp_path, changes, message):
+def test_the_error_for_params_that_contradict_each_other_is_one_line(tmp_path, changes, message):
     path = tmp_path / "params.yaml"
     path.write_text(json.dumps({"prune": prune_params().model_dump() | changes}))
     with pytest.raises(InputError) as error:
@@ -76,9 +77,9 @@ def test_params_that_contradict_each_other_are_one_line(tmp_path, changes, messa
     assert str(error.value).startswith(f"{path}: {message}")
 
 
-def test_the_source_stays_as_it_was(source, tiny_dataset):
+def test_the_source_is_not_changed(source, tiny_dataset):
     before = state(source.model)
-    _, pruned = compress(source, tiny_dataset, method="structured")
+    _, pruned = prune(source, tiny_dataset, method="structured")
     assert pruned.shapes["0.weight"] == [4, 1, 3, 3]
     assert not different(before, source.model.state_dict())
 
@@ -100,20 +101,20 @@ def test_a_target_is_met_and_hardly_more(source, tiny_dataset, method, target):
         )
         return int(sum(parameters))
 
-    result, pruned = compress(source, tiny_dataset, method=method, amount="auto", images=60, **target)
+    result, pruned = prune(source, tiny_dataset, method=method, amount="auto", images=60, **target)
     share = cost(pruned.model) / cost(source.model)
     (wanted,) = target.values()
     assert wanted - 0.15 < share <= wanted
     assert {row["kind"] for row in result.probes} == {"layer"}
 
 
-def test_the_most_is_removed_that_stays_inside_the_loss(source, tiny_dataset):
+def test_the_search_removes_the_most_that_stays_within_the_drop(source, tiny_dataset):
     def fine_tune(model: nn.Module, round_: int, each_step) -> list[Epoch]:
         return train(model, tiny_dataset, range(round_, round_ + 1), lr=0.001, each_step=each_step)
 
     _, before = validate(source.model, tiny_dataset, tiny_dataset.val)
-    given = {"method": "structured", "amount": "auto", "max_drop": 0.05, "trials": 3, "images": 60}
-    result, pruned = compress(source, tiny_dataset, fine_tune, **given)
+    changes = {"method": "structured", "amount": "auto", "max_drop": 0.05, "trials": 3, "images": 60}
+    result, pruned = prune(source, tiny_dataset, fine_tune, **changes)
     _, after = validate(pruned.model, tiny_dataset, tiny_dataset.val)
     trials = [row for row in result.probes if row["kind"] == "trial"]
     good = [row for row in trials if before - row["val_accuracy"] <= 0.05]
@@ -127,11 +128,11 @@ def test_the_most_is_removed_that_stays_inside_the_loss(source, tiny_dataset):
     assert len(result.history.rows) == 1
 
 
-def test_a_loss_that_nothing_keeps_leaves_the_source(source, tiny_dataset):
+def test_the_source_is_returned_when_no_trial_stays_within_the_drop(source, tiny_dataset):
     def spoil(model: nn.Module, round_: int, each_step) -> list[Epoch]:
         for parameter in model.parameters():
             torch.nn.init.zeros_(parameter)
         return []
 
-    _, pruned = compress(source, tiny_dataset, spoil, amount="auto", max_drop=0.01, trials=2, images=60)
+    _, pruned = prune(source, tiny_dataset, spoil, amount="auto", max_drop=0.01, trials=2, images=60)
     assert pruned is source

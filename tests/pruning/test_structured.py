@@ -1,4 +1,4 @@
-"""Whole channels go, everywhere at once, the least important first; what stays computes what it did."""
+"""Structured pruning removes the least important channels from all coupled layers; the others compute as before."""
 
 from copy import deepcopy
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lightweight.core.errors import InputError
 from lightweight.macs import count_macs
 from lightweight.networks.factory import build
-from lightweight.pruning.groups import amounts_by_group
+from lightweight.pruning.amounts import amounts_by_group
 from lightweight.pruning.importance import Importance
 from lightweight.pruning.structured import ChannelGroups
 from tests.examples import BNNET, groups_of, new, noise, prune_in_place, prune_params, state, train
@@ -17,8 +17,8 @@ from tests.examples import BNNET, groups_of, new, noise, prune_in_place, prune_p
 IMAGE = torch.zeros(1, 1, 28, 28)
 
 
-def alive(model: nn.Module) -> nn.Module:
-    """With BatchNorm that shifts and scales, as after training."""
+def with_random_batchnorm(model: nn.Module) -> nn.Module:
+    """Initialise BatchNorm so that it shifts and scales, as after training, and return the model."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
         for module in model.modules():
@@ -30,13 +30,14 @@ def alive(model: nn.Module) -> nn.Module:
 
 
 def outputs(model: nn.Module, size: int = 28, channels: int = 1) -> Tensor:
+    """Compute the logits of four random images in evaluation mode."""
     images = torch.rand(4, channels, size, size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return model.eval()(images)
 
 
 @pytest.mark.parametrize("amount", [0.25, 0.5, 0.9])
-def test_every_unit_loses_its_exact_share_and_the_outputs_stay(amount):
+def test_every_group_loses_its_exact_share_and_the_outputs_keep_their_shape(amount):
     model = new(BNNET)
     prune_in_place(model, method="structured", amount=amount)
     assert [layer.weight.shape[0] for layer in (model[0], model[4], model[9], model[12])] == [
@@ -48,17 +49,17 @@ def test_every_unit_loses_its_exact_share_and_the_outputs_stay(amount):
     assert outputs(model).shape == (4, 10)
 
 
-def test_the_global_share_is_exact_over_all_units_and_differs_between_them():
+def test_the_global_share_is_exact_over_all_groups_and_differs_between_them():
     model = new(BNNET)
     model[9].weight.data[:24] *= 0.01
     groups = prune_in_place(model, method="structured", scope="global")
-    left = {name: dict(model.named_modules())[name].weight.shape[0] for name in groups.sizes}
-    assert sum(left.values()) == sum(groups.sizes.values()) / 2
-    assert left["9"] == 8
+    kept = {name: dict(model.named_modules())[name].weight.shape[0] for name in groups.sizes}
+    assert sum(kept.values()) == sum(groups.sizes.values()) / 2
+    assert kept["9"] == 8
 
 
 @pytest.mark.parametrize("round_to", [4, 8])
-def test_what_stays_is_a_multiple(round_to):
+def test_the_number_of_kept_channels_is_a_multiple(round_to):
     model = new(BNNET)
     prune_in_place(model, method="structured", amount=0.6, round_to=round_to)
     for layer in (model[0], model[4], model[9]):
@@ -66,14 +67,14 @@ def test_what_stays_is_a_multiple(round_to):
         assert layer.weight.shape[0] >= round_to
 
 
-def test_what_nobody_prunes_is_not_rounded():
+def test_layers_that_are_not_pruned_are_not_rounded():
     model = nn.Sequential(nn.Conv2d(1, 10, 3), nn.ReLU(), nn.Conv2d(10, 20, 3), nn.Flatten(), nn.Linear(11520, 10))
     prune_in_place(model, method="structured", round_to=8, amount={"0": 0.0, "2": 0.5})
     assert (model[0].out_channels, model[2].out_channels) == (10, 8)
 
 
 class Gated(nn.Module):
-    """Half of a layer's channels decide what the other half lets pass."""
+    """A gated network: half of the channels of a layer scale the other half."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,11 +82,11 @@ class Gated(nn.Module):
         self.out = nn.Linear(8, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        passed, let = self.gate(self.before(images).flatten(1)).chunk(2, 1)
-        return self.out(passed * let.sigmoid())
+        values, gates = self.gate(self.before(images).flatten(1)).chunk(2, 1)
+        return self.out(values * gates.sigmoid())
 
 
-def test_halves_of_a_gate_keep_their_channels_because_they_go_in_pairs():
+def test_halves_of_a_gate_keep_their_channels_because_pairs_of_them_are_coupled():
     model = Gated()
     groups = prune_in_place(model, method="structured", amount=0.5)
     assert list(groups.sizes) == ["before"]
@@ -103,12 +104,12 @@ class Recurrent(nn.Module):
         return self.out(self.memory(self.first(images.squeeze(1)))[0][:, -1])
 
 
-def test_a_recurrent_network_is_one_line_that_names_a_layer():
+def test_the_error_for_a_recurrent_network_is_one_line_that_names_a_layer():
     with pytest.raises(InputError, match=r"^channels of the network cannot be pruned: it cannot be traced at (\w+): "):
         prune_in_place(Recurrent(), method="structured")
 
 
-def test_the_channels_that_stay_are_the_most_important_with_their_own_weights_in_order():
+def test_the_kept_channels_are_the_most_important_with_their_own_weights_in_order():
     model = nn.Sequential(nn.Conv2d(1, 6, 28, bias=False), nn.Flatten(), nn.Linear(6, 10))
     size = torch.tensor([3.0, 1.0, 6.0, 2.0, 5.0, 4.0])
     model[0].weight.data = size.view(6, 1, 1, 1) * torch.ones(6, 1, 28, 28)
@@ -125,7 +126,7 @@ NETWORKS = ["cnn", "lenet5", "tiny", "resnet20", "torchvision/resnet18", "torchv
 def test_removing_channels_that_nothing_reads_changes_no_output(name):
     size = 32 if "/" in name or name == "resnet20" else 28
     torch.manual_seed(0)
-    model = alive(build(name, 1, size, 10, name.startswith("torchvision/resnet")))
+    model = with_random_batchnorm(build(name, 1, size, 10, name.startswith("torchvision/resnet")))
     image = torch.zeros(1, 1, size, size)
     channels = ChannelGroups(model, image, 1)
     assert channels.sizes
@@ -135,9 +136,9 @@ def test_removing_channels_that_nothing_reads_changes_no_output(name):
     expected = outputs(model, size)
     before = count_macs(model, image)
     channels.remove_channels()
-    found = outputs(model, size)
+    actual = outputs(model, size)
     assert count_macs(model, image) < 0.6 * before
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.square().mean().sqrt()))
+    torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3 * float(expected.square().mean().sqrt()))
 
 
 def test_layers_of_a_residual_sum_lose_the_same_channels():
@@ -148,43 +149,44 @@ def test_layers_of_a_residual_sum_lose_the_same_channels():
     assert list(groups.skipped) == ["fc"]
 
 
-def test_padded_shortcuts_keep_their_channels_because_they_would_shift():
-    channels = ChannelGroups(alive(build("resnet20", 3, 32, 10, False)), torch.zeros(1, 3, 32, 32), 1)
+def test_padded_shortcuts_keep_their_channels_because_later_channels_would_shift():
+    channels = ChannelGroups(with_random_batchnorm(build("resnet20", 3, 32, 10, False)), torch.zeros(1, 3, 32, 32), 1)
     assert list(channels.sizes) == [f"blocks.{number}.conv1" for number in range(9)]
     assert "no longer where" in channels.skipped["blocks.3.conv2"]
 
 
 @pytest.mark.parametrize(
-    ("amounts", "wrong"),
+    ("amounts", "conflict"),
     [
         ({"conv1": 0.5, "layer1.1.conv2": 0.25}, "layer1.1.conv2 = 0.25: conv1's 0.5"),
         ({"layer1.*": 0.5, "*.conv2": 0.25}, "*.conv2 = 0.25: layer1.*'s 0.5"),
     ],
 )
-def test_two_shares_for_the_same_channels_are_refused(amounts, wrong):
+def test_two_amounts_for_the_same_channels_are_refused(amounts, conflict):
     model = build("torchvision/resnet18", 1, 32, 10, True)
     params = prune_params(method="structured", amount=amounts)
     with pytest.raises(InputError) as error:
         amounts_by_group(params.amount, groups_of(model, params, noise(1, 32)))
     shared = "conv1 and layer1.0.conv2 and layer1.1.conv2"
     assert (
-        str(error.value) == f"params.yaml: prune.amount.{wrong} is for the same channels or weights, those of {shared}"
+        str(error.value)
+        == f"params.yaml: prune.amount.{conflict} is for the same channels or weights, those of {shared}"
     )
 
 
 class Reshaping(nn.Module):
-    """Its second layer is written for 8 channels, and half of its images go another way."""
+    """A network with a fixed number of channels in `forward`, and a layer that no gradient reaches."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first, self.second, self.cut = nn.Conv2d(1, 8, 28), nn.Linear(8, 10), nn.Linear(8, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        seen = self.first(images).view(-1, 8)
-        return self.second(seen) + self.cut(seen.detach()).detach()
+        features = self.first(images).view(-1, 8)
+        return self.second(features) + self.cut(features.detach()).detach()
 
 
-def test_a_network_of_fixed_shapes_is_refused_with_its_layers():
+def test_the_error_for_a_network_of_fixed_shapes_gives_a_reason_for_every_layer():
     with pytest.raises(InputError) as error:
         prune_in_place(Reshaping(), method="structured")
     text = str(error.value)
@@ -194,7 +196,7 @@ def test_a_network_of_fixed_shapes_is_refused_with_its_layers():
     assert "first: without a channel" in text
 
 
-def test_a_network_that_cannot_be_traced_is_one_line_that_names_the_layer(monkeypatch):
+def test_the_error_for_a_network_that_cannot_be_traced_is_one_line_that_names_the_layer(monkeypatch):
     from torch_pruning import DependencyGraph
 
     model = new(BNNET)
@@ -210,47 +212,47 @@ def test_a_network_that_cannot_be_traced_is_one_line_that_names_the_layer(monkey
 
 
 def test_zeros_of_the_polynomial_schedule_stay_zero_until_they_are_removed(tiny_dataset):
-    model, seen = new(BNNET), []
+    model, copies = new(BNNET), []
 
-    def recover(number: int, each_step) -> None:
+    def fine_tune(number: int, each_step) -> None:
         train(model, tiny_dataset, range(1, 3), each_step=each_step)
-        seen.append(deepcopy(model))
+        copies.append(deepcopy(model))
 
-    prune_in_place(model, tiny_dataset, recover=recover, method="structured", schedule="polynomial", amount=0.5)
-    zeroed = seen[0]
-    for layer, norm, left in ((zeroed[0], zeroed[1], 4), (zeroed[4], zeroed[5], 8), (zeroed[9], zeroed[10], 16)):
+    prune_in_place(model, tiny_dataset, fine_tune=fine_tune, method="structured", schedule="polynomial", amount=0.5)
+    masked = copies[0]
+    for layer, norm, kept in ((masked[0], masked[1], 4), (masked[4], masked[5], 8), (masked[9], masked[10], 16)):
         zero = layer.weight.flatten(1).abs().sum(1) == 0
-        assert zero.sum() == len(zero) - left
+        assert zero.sum() == len(zero) - kept
         assert not norm.weight[zero].any()
         assert not norm.bias[zero].any()
-    torch.testing.assert_close(outputs(model), outputs(zeroed), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(outputs(model), outputs(masked), rtol=1e-4, atol=1e-4)
 
 
 def test_rounds_compose_to_the_amount_and_train_the_smaller_network(tiny_dataset):
     model, widths = new(BNNET), []
 
-    def recover(number: int, each_step) -> None:
+    def fine_tune(number: int, each_step) -> None:
         widths.append(model[9].out_features)
         train(model, tiny_dataset, range(number, number + 1))
 
-    prune_in_place(model, tiny_dataset, recover=recover, method="structured", schedule="iterative", amount=0.75)
+    prune_in_place(model, tiny_dataset, fine_tune=fine_tune, method="structured", schedule="iterative", amount=0.75)
     assert widths == [16, 8]
 
 
-def test_rounds_compose_over_all_units_together():
+def test_rounds_compose_over_all_groups_together():
     model = new(BNNET)
     groups = prune_in_place(model, method="structured", schedule="iterative", scope="global", amount=0.75)
-    left = sum(dict(model.named_modules())[name].weight.shape[0] for name in groups.sizes)
-    assert left == sum(groups.sizes.values()) / 4
+    kept = sum(dict(model.named_modules())[name].weight.shape[0] for name in groups.sizes)
+    assert kept == sum(groups.sizes.values()) / 4
 
 
-def test_a_unit_is_left_alone_when_one_of_its_layers_is_excluded():
+def test_a_group_is_not_pruned_when_one_of_its_layers_is_excluded():
     model = build("torchvision/resnet18", 3, 32, 10, True)
     params = prune_params(method="structured")
-    (partners,) = (names for names in groups_of(model, params, noise(3, 32)).layers.values() if "conv1" in names)
-    assert "layer1.0.conv2" in partners
+    (coupled,) = (names for names in groups_of(model, params, noise(3, 32)).layers.values() if "conv1" in names)
+    assert "layer1.0.conv2" in coupled
     groups = groups_of(model, params.model_copy(update={"exclude": ["layer1.0.conv2"]}), noise(3, 32))
-    assert not {name for names in groups.layers.values() for name in names} & set(partners)
+    assert not {name for names in groups.layers.values() for name in names} & set(coupled)
 
 
 def test_equal_seeds_remove_equal_channels_and_other_seeds_others():
@@ -269,23 +271,22 @@ def test_equal_seeds_remove_equal_channels_and_other_seeds_others():
     assert any(not torch.equal(tensor, same[name]) for name, tensor in other.items())
 
 
-def test_taylor_and_magnitude_sum_over_all_that_a_channel_takes_with_it():
+def test_taylor_and_magnitude_are_means_over_all_layers_that_compute_or_read_a_channel():
     model = nn.Sequential(nn.Conv2d(1, 4, 28, bias=False), nn.Flatten(), nn.Linear(4, 10))
     data = noise()
     groups = groups_of(model, prune_params(method="structured"), data)
-    for kind, power in (("l1", 1), ("l2", 2), ("taylor", 1)):
-        importance = Importance(kind, data, 32, 0)
+    for criterion, power in (("l1", 1), ("l2", 2), ("taylor", 1)):
+        importance = Importance(criterion, data, 32, 0)
         importance.prepare(model)
         weights = [model[0].weight, model[2].weight]
-        terms = [w.detach() * w.grad if kind == "taylor" else w.detach() for w in weights]
-        made, read = terms[0].abs().pow(power).flatten(1).sum(1), terms[1].abs().pow(power).sum(0)
-        expected = (made + read) / 2
-        found = groups.scores(importance)["0"]
-        torch.testing.assert_close(found, expected / expected.mean())
+        terms = [w.detach() * w.grad if criterion == "taylor" else w.detach() for w in weights]
+        computed, read = terms[0].abs().pow(power).flatten(1).sum(1), terms[1].abs().pow(power).sum(0)
+        expected = (computed + read) / 2
+        torch.testing.assert_close(groups.scores(importance)["0"], expected / expected.mean())
         model.zero_grad()
 
 
-def test_a_dead_unit_goes_first():
+def test_the_importance_of_a_group_whose_weights_are_all_zero_is_zero():
     model = new(BNNET)
     for tensor in (model[4].weight, model[4].bias, model[5].weight, model[9].weight):
         nn.init.zeros_(tensor)
@@ -294,7 +295,7 @@ def test_a_dead_unit_goes_first():
 
 
 class Activated(nn.Module):
-    """A convolution, what is behind it, and a classifier."""
+    """A convolution, the modules `behind`, and a classifier."""
 
     def __init__(self, *behind: nn.Module) -> None:
         super().__init__()
@@ -306,7 +307,7 @@ class Activated(nn.Module):
 
 
 @pytest.mark.parametrize("behind", [nn.Sigmoid(), nn.PReLU(), nn.PReLU(8), nn.Softplus(), nn.Tanh()], ids=str)
-def test_a_channel_at_zero_is_as_good_as_gone_behind_every_activation(behind):
+def test_masked_channels_have_no_effect_behind_any_activation(behind):
     model = Activated(behind)
     groups = groups_of(model, prune_params(method="structured"), noise())
     groups.mask_least_important({"conv": 4}, groups.scores(Importance("l1", noise(), 8, 0)))
@@ -317,7 +318,7 @@ def test_a_channel_at_zero_is_as_good_as_gone_behind_every_activation(behind):
 
 
 @pytest.mark.parametrize("behind", [nn.GroupNorm(2, 8), nn.LayerNorm([8, 1, 1])], ids=str)
-def test_channels_that_are_normalised_together_all_stay(behind):
+def test_channels_that_are_normalised_together_are_not_pruned(behind):
     with pytest.raises(InputError, match="conv: its channels are normalised together"):
         prune_in_place(Activated(behind), method="structured")
 
@@ -329,7 +330,7 @@ def test_one_norm_does_not_hide_that_another_layer_cannot_lose_channels():
         prune_in_place(model, method="structured")
 
 
-def test_a_module_with_two_names_is_left_alone_because_no_file_could_rebuild_it():
+def test_a_module_with_two_names_is_not_pruned_because_no_file_could_rebuild_it():
     model = Activated(nn.ReLU())
     model.again = model.conv
     with pytest.raises(InputError, match="conv: without a channel"):
@@ -340,8 +341,8 @@ def test_a_module_with_two_names_is_left_alone_because_no_file_could_rebuild_it(
 def test_frozen_layers_are_pruned_in_every_round(tiny_dataset, changes):
     model = new(BNNET)
 
-    def recover(number: int, each_step) -> None:
+    def fine_tune(number: int, each_step) -> None:
         train(model, tiny_dataset, range(number, number + 1), freeze=["0", "1"], each_step=each_step)
 
-    prune_in_place(model, tiny_dataset, recover=recover, method="structured", amount=0.75, **changes)
+    prune_in_place(model, tiny_dataset, fine_tune=fine_tune, method="structured", amount=0.75, **changes)
     assert model[0].out_channels == 2

@@ -1,4 +1,4 @@
-"""From the stages that a user runs: channels are gone from the file that ships, and what cannot be is one line."""
+"""The prune stage removes channels from every later file; a request that is impossible is an error of one line."""
 
 import shutil
 import sys
@@ -22,7 +22,7 @@ CHANGES = (
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, tiny_dataset) -> Workspace:
-    """A small project with a trained model, which is not averaged."""
+    """Make a small project with a trained model, which is not averaged."""
     workspace = copy_project(tmp_path_factory.mktemp("structured") / "project")
     workspace.set_params(*CHANGES)
     save_dataset(workspace.path / "data/prepared.safetensors", tiny_dataset)
@@ -32,7 +32,7 @@ def project(tmp_path_factory, tiny_dataset) -> Workspace:
     return workspace
 
 
-def test_half_of_the_channels_are_gone_from_every_file_and_from_the_work(project):
+def test_half_of_the_channels_are_removed_from_every_file_and_from_the_macs(project):
     for name in ("prune", "bn_update", "quantize", "evaluate"):
         project.stage(name)
     metrics = {name: read_json(project.path / f"metrics/{name}.json") for name in ("original", "pruned", "optimized")}
@@ -52,7 +52,7 @@ def test_half_of_the_channels_are_gone_from_every_file_and_from_the_work(project
     assert shares == {"conv1": 0.5, "conv2": 0.75, "fc": 0.5}
 
 
-def test_learning_from_the_original_is_something_else(project):
+def test_distillation_from_the_original_changes_the_result(project):
     project.stage("prune")
     distilled = (project.path / "models/pruned.safetensors").read_bytes()
     project.set_params(("  distill: true ", "  distill: false "))
@@ -78,7 +78,7 @@ def test_learning_from_the_original_is_something_else(project):
         ),
     ],
 )
-def test_what_cannot_be_pruned_so_is_one_line(project, tmp_path, changes, message):
+def test_the_error_for_impossible_amounts_and_targets_is_one_line(project, tmp_path, changes, message):
     shutil.copytree(project.path, tmp_path / "project", ignore=shutil.ignore_patterns("work"))
     copy = Workspace(tmp_path / "project")
     copy.set_params(*changes)
