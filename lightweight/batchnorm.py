@@ -9,6 +9,8 @@ from lightweight.dataset import Dataset, random_indices
 
 
 class BnUpdateParams(Params):
+    """Describe section `bn_update` of params.yaml."""
+
     num_images: int = Field(ge=0)
     batch_size: int = Field(ge=2, le=65_536)
 
@@ -16,8 +18,8 @@ class BnUpdateParams(Params):
 def reestimate_batchnorm(model: nn.Module, dataset: Dataset, num_images: int, batch_size: int, seed: int) -> None:
     """Re-estimate the running statistics of all BatchNorm layers in place, from random training images, unaugmented.
 
-    Every batch weighs the same, so a last incomplete batch is left out unless it is the only one. Without images or
-    without BatchNorm layers nothing changes.
+    Every batch has the same weight, so a last incomplete batch is left out unless it is the only one. Nothing changes
+    without images or without BatchNorm layers.
     """
     order = random_indices(len(dataset.train), num_images, seed)
     if len(order) > batch_size:

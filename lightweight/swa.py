@@ -1,6 +1,6 @@
 """Stochastic weight averaging: the mean of the weights along a constant learning rate (Izmailov et al. 2018).
 
-By torch.optim.swa_utils. Training goes on from a snapshot of the original, up to the same number of epochs.
+Training continues from a snapshot of the original, up to the same number of epochs. By torch.optim.swa_utils.
 """
 
 from collections.abc import Iterable, Iterator
@@ -28,6 +28,8 @@ Row = TypeVar("Row")
 
 
 class SwaParams(Params):
+    """Describe section `swa` of params.yaml; without `start` nothing is averaged."""
+
     start: int | None = Field(ge=1)
     lr: float = Field(gt=0, le=10)
     anneal_epochs: int = Field(ge=0, le=10_000)
@@ -42,10 +44,10 @@ class SwaResult:
 
 
 def remaining_epochs(params: SwaParams, total: int, snapshots: int) -> range:
-    """List the epochs after `start` up to the `total` of the original; none without a start.
+    """Return the epochs after `start` up to the `total` of the original; none without a start.
 
-    The weights of the last `snapshots` epochs of the original are kept, of all epochs if it is 0. Raises InputError for
-    a start after which no epoch is left, or whose weights are not kept.
+    The original has kept snapshots of its last `snapshots` epochs, or of all epochs if `snapshots` is 0. Raises
+    InputError for a start without a later epoch or without a snapshot.
     """
     if params.start is None:
         return range(0)
@@ -57,7 +59,7 @@ def remaining_epochs(params: SwaParams, total: int, snapshots: int) -> range:
 
 
 def starting_file(params: SwaParams, snapshots: Path, original: Path) -> Path:
-    """Name the file of weights that averaging goes on from: the snapshot of `start`, or the original without a start.
+    """Return the path of the model file that training continues from: the snapshot of `start`, else the original.
 
     Raises InputError when training stopped before that epoch.
     """
@@ -72,9 +74,9 @@ def starting_file(params: SwaParams, snapshots: Path, original: Path) -> Path:
 def average_weights(
     source: ModelFile, session: Session, params: SwaParams, train_params: TrainParams, teacher: nn.Module | None
 ) -> SwaResult:
-    """Train `source` for the remaining epochs by section `train`, average its weights, and re-estimate BatchNorm.
+    """Train `source` for the remaining epochs, average the weights after each, and re-estimate BatchNorm.
 
-    Without remaining epochs the weights stay as they are.
+    Training follows section `train` but for its learning rate. Without remaining epochs nothing changes.
     """
     model, data = source.model, session.dataset
     epochs = remaining_epochs(params, train_params.epochs, train_params.snapshots)
@@ -82,30 +84,33 @@ def average_weights(
     settings = TrainingSettings(train_params, rate, partial(make_swa_schedule, params), teacher)
     history = session.checkpointer.track("history", History())
     rows = train(model, session, settings, epochs)
-    history.follow(average(model, rows, session.checkpointer), train_params.epochs, session.log)
+    history.record_and_log(average(model, rows, session.checkpointer), train_params.epochs, session.log)
     if history.rows:
         reestimate_batchnorm(model, data, len(data.train), train_params.batch_size, session.seed)
     return SwaResult(replace(source, notes={}), history)
 
 
 def initial_lr(notes: dict[str, Any], default: float) -> float:
-    """Return the learning rate that a snapshot notes, else `default`. Raises InputError for an impossible rate."""
-    noted = notes.get("lr", default)
-    if isinstance(noted, bool) or not isinstance(noted, int | float) or not 0 < noted <= 10:
-        raise InputError(f"the snapshot of swa.start notes the learning rate {noted!r}: must be a number up to 10")
-    return noted
+    """Return the learning rate in the notes of a snapshot, else `default`. Raises InputError for an impossible rate."""
+    lr = notes.get("lr", default)
+    if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr <= 10:
+        raise InputError(f"the snapshot of swa.start notes the learning rate {lr!r}: must be a number up to 10")
+    return lr
 
 
 def make_swa_schedule(params: SwaParams, optimizer: optim.Optimizer, steps_per_epoch: int) -> SWALR:
-    """Anneal the rate of `optimizer` to `params.lr` on a cosine in `anneal_epochs`, then keep it; per step."""
+    """Make the schedule that anneals the rate of `optimizer` to `params.lr` on a cosine, then keeps it.
+
+    Annealing takes `anneal_epochs`. The schedule must be stepped after every optimizer step.
+    """
     return SWALR(optimizer, swa_lr=params.lr, anneal_epochs=params.anneal_epochs * steps_per_epoch)
 
 
 def average(model: nn.Module, epochs: Iterable[Row], checkpointer: Checkpointer) -> Iterator[Row]:
-    """Pass on the rows of a training run; at the end `model` holds the mean of its weights after each row.
+    """Average the weights of `model` after each row of a training run, yield the rows, and load the mean at the end.
 
-    BatchNorm statistics are those of the last weights and not of the mean, so they must be re-estimated. A run without
-    rows leaves the model as it is.
+    The BatchNorm statistics stay those of the last weights, so they must be re-estimated. A run without rows does not
+    change the model.
     """
     averaged = checkpointer.track("average", AveragedModel(model))
     for row in epochs:

@@ -1,4 +1,4 @@
-"""BN update: re-estimate BatchNorm statistics for the pruned weights, and nothing else.
+"""BN update: re-estimate the BatchNorm statistics of the pruned model, and change nothing else.
 
 Reads   params.yaml, data/prepared.safetensors, models/pruned.safetensors
 Writes  models/recalibrated.safetensors, plots/bn_update.csv

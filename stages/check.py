@@ -1,4 +1,4 @@
-"""Check: every section of params.yaml is valid, before any stage spends time.
+"""Check: validate every section of params.yaml before any stage spends time.
 
 Reads   params.yaml
 Writes  data/checked

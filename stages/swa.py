@@ -1,4 +1,4 @@
-"""SWA: go on from a snapshot of training to the same total budget, and average the weights.
+"""SWA: continue training from a snapshot up to the same number of epochs, and average the weights.
 
 Reads   params.yaml, data/prepared.safetensors, models/original.safetensors, models/snapshots
 Writes  models/averaged.safetensors, plots/swa.csv

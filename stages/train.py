@@ -1,4 +1,4 @@
-"""Train: the original network, watched on the validation split.
+"""Train: train the original network, and validate it after each epoch.
 
 Reads   params.yaml, data/prepared.safetensors, the files of train.weights and train.teacher
 Writes  models/original.safetensors, models/snapshots/EPOCH.safetensors, plots/train.csv, work/cost/MD5-EPOCHS.json
@@ -30,8 +30,7 @@ def main() -> None:
     params = load_params(PARAMS, seed=Seed, threads=Threads, train=TrainParams)
     log, device = partial(print, flush=True), configure_torch(params.threads, params.seed)
     data = load_dataset(PREPARED).to(device)
-    original = new_original(params.train, data, ROOT, log)
-    teacher = load_teacher(params.train, ROOT, data)
+    original, teacher = new_original(params.train, data, ROOT, log), load_teacher(params.train, ROOT, data)
     files = [PREPARED, *params.train.files(ROOT)]
     with open_session(ROOT / "work/train", params, data, files, ORIGINAL, log=log) as session:
         result = train_original(original, session, params.train, teacher, SNAPSHOTS)

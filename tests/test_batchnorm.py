@@ -1,4 +1,4 @@
-"""Re-estimation fits BatchNorm statistics to the weights, changes nothing else, and mends what pruning broke."""
+"""Re-estimation fits BatchNorm statistics to the weights, changes nothing else, and raises accuracy after pruning."""
 
 from copy import deepcopy
 
@@ -13,8 +13,8 @@ from tests.examples import BNNET, different, new, prune_in_place, state, trained
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def seen_by(layer: nn.Module, update) -> list[Tensor]:
-    """The batches that `layer` takes while `update` runs."""
+def record_inputs(layer: nn.Module, update) -> list[Tensor]:
+    """Record the batches that `layer` receives while `update` runs."""
     batches = []
     hook = layer.register_forward_pre_hook(lambda module, inputs: batches.append(inputs[0].clone()))
     update()
@@ -24,16 +24,16 @@ def seen_by(layer: nn.Module, update) -> list[Tensor]:
 
 def test_only_the_statistics_of_batchnorm_change(tiny_dataset):
     model = deepcopy(trained(BNNET, tiny_dataset))
-    before, about = state(model), [(module.training, vars(module).get("momentum")) for module in model.modules()]
+    before, attributes = state(model), [(module.training, vars(module).get("momentum")) for module in model.modules()]
     reestimate_batchnorm(model, tiny_dataset, num_images=200, batch_size=64, seed=0)
     assert different(before, model.state_dict()) == {name for name in before if name.endswith(STATISTICS)}
-    assert [(module.training, vars(module).get("momentum")) for module in model.modules()] == about
+    assert [(module.training, vars(module).get("momentum")) for module in model.modules()] == attributes
 
 
 def test_the_statistics_become_the_means_over_batches_of_the_batch_statistics(tiny_dataset):
     model = deepcopy(trained(BNNET, tiny_dataset))
     for layer in (module for module in model if isinstance(module, nn.BatchNorm2d)):
-        batches = seen_by(
+        batches = record_inputs(
             layer, lambda: reestimate_batchnorm(model, tiny_dataset, num_images=300, batch_size=64, seed=0)
         )
         means = torch.stack([batch.double().mean((0, 2, 3)) for batch in batches])
@@ -48,24 +48,26 @@ def test_the_statistics_become_the_means_over_batches_of_the_batch_statistics(ti
 )
 def test_a_last_incomplete_batch_is_left_out_unless_it_is_the_only_one(tiny_dataset, images, sizes):
     model = new(BNNET)
-    batches = seen_by(model, lambda: reestimate_batchnorm(model, tiny_dataset, images, batch_size=64, seed=0))
+    batches = record_inputs(model, lambda: reestimate_batchnorm(model, tiny_dataset, images, batch_size=64, seed=0))
     assert [len(batch) for batch in batches] == sizes
 
 
 def test_the_images_are_distinct_unaugmented_training_images_drawn_by_the_seed(tiny_dataset):
     model = new(BNNET)
 
-    def seen(seed: int) -> Tensor:
-        return torch.cat(seen_by(model, lambda: reestimate_batchnorm(model, tiny_dataset, 128, 64, seed))).flatten(1)
+    def images(seed: int) -> Tensor:
+        return torch.cat(
+            record_inputs(model, lambda: reestimate_batchnorm(model, tiny_dataset, 128, 64, seed))
+        ).flatten(1)
 
-    first = seen(1)
+    first = images(1)
     stored = tiny_dataset.normalize(tiny_dataset.train.images).flatten(1)
     indices = torch.cdist(first, stored).argmin(1)
     assert torch.equal(first, stored[indices])
     assert len(indices.unique()) == 128
     assert not torch.equal(indices, indices.sort().values)
-    assert torch.equal(first, seen(1))
-    assert not torch.equal(first, seen(2))
+    assert torch.equal(first, images(1))
+    assert not torch.equal(first, images(2))
 
 
 @pytest.mark.parametrize(("network", "images"), [(BNNET, 0), (BNNET, 1), ("convnet", 300)])

@@ -23,7 +23,7 @@ def swa_params(**changes) -> SwaParams:
 
 
 def run(model: nn.Module, dataset, states: list[dict[str, Tensor]]) -> Iterator[int]:
-    """Three epochs of real training; the state after each is appended to `states`."""
+    """Train for three epochs, yield the rows, and append the state after each epoch to `states`."""
     for row in train(model, Session(dataset, 0), training_settings(train_params(lr=LR), 3), range(1, 4)):
         states.append(state(model))
         yield row
@@ -47,9 +47,9 @@ def test_the_batchnorm_statistics_become_those_of_the_last_weights(tiny_dataset)
         assert not torch.equal(buffer, states[0][name])
 
 
-def test_averaging_does_not_disturb_the_training_that_it_watches(tiny_dataset):
-    watched, alone, states, expected = new(BNNET), new(BNNET), [], []
-    rows = list(average(watched, run(watched, tiny_dataset, states), Checkpointer()))
+def test_averaging_does_not_change_the_training_itself(tiny_dataset):
+    averaged, alone, states, expected = new(BNNET), new(BNNET), [], []
+    rows = list(average(averaged, run(averaged, tiny_dataset, states), Checkpointer()))
     assert rows == list(run(alone, tiny_dataset, expected))
     assert not any(different(*pair) for pair in zip(states, expected, strict=True))
 
@@ -66,7 +66,7 @@ def test_the_weights_before_the_first_epoch_do_not_count():
     assert torch.equal(model.weight, torch.full((2, 2), 3.0))
 
 
-def test_a_run_without_epochs_leaves_the_model_as_it_is():
+def test_a_run_without_epochs_does_not_change_the_model():
     model = new(BNNET)
     before = state(model)
     assert list(average(model, [], Checkpointer())) == []
@@ -109,12 +109,12 @@ def test_averaging_cannot_start_where_no_snapshot_is_kept():
         remaining_epochs(swa_params(start=5), total=8, snapshots=3)
 
 
-@pytest.mark.parametrize("noted", ["x", [1], None, -5, 0, 11, True])
-def test_a_snapshot_that_notes_no_learning_rate_is_refused(noted):
+@pytest.mark.parametrize("lr", ["x", [1], None, -5, 0, 11, True])
+def test_an_impossible_learning_rate_in_the_notes_of_a_snapshot_is_refused(lr):
     with pytest.raises(InputError, match="notes the learning rate"):
-        initial_lr({"lr": noted}, 0.1)
+        initial_lr({"lr": lr}, 0.1)
 
 
-def test_the_rate_of_the_snapshot_is_gone_on_from_and_that_of_swa_without_one():
+def test_the_initial_rate_is_that_of_the_snapshot_and_that_of_swa_without_one():
     assert initial_lr({"lr": 0.02}, 0.1) == 0.02
     assert initial_lr({}, 0.1) == 0.1

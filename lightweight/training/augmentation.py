@@ -1,4 +1,4 @@
-"""A batch is augmented as a whole, every image by draws of its own: no per-sample Python."""
+"""Data augmentation of whole batches as tensors; each image has its own random numbers."""
 
 import math
 
@@ -11,6 +11,8 @@ from lightweight.core.params import Params
 
 
 class AugmentParams(Params):
+    """Describe section `train.augment` of params.yaml; 0 and false switch a transformation off."""
+
     shift: float = Field(ge=0, le=0.5)
     rotate: float = Field(ge=0, le=180)
     scale: float = Field(ge=0, lt=1)
@@ -20,9 +22,10 @@ class AugmentParams(Params):
 
 
 def augment(images: Tensor, params: AugmentParams, generator: torch.Generator) -> Tensor:
-    """uint8 (N, C, H, W) to uint8 of the same shape; all strengths 0 return the very same images.
+    """Augment a batch of uint8 images (N, C, H, W) at random; with everything off, returns the same tensor.
 
-    In this order: one affine map, a random crop after padding, a mirror image, cutout. Pixels from outside are 0.
+    The order is an affine map, a random crop after padding, a horizontal flip, and cutout. Pixels from outside of the
+    image are 0.
     """
     if params.shift or params.rotate or params.scale:
         images = _affine(images, params, generator)
@@ -37,9 +40,9 @@ def augment(images: Tensor, params: AugmentParams, generator: torch.Generator) -
 
 
 def _affine(images: Tensor, params: AugmentParams, generator: torch.Generator) -> Tensor:
-    """Shift (share of the side), angle (degrees) and scale (1 / (1 + scale) to 1 + scale) as one 2x3 matrix per image.
+    """Shift, rotate and scale images by a random affine map each, with bilinear sampling (Jaderberg et al. 2015).
 
-    Sampled bilinearly, as in a spatial transformer (Jaderberg et al. 2015).
+    The limits are `shift` as a share of the side, `rotate` in degrees, and 1 / (1 + scale) to 1 + scale as the factor.
     """
     number = len(images)
 
@@ -55,11 +58,11 @@ def _affine(images: Tensor, params: AugmentParams, generator: torch.Generator) -
 
 
 def _crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    """Pad every side by so many pixels of 0 and cut the old size at a random place (He et al. 2016, section 4.2)."""
+    """Pad every side by `padding` pixels of 0 and cut the old size at a random place (He et al. 2016, section 4.2)."""
     number, _, height, width = images.shape
     padded = F.pad(images, (padding,) * 4)
     dy, dx = torch.randint(2 * padding + 1, (2, number), generator=generator).to(images.device)
-    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # every possible cut, without a copy
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view of all possible crops
     return windows[torch.arange(number, device=images.device), :, dy, dx]
 
 

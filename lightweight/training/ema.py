@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights over all steps of training (Polyak and Juditsky 1992)."""
+"""EMA: the exponential moving average of the weights over all steps of training (Polyak and Juditsky 1992)."""
 
 from functools import partial
 
@@ -7,16 +7,17 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 
-def make_average(model: nn.Module, decay: float) -> AveragedModel:
-    """The average of weights and statistics, which moves with every `update_parameters(model)`."""
+def make_ema(model: nn.Module, decay: float) -> AveragedModel:
+    """Make a moving average of the weights and statistics of `model`, which `update_parameters(model)` updates."""
     return AveragedModel(model, multi_avg_fn=partial(_update_average, decay=decay), use_buffers=True)
 
 
 @torch.no_grad()
 def _update_average(average: list[Tensor], current: list[Tensor], updates: Tensor, decay: float) -> None:
-    """Move the average towards the current weights and statistics; integers, such as indices, are copied.
+    """Move the average towards the current weights and statistics; integers, such as counters, are copied.
 
-    Short runs do not wait for the decay to forget the first weights: it begins low, as min(decay, (1 + n) / (10 + n)).
+    The decay at update n is min(decay, (1 + n) / (10 + n)): it begins low, so that also a short run forgets the weights
+    of its first steps.
     """
     if not average[0].is_floating_point():
         torch._foreach_copy_(average, current)

@@ -1,4 +1,4 @@
-"""A frozen part of a network does not change while the rest is trained: neither weights nor BatchNorm statistics."""
+"""Freezing: chosen parts of a network keep their weights and BatchNorm statistics while the rest is trained."""
 
 from fnmatch import fnmatchcase
 
@@ -8,10 +8,11 @@ from lightweight.core.errors import bad_param
 
 
 def freeze(model: nn.Module, patterns: list[str]) -> list[nn.Module]:
-    """Exclude what the patterns name from training, and return the frozen modules, to be kept in evaluation mode.
+    """Freeze the modules and parameters that the patterns name, and return the modules.
 
-    A pattern (`layer1`, `features.*`, `*.norm?`) names modules or parameters, shell style; a module stands for all
-    inside it. Raises InputError for a pattern that names nothing, and when nothing is left to train.
+    The caller must keep the returned modules in evaluation mode. Patterns are shell-style (`layer1`, `features.*`,
+    `*.norm?`); a module stands for everything inside it. Raises InputError for a pattern that names nothing, and when
+    no parameter remains to be trained.
     """
     frozen = []
     for pattern in patterns:

@@ -1,10 +1,10 @@
-"""What training was like, a row per epoch: how long it takes, when to stop, and which epoch to keep."""
+"""The history of a training run: a row per epoch, by which training stops early and a best epoch is chosen."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from statistics import median
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 from tqdm import tqdm
@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of a history; `lr` is the rate of the last step, accuracies are shares in [0, 1]."""
+    """Represent a row of a history; `lr` is the rate of the last step, accuracies are shares in [0, 1]."""
 
     epoch: int
     lr: float
@@ -24,69 +24,81 @@ class Epoch:
 COLUMNS = [field.name for field in fields(Epoch)]
 
 
-# Trains a network in place for a round, counted from 1, and gives a row per epoch; after each step it tells the third
-# argument which share of the round is done.
-FineTuner = Callable[[nn.Module, int, Callable[[float], None]], Iterable[Epoch]]
+class FineTuner(Protocol):
+    """Represent the training that pruning and quantization ask for, without knowing the training loop."""
+
+    def __call__(self, model: nn.Module, round_: int, each_step: Callable[[float], None], /) -> Iterable[Epoch]:
+        """Train `model` in place for one round, counted from 1, and yield a row of the history per epoch.
+
+        `each_step` receives the share of the round that is done after each optimizer step.
+        """
+        ...
 
 
 class History:
-    """The rows of a run so far and the seconds that each took, which an interruption does not forget."""
+    """Record the rows of a run and the seconds that each epoch took; a resumed run continues both."""
 
     def __init__(self) -> None:
         self.rows: list[Epoch] = []
         self.seconds: list[float] = []
-        self._begun, self._before = (
-            0.0,
-            0.0,
-        )  # the clock at the start of the epoch, and what it took before a resumption
-
-    def follow(self, epochs: Iterable[Epoch], last: int, log: Callable[[str], None]) -> None:
-        """Record the rows to their end, and log each of them; `last` is the number of the last epoch."""
-        for _ in self.record(epochs):
-            log(self.line(last))
+        self._started = 0.0  # the clock at the start of the epoch, or at the resumption within it
+        self._seconds_before = 0.0  # the seconds that the epoch took before the resumption
 
     def record(self, epochs: Iterable[Epoch], patience: int = 0) -> Iterator[Epoch]:
-        """Pass rows on until validation accuracy has not risen for `patience` of them in a row; 0 never stops."""
+        """Record and yield the rows, with early stopping unless `patience` is 0.
+
+        The rows end when validation accuracy has not risen for `patience` epochs.
+        """
         iterator = iter(epochs)
-        self._begun = time.perf_counter()
+        self._started = time.perf_counter()
         while not self._is_stale(patience) and (row := next(iterator, None)):
             self.rows.append(row)
-            self.seconds.append(self._running())
+            self.seconds.append(self._elapsed())
             yield row
-            self._begun, self._before = time.perf_counter(), 0.0
+            self._started, self._seconds_before = time.perf_counter(), 0.0
+
+    def record_and_log(self, epochs: Iterable[Epoch], last: int, log: Callable[[str], None]) -> None:
+        """Record all rows and log a line for each; `last` is the number of the last epoch."""
+        for _ in self.record(epochs):
+            log(self.format_row(last))
 
     def _is_stale(self, patience: int) -> bool:
-        return bool(patience and self.rows and self.rows[-1].epoch - self.kept(patience).epoch >= patience)
+        """Return whether validation accuracy has not risen for `patience` epochs; never with a patience of 0."""
+        return bool(patience and self.rows and self.rows[-1].epoch - self.kept_epoch(patience).epoch >= patience)
 
-    def kept(self, patience: int = 0) -> Epoch:
-        """The row whose weights are kept: the last, or with early stopping the first of the most accurate."""
+    def kept_epoch(self, patience: int = 0) -> Epoch:
+        """Return the row whose weights are kept: the last, or with early stopping the first of the most accurate."""
         return max(self.rows, key=lambda row: row.val_accuracy) if patience else self.rows[-1]
 
-    def obsolete(self, snapshots: int, patience: int = 0) -> list[int]:
-        """The epochs whose weights need not be kept: not the best nor among the newest `snapshots`; 0 keeps all."""
-        best = self.kept(patience).epoch
-        return [row.epoch for row in self.rows[:-snapshots] if row.epoch != best] if snapshots else []
+    def obsolete_epochs(self, snapshots: int, patience: int = 0) -> list[int]:
+        """List the epochs whose weights are no longer needed: neither the kept one nor among the newest `snapshots`.
 
-    def line(self, last: int) -> str:
-        """The newest row as one line of a log, with the time that the epochs up to `last` will take."""
-        row, left = self.rows[-1], ""
+        With `snapshots` 0 all epochs are needed.
+        """
+        kept = self.kept_epoch(patience).epoch
+        return [row.epoch for row in self.rows[:-snapshots] if row.epoch != kept] if snapshots else []
+
+    def format_row(self, last: int) -> str:
+        """Format the newest row as a line of a log, with the time that the epochs up to `last` will take."""
+        row, remaining = self.rows[-1], ""
         if row.epoch < last:
-            left = f"  {tqdm.format_interval((last - row.epoch) * median(self.seconds))} left"
+            remaining = f"  {tqdm.format_interval((last - row.epoch) * median(self.seconds))} left"
         return (
             f"epoch {row.epoch:>{len(str(last))}}/{last}  lr {row.lr:.2e}  loss {row.train_loss:.4f}  "
-            f"val loss {row.val_loss:.4f}  val accuracy {row.val_accuracy:.2%}{left}"
+            f"val loss {row.val_loss:.4f}  val accuracy {row.val_accuracy:.2%}{remaining}"
         )
 
     def table(self) -> list[dict[str, Any]]:
-        """The rows by column."""
+        """Return the rows as dicts by `COLUMNS`."""
         return [asdict(row) for row in self.rows]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.table(), "seconds": self.seconds, "running": self._running()}
+        return {"rows": self.table(), "seconds": self.seconds, "elapsed": self._elapsed()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows, self.seconds = [Epoch(**row) for row in state["rows"]], list(state["seconds"])
-        self._before = state["running"]
+        self._seconds_before = state["elapsed"]
 
-    def _running(self) -> float:
-        return self._before + time.perf_counter() - self._begun
+    def _elapsed(self) -> float:
+        """Return the seconds that the current epoch has taken so far, before and after a resumption."""
+        return self._seconds_before + time.perf_counter() - self._started

@@ -1,4 +1,4 @@
-"""Training is a sequence of epochs over whole-tensor batches, each followed by a look at the validation split."""
+"""The training loop: train a network for some epochs, and validate it after each."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,33 +23,33 @@ def train(
 ) -> Iterator[Epoch]:
     """Train `model` in place with a new optimizer and yield a row of the history per epoch.
 
-    Order and augmentation depend on the seed and the number of the epoch only; the schedule moves with every step. With
-    `ema`, the rows are about a moving average of the weights over all steps (Polyak and Juditsky 1992), which the model
-    then holds. A resumed run yields the rows that are left. `each_step` receives the share of the epochs that is done.
-    Raises InputError when the loss is no finite number.
+    The order of the images and their augmentation depend on the seed and the number of the epoch only. The schedule is
+    stepped after every optimizer step; then `each_step` receives the share of `epochs` that is done. With `ema`, the
+    model holds the moving average of its weights whenever a row is yielded, and the rows describe this average. A
+    resumed run yields the remaining rows. Raises InputError when the loss is not finite.
     """
     if not epochs:
         return
     run = session.checkpointer.track("training", TrainingRun(model, session.dataset, settings, epochs))
-    while run.number in epochs:
-        epoch = run.number
+    while run.epoch in epochs:
+        epoch = run.epoch
         train_loss = run.train_epoch(session.seed * 1_000_003 + epoch, session.checkpointer, each_step)
-        weights = run.show_average()
+        weights = run.load_average()
         val_loss, val_accuracy = validate(model, session.dataset, session.dataset.val)
         check_finite(val_loss, "validation loss", epoch, run.lr)
         yield Epoch(epoch, run.lr, train_loss, val_loss, val_accuracy)
         if weights:
             model.load_state_dict(weights)
-        run.number, run.step = epoch + 1, 0
+        run.epoch, run.step = epoch + 1, 0
         session.checkpointer.save(run.position())
-    run.show_average()
+    run.load_average()
 
 
 @dataclass(frozen=True)
 class FineTune:
-    """Train a network for `epochs` more, in rounds, on a cosine from `lr` to 0; the rest is as in section `train`.
+    """Fine-tune a network in rounds of `epochs`, on a cosine schedule from `lr` to 0, otherwise by section `train`.
 
-    Pruning and quantization-aware training receive this as a `FineTuner` and never see the training loop.
+    This is the `FineTuner` that pruning and quantization-aware training receive.
     """
 
     session: Session

@@ -1,6 +1,6 @@
-"""The loss of a batch: cross-entropy with the labels, and, where there is a teacher, with its softened predictions.
+"""The training loss: cross-entropy with the labels and, with a teacher, the divergence from its predictions.
 
-Knowledge distillation (Hinton, Vinyals and Dean 2015); label smoothing (Szegedy et al. 2016).
+Knowledge distillation is after Hinton, Vinyals and Dean 2015, label smoothing after Szegedy et al. 2016.
 """
 
 from pathlib import Path
@@ -18,6 +18,8 @@ from lightweight.networks.model_file import load_model
 
 
 class LossParams(Params):
+    """Describe the parameters of section `train` that the loss reads."""
+
     label_smoothing: float = Field(ge=0, lt=1)
     teacher: Annotated[str, Field(min_length=1)] | None
     temperature: float = Field(gt=0)
@@ -25,9 +27,10 @@ class LossParams(Params):
 
 
 def load_teacher(params: LossParams, root: Path, dataset: Dataset) -> nn.Module | None:
-    """The model of the file `params.teacher` relative to `root`, on the device of the data; None without one.
+    """Load the teacher of knowledge distillation from `params.teacher`, a model file relative to `root`.
 
-    Raises InputError when the file is no model of this project or was made for other images or classes.
+    Returns the network on the device of the data, or None when no teacher is named. Raises InputError when the file is
+    no model of this project, or when its network takes other images or gives other classes.
     """
     if params.teacher is None:
         return None
@@ -44,10 +47,10 @@ def load_teacher(params: LossParams, root: Path, dataset: Dataset) -> nn.Module 
 
 
 def batch_loss(logits: Tensor, labels: Tensor, params: LossParams, teacher: Tensor | None) -> Tensor:
-    """The mean loss of a batch from logits (N, classes), labels (N,) and the teacher's logits, if any.
+    """Compute the mean loss of a batch from logits (N, classes), labels (N,) and the teacher's logits, if any.
 
-    `(1 - w) CE(labels) + w T^2 KL(teacher || student)`, both distributions at temperature T: T^2 keeps the size of the
-    gradients.
+    With a teacher this is `(1 - w) CE(labels) + w T^2 KL(teacher || student)`, both distributions at temperature T. The
+    factor T^2 keeps the size of the gradients.
     """
     loss = F.cross_entropy(logits, labels, label_smoothing=params.label_smoothing)
     if teacher is None:

@@ -1,4 +1,4 @@
-"""One step of training: which parameters move, by which rule, how far, and in which arithmetic."""
+"""The optimizer step: optimizers, learning rate schedules, gradient clipping and mixed precision."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
@@ -16,7 +16,7 @@ PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class OptimizationParams(Params):
-    """The part of section `train` that swa and prune follow as well."""
+    """Describe the parameters of section `train` that the optimizer and its schedule read."""
 
     optimizer: Literal["sgd", "adam", "adamw"]
     momentum: float = Field(ge=0, lt=1)
@@ -31,29 +31,32 @@ class OptimizationParams(Params):
 
 
 def make_optimizer(model: nn.Module, params: OptimizationParams, lr: float) -> optim.Optimizer:
-    """SGD with momentum, Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019), of what is not frozen.
+    """Make the optimizer of all parameters that are not frozen, with learning rate `lr`.
 
-    Weight decay is decoupled in AdamW and part of the gradient in the others. Unless `decay_all`, it spares the
-    parameters of one dimension: biases, and the weights of normalisation layers.
+    It is SGD with momentum, Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019). Weight decay is decoupled
+    in AdamW and part of the gradient in the others. Unless `decay_all`, parameters of one dimension have no weight
+    decay: biases, and the weights of normalisation layers.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [{"params": trained}]
+    groups: list[dict[str, Any]] = [{"params": trained}]
     if not params.decay_all:
-        spared = [parameter for parameter in trained if parameter.ndim < 2]
+        undecayed = [parameter for parameter in trained if parameter.ndim < 2]
         decayed = [parameter for parameter in trained if parameter.ndim >= 2]
-        groups = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+        groups = [{"params": decayed}, {"params": undecayed, "weight_decay": 0.0}]
     options: dict[str, Any] = {"fused": True}
-    if params.optimizer == "sgd":  # fused, it takes an overflow of fp16 into its momentum
+    if params.optimizer == "sgd":  # fused SGD takes an overflow of fp16 into its momentum
         options = {"fused": params.precision != "fp16", "momentum": params.momentum}
-    kind = OPTIMIZERS[params.optimizer]
     groups = [group for group in groups if group["params"]]
-    return kind(groups, lr, weight_decay=params.weight_decay, **options)
+    return OPTIMIZERS[params.optimizer](groups, lr, weight_decay=params.weight_decay, **options)
 
 
 def make_schedule(
     name: str, params: OptimizationParams, epochs: int, optimizer: optim.Optimizer, steps: int
 ) -> LRScheduler:
-    """The learning rate over `epochs` of `steps` optimizer steps, its peak the rate that `optimizer` was given."""
+    """Make the learning rate schedule for `epochs` of `steps` optimizer steps each.
+
+    The highest rate is that with which `optimizer` was made. The schedule must be stepped after every optimizer step.
+    """
     match name:
         case "constant":
             return ConstantLR(optimizer, factor=1.0)
@@ -69,10 +72,10 @@ def make_schedule(
 
 
 class Stepper:
-    """Turns losses into optimizer steps: clips the gradient's norm (Pascanu et al. 2013), scales losses in fp16.
+    """Make optimizer steps with gradient clipping (Pascanu et al. 2013) and mixed precision (Micikevicius et al. 2018).
 
-    Mixed precision after Micikevicius et al. 2018: weights stay float32, convolutions and matrix products take bf16 or
-    fp16. Raises InputError for fp16 without a GPU.
+    In mixed precision the weights stay float32, and convolutions and matrix products compute in bf16 or fp16. Raises
+    InputError for fp16 without a GPU.
     """
 
     def __init__(self, optimizer: optim.Optimizer, params: OptimizationParams, device: torch.device) -> None:
@@ -82,16 +85,19 @@ class Stepper:
         self.dtype, self.device = PRECISIONS.get(params.precision), device
         self.scaler = torch.amp.GradScaler(device.type, enabled=params.precision == "fp16")
 
-    def arithmetic(self) -> AbstractContextManager:
-        """Where forward passes belong."""
+    def autocast(self) -> AbstractContextManager:
+        """Return the context in which forward passes compute in the chosen precision."""
         return torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
 
     def step(self, loss: Tensor) -> None:
-        """One step down the gradient. Raises InputError where an operation of the network has no deterministic form."""
+        """Compute the gradient of `loss` and update the parameters.
+
+        Raises InputError when an operation of the network has no deterministic implementation.
+        """
         self.optimizer.zero_grad()
         try:
             self.scaler.scale(loss).backward()
-        except RuntimeError as error:  # on a GPU: of the adaptive pooling in VGG and AlexNet, for instance
+        except RuntimeError as error:  # on a GPU, for example from the adaptive pooling in VGG and AlexNet
             if "deterministic" not in str(error):
                 raise
             raise InputError(f"the network cannot be trained reproducibly here: {first_line(error)}") from None
@@ -108,7 +114,10 @@ class Stepper:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        for parameter, values in self.optimizer.state.items():  # fused kernels expect the layout of the parameter
+        for (
+            parameter,
+            values,
+        ) in self.optimizer.state.items():  # fused optimizers expect the memory layout of the parameter
             for name, value in values.items():
                 if value.shape == parameter.shape:
                     values[name] = torch.empty_like(parameter).copy_(value)

@@ -1,6 +1,6 @@
-"""The original network is trained and leaves a file of its weights after each epoch, a snapshot.
+"""Training of the original network, with a snapshot after each epoch: a model file of its weights.
 
-SWA goes on from a snapshot; early stopping keeps the best one.
+SWA starts from a snapshot, and early stopping keeps the best one.
 """
 
 from collections.abc import Callable
@@ -30,16 +30,17 @@ class TrainingResult:
     kept: Epoch | None
 
     def describe(self) -> str:
-        """Name the epoch and its accuracy on validation."""
+        """Describe which epoch was kept and its validation accuracy."""
         if self.kept is None:
             return "weights as they were given"
         return f"epoch {self.kept.epoch}  val accuracy {self.kept.val_accuracy:.2%}"
 
 
 def new_original(params: TrainParams, dataset: Dataset, root: Path, log: Callable[[str], None]) -> ModelFile:
-    """Build the network of section `train` on the device of the data, with the weights that `weights` names if any.
+    """Build the network of section `train` on the device of the data, with the weights that `train.weights` names.
 
-    Files are relative to `root`. Raises InputError when the network or its weights do not fit.
+    Without such weights the network keeps its initial ones. Files are relative to `root`. Raises InputError when the
+    network does not fit the data or the weights do not fit the network.
     """
     original = new_model(params.network, params.small_stem, dataset)
     if params.weights:
@@ -53,9 +54,9 @@ def new_original(params: TrainParams, dataset: Dataset, root: Path, log: Callabl
 def train_original(
     original: ModelFile, session: Session, params: TrainParams, teacher: nn.Module | None, snapshots: Path
 ) -> TrainingResult:
-    """Train a new network for `params.epochs`, or until `patience` ends it, and write the folder `snapshots`.
+    """Train the original for `params.epochs`, or until early stopping, and write its snapshots to a folder.
 
-    The result has the weights of the last epoch, or with `patience` of the most accurate one on validation.
+    The result has the weights of the last epoch, or with `patience` those of the most accurate one on validation.
     """
     epochs = range(1, params.epochs + 1)
     schedule = partial(make_schedule, params.schedule, params, params.epochs)
@@ -64,25 +65,25 @@ def train_original(
     rows = train(original.model, session, settings, epochs)
     for _ in history.record(rows, params.patience):
         _write_snapshot(session.checkpointer, original, history, params)
-        session.log(history.line(params.epochs))
+        session.log(history.format_row(params.epochs))
     session.checkpointer.export_files(snapshots)
     if not history.rows:
         return TrainingResult(replace(original, notes={}), history, None)
-    kept = history.kept(params.patience)
+    kept = history.kept_epoch(params.patience)
     trained = load_model(snapshot_path(snapshots, kept.epoch))
     return TrainingResult(replace(trained, notes={}), history, kept)
 
 
 def snapshot_path(folder: Path, epoch: int) -> Path:
-    """Name the file of the weights after an epoch."""
+    """Return the path of the snapshot of an epoch."""
     return folder / f"{epoch:04}.safetensors"
 
 
 def _write_snapshot(checkpointer: Checkpointer, original: ModelFile, history: History, params: TrainParams) -> None:
-    """Write the weights after the newest epoch, and remove those that are neither the best nor among the newest."""
+    """Write the snapshot of the newest epoch, and remove the snapshots that are no longer needed."""
     row = history.rows[-1]
     path = snapshot_path(checkpointer.run_folder, row.epoch)
     save_model(path, replace(original, notes={"epoch": row.epoch, "lr": row.lr}))
     checkpointer.add_file(path)
-    for epoch in history.obsolete(params.snapshots, params.patience):
+    for epoch in history.obsolete_epochs(params.snapshots, params.patience):
         checkpointer.remove_file(snapshot_path(checkpointer.run_folder, epoch))

@@ -1,4 +1,4 @@
-"""Section `train` of params.yaml, and the settings of one run of training."""
+"""Parameters of section `train` of params.yaml, and the settings of one training run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +18,8 @@ Schedule = Callable[[optim.Optimizer, int], LRScheduler]  # from an optimizer an
 
 
 class TrainParams(OptimizationParams, LossParams):
+    """Describe section `train` of params.yaml."""
+
     network: Annotated[str, AfterValidator(validate_name)]
     small_stem: bool
     weights: Annotated[str, Field(min_length=1)] | None
@@ -37,23 +39,23 @@ class TrainParams(OptimizationParams, LossParams):
         return value
 
     def for_quantization(self, trains: bool) -> "TrainParams":
-        """Copy the section as quantization-aware training follows it: in float32 and with no part frozen.
+        """Copy the section for quantization-aware training, which works in float32 and freezes nothing.
 
-        A method that does not train reads neither weights nor a teacher.
+        For a quantization method that does not train (`trains` is false), the copy names neither weights nor a teacher.
         """
         changes = {"precision": "fp32", "freeze": []} if trains else {"weights": None, "teacher": None}
         return self.model_copy(update=changes)
 
     def files(self, root: Path) -> list[Path]:
-        """List the files relative to `root` that training begins with (`weights`) or learns from (`teacher`)."""
+        """List the files that training reads, `weights` and `teacher`, which are relative to `root`."""
         return [root / name for name in (self.weights, self.teacher) if name and (root / name).is_file()]
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Hold how a network is trained: section `train`, the learning rate, its schedule, and the teacher if any.
+    """Hold the settings of a training run: section `train`, the learning rate, its schedule, and the teacher if any.
 
-    `lr` is the rate that the optimizer begins with or, by the schedule, its peak.
+    `lr` is the rate with which the optimizer is made; for schedules that rise first, it is the peak.
     """
 
     params: TrainParams

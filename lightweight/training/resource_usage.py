@@ -1,6 +1,8 @@
-"""What training took on this machine. It is not reproducible, so it is kept apart, by the MD5 of the trained file."""
+"""The time and memory that training needed on this machine.
 
-import hashlib
+They are not reproducible, so they are recorded outside of the outputs of the stage, by the MD5 of the trained file.
+"""
+
 import resource
 from pathlib import Path
 from statistics import median
@@ -8,14 +10,18 @@ from typing import Any
 
 import torch
 
-from lightweight.core.files import read_bytes, read_json, write_json
+from lightweight.checkpointing.run_folder import checksum
+from lightweight.core.files import read_json, write_json
 from lightweight.core.machine import cpu_name
 
 
 def record(folder: Path, model: Path, seconds: list[float], device: torch.device, threads: int) -> dict[str, Any]:
-    """Write what training took into `folder`: the median seconds of an epoch, peak memory of this process in bytes."""
-    md5 = hashlib.md5(read_bytes(model), usedforsecurity=False).hexdigest()
-    noted = {
+    """Record in `folder` the time and memory that training the file `model` needed, and return the record.
+
+    `seconds` are those of each epoch, of which the median is recorded; the peak memory is that of this process.
+    """
+    md5 = checksum(model, "md5")
+    usage = {
         "model_md5": md5,
         "epochs": len(seconds),
         "seconds_per_epoch": median(seconds) if seconds else None,
@@ -25,14 +31,14 @@ def record(folder: Path, model: Path, seconds: list[float], device: torch.device
         "cpu": cpu_name(),
         "threads": threads,
     }
-    write_json(_path(folder, md5, len(seconds)), noted)
-    return noted
+    write_json(_path(folder, md5, len(seconds)), usage)
+    return usage
 
 
 def load(folder: Path, md5: str, epochs: int) -> dict[str, Any] | None:
-    """What `record` wrote about the file and the epochs that made it, whatever became of it since; None if nothing.
+    """Load the record of a trained file by its MD5 and the number of its epochs; None if there is none.
 
-    Weights that are taken as they are, in no epoch, are the same file as where they were trained.
+    The number distinguishes the run that trained the file from a run that took the same weights without training.
     """
     path = _path(folder, md5, epochs)
     return read_json(path) if path.exists() else None
@@ -43,7 +49,8 @@ def _path(folder: Path, md5: str, epochs: int) -> Path:
 
 
 def _peak_resident_bytes() -> int:
-    try:  # getrusage would count what the process that started this one held
+    """Return the peak memory of this process in bytes."""
+    try:  # getrusage counts the memory of the parent at the fork as well
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS

@@ -1,4 +1,4 @@
-"""Augmentation moves images and changes nothing else; the geometry is measured on a bright block."""
+"""Augmentation transforms images within its limits; the geometry is measured on a bright block."""
 
 import math
 
@@ -28,7 +28,7 @@ def mass(images: Tensor) -> Tensor:
 
 
 def centroids(images: Tensor) -> Tensor:
-    """(N, 2): x and y of the centre of mass in pixels, from the centre of the image."""
+    """Compute x and y of the centre of mass in pixels, from the centre of the image (N, 2)."""
     position = torch.arange(SIDE, dtype=torch.float64) - (SIDE - 1) / 2
     pixels = images[:, 0].double()
     x, y = (pixels.sum(1) * position).sum(1), (pixels.sum(2) * position).sum(1)
@@ -118,13 +118,13 @@ def test_a_pure_scale_keeps_the_centre_and_stretches_the_side_within_its_limits(
 def test_a_random_crop_shifts_by_whole_pixels_up_to_the_padding_and_fills_with_black(tiny_dataset):
     images = tiny_dataset.train.images.clamp(min=1)
     moved = augment(images, augment_params(crop=3), seeded())
-    seen = []
+    all_places = []
     for before, after in zip(images[:, 0], moved[:, 0], strict=True):
         padded = torch.nn.functional.pad(before, (3, 3, 3, 3))
         places = [(y, x) for y in range(7) for x in range(7) if torch.equal(padded[y : y + SIDE, x : x + SIDE], after)]
         assert len(places) == 1
-        seen += places
-    counts = torch.bincount(torch.tensor([7 * y + x for y, x in seen]), minlength=49)
+        all_places += places
+    counts = torch.bincount(torch.tensor([7 * y + x for y, x in all_places]), minlength=49)
     assert (counts > 0).sum() > 40, "300 draws reach nearly all of the 49 places"
     assert counts.max() < 20, "and none of them often"
 
@@ -145,7 +145,7 @@ def test_cutout_blackens_one_square_around_any_pixel_clipped_at_the_borders(size
     assert set(cut.unique().tolist()) == {0, 255}
 
 
-def test_cutout_larger_than_the_image_leaves_nothing_but_what_it_misses():
+def test_cutout_larger_than_the_image_blackens_all_of_it():
     white = torch.full((50, 1, SIDE, SIDE), 255, dtype=torch.uint8)
     assert not augment(white, augment_params(cutout=4 * SIDE), seeded()).any()
 

@@ -1,3 +1,5 @@
+"""Freezing excludes exactly the named modules and parameters from training."""
+
 import pytest
 
 from lightweight.core.errors import InputError

@@ -1,4 +1,4 @@
-"""Early stopping waits exactly as long as it is told, keeps the best, and an interruption changes neither."""
+"""Early stopping waits for exactly `patience` epochs and keeps the best one, also when a run is interrupted."""
 
 import time
 from collections.abc import Iterator
@@ -44,11 +44,11 @@ def test_training_stops_after_exactly_patience_epochs_without_a_better_accuracy(
 def test_patience_zero_never_stops_and_keeps_the_last_epoch():
     history = recorded(0.9, 0.5, 0.4, 0.3, 0.2)
     assert history.rows == rows(0.9, 0.5, 0.4, 0.3, 0.2)
-    assert history.kept() == history.rows[-1]
+    assert history.kept_epoch() == history.rows[-1]
 
 
 def test_early_stopping_keeps_the_first_of_the_most_accurate_epochs():
-    assert recorded(0.5, 0.7, 0.6, 0.7, 0.1, patience=9).kept(patience=9).epoch == 2
+    assert recorded(0.5, 0.7, 0.6, 0.7, 0.1, patience=9).kept_epoch(patience=9).epoch == 2
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_early_stopping_keeps_the_first_of_the_most_accurate_epochs():
     [(0, 0, []), (0, 9, []), (1, 0, [1, 2, 3]), (2, 0, [1, 2]), (9, 0, []), (1, 9, [1, 3]), (3, 9, [1])],
 )
 def test_the_newest_snapshots_and_the_kept_one_are_not_obsolete(snapshots, patience, obsolete):
-    assert recorded(0.5, 0.7, 0.6, 0.7, patience=patience).obsolete(snapshots, patience) == obsolete
+    assert recorded(0.5, 0.7, 0.6, 0.7, patience=patience).obsolete_epochs(snapshots, patience) == obsolete
 
 
 def test_the_table_has_the_columns_of_the_rows():
@@ -77,14 +77,14 @@ def slow(clock: SimpleNamespace, *seconds: float, first: int = 1) -> Iterator[Ep
         yield Epoch(number, 0.004, 1.25, 1.5, 0.875)
 
 
-def test_the_seconds_are_those_of_the_rows_and_not_of_what_is_done_with_them(clock):
+def test_the_seconds_are_those_of_the_epochs_and_not_of_the_code_that_uses_the_rows(clock):
     history = History()
     for _ in history.record(slow(clock, 10, 20)):
         clock.seconds += 1000
     assert history.seconds == [10, 20]
 
 
-def test_a_resumed_epoch_counts_what_it_took_before_and_after_but_not_the_time_between(clock):
+def test_the_seconds_of_a_resumed_epoch_are_those_before_and_after_the_interruption(clock):
     before, after = History(), History()
     running = before.record(slow(clock, 10, 20))
     next(running)
@@ -98,12 +98,12 @@ def test_a_resumed_epoch_counts_what_it_took_before_and_after_but_not_the_time_b
     assert after.seconds == [10, 7 + 5]
 
 
-def test_the_line_of_an_epoch_shows_every_column_and_the_time_left(clock):
+def test_the_line_of_an_epoch_shows_every_column_and_the_remaining_time(clock):
     history = History()
     running = history.record(slow(clock, 10, 30, 20, 20))
     for _ in range(3):
         next(running)
     line = "epoch  3/10  lr 4.00e-03  loss 1.2500  val loss 1.5000  val accuracy 87.50%"
-    assert history.line(last=10) == f"{line}  02:20 left"
+    assert history.format_row(last=10) == f"{line}  02:20 left"
     next(running)
-    assert history.line(last=4) == line.replace(" 3/10", "4/4")
+    assert history.format_row(last=4) == line.replace(" 3/10", "4/4")

@@ -1,4 +1,4 @@
-"""Training is reproducible to the bit, follows its schedule to the step, and ends where it must."""
+"""Training is reproducible to the bit, follows its schedule in every step, and stops when the loss diverges."""
 
 import math
 from dataclasses import replace
@@ -52,6 +52,7 @@ class Diverging(nn.Module):
 
 
 def first_images(dataset, number):
+    """Keep the first training images of a data set."""
     return replace(dataset, train=dataset.train.take(torch.arange(number)))
 
 
@@ -77,18 +78,18 @@ def test_equal_seeds_give_bitwise_equal_weights_and_other_seeds_others(tiny_data
     assert trained <= different(first, weights(2))
 
 
-@pytest.mark.parametrize("given", ["batches", "dropped"])
-def test_an_epoch_sees_the_same_batches_and_dropout_whichever_epoch_a_run_starts_at(tiny_dataset, given):
+@pytest.mark.parametrize("inputs", ["batches", "dropped"])
+def test_an_epoch_sees_the_same_batches_and_dropout_whichever_epoch_a_run_starts_at(tiny_dataset, inputs):
     whole, late, other = Recorder(), Recorder(), Recorder()
     augment = augment_params(shift=0.1, rotate=10.0)
     train(whole, tiny_dataset, range(1, 4), seed=1, augment=augment)
     torch.rand(7)  # whatever happened to the global generator before
     train(late, tiny_dataset, range(3, 4), seed=1, augment=augment)
     train(other, tiny_dataset, range(3, 4), seed=2, augment=augment)
-    first, _, last = torch.cat(getattr(whole, given)).split(300)
-    assert torch.equal(last, torch.cat(getattr(late, given)))
+    first, _, last = torch.cat(getattr(whole, inputs)).split(300)
+    assert torch.equal(last, torch.cat(getattr(late, inputs)))
     assert not torch.equal(last, first)
-    assert not torch.equal(last, torch.cat(getattr(other, given)))
+    assert not torch.equal(last, torch.cat(getattr(other, inputs)))
 
 
 def test_an_epoch_sees_every_training_image_once_in_random_order(tiny_dataset):
@@ -96,10 +97,10 @@ def test_an_epoch_sees_every_training_image_once_in_random_order(tiny_dataset):
     train(model, tiny_dataset, range(1, 2))
     seen, stored = torch.cat(model.batches), tiny_dataset.normalize(tiny_dataset.train.images).flatten(1)
     assert not torch.equal(seen, stored)
-    for found, expected in zip(
+    for actual, expected in zip(
         torch.unique(seen, dim=0, return_counts=True), torch.unique(stored, dim=0, return_counts=True), strict=True
     ):
-        assert torch.equal(found, expected)
+        assert torch.equal(actual, expected)
 
 
 def test_every_image_is_augmented_afresh_in_every_batch_epoch_and_run(tiny_dataset):
@@ -172,7 +173,7 @@ def test_a_training_split_of_one_image_is_refused(tiny_dataset):
 
 
 class Counting(nn.Sequential):
-    """Counts its training batches in a statistic that is an integer."""
+    """A network that counts its training batches in an integer buffer."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__(*layers)
@@ -186,18 +187,18 @@ class Counting(nn.Sequential):
 @pytest.mark.parametrize("decay", [0.1, 0.3])
 def test_the_average_moves_with_every_step_by_a_share_that_falls_to_the_decay(tiny_dataset, decay):
     dataset = first_images(tiny_dataset, 96)
-    plain, averaged, seen = Counting(new(BNNET)), Counting(new(BNNET)), []
-    hook = plain.register_forward_pre_hook(lambda module, _: seen.append(state(plain)) if module.training else None)
+    plain, averaged, states = Counting(new(BNNET)), Counting(new(BNNET)), []
+    hook = plain.register_forward_pre_hook(lambda module, _: states.append(state(plain)) if module.training else None)
     train(plain, dataset, range(1, 3), batch_size=32)
     hook.remove()
-    steps = [*seen[1:], state(plain)]
+    steps = [*states[1:], state(plain)]
     assert len(steps) == 6
     expected = steps[0]
     for number, step in enumerate(steps[1:], start=1):
         kept = min(decay, (1 + number) / (10 + number))  # 2/11, 3/12, 4/13, ...
         for name, tensor in step.items():
-            whole = not tensor.is_floating_point()
-            expected[name] = tensor if whole else kept * expected[name] + (1 - kept) * tensor
+            is_integer = not tensor.is_floating_point()
+            expected[name] = tensor if is_integer else kept * expected[name] + (1 - kept) * tensor
     rows = train(averaged, dataset, range(1, 3), batch_size=32, ema=decay)
     for name, tensor in averaged.state_dict().items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-6)
@@ -264,9 +265,9 @@ def test_batches_are_enlarged_to_the_input_size(tiny_dataset):
     assert sizes == {(1, 40, 40)}
 
 
-def test_what_is_off_changes_no_byte(tiny_dataset):
+def test_parameters_of_features_that_are_off_change_no_byte(tiny_dataset):
     plain, other = new(BNNET), new(BNNET)
     train(plain, tiny_dataset)
-    off = {"momentum": 0.1, "step_epochs": 7, "step_factor": 0.9, "temperature": 9.0, "teacher_weight": 1.0}
-    train(other, tiny_dataset, **off)
+    unused = {"momentum": 0.1, "step_epochs": 7, "step_factor": 0.9, "temperature": 9.0, "teacher_weight": 1.0}
+    train(other, tiny_dataset, **unused)
     assert not different(state(plain), state(other))

@@ -53,11 +53,11 @@ def test_no_teacher_is_none(tiny_dataset, tmp_path):
 
 
 def test_a_teacher_is_a_model_file_relative_to_the_root_in_evaluation_mode(tiny_dataset, tmp_path):
-    checkpointer = new_model("convnet", False, tiny_dataset)
-    save_model(tmp_path / "models/teacher.safetensors", checkpointer)
-    found = load_teacher(train_params(teacher="models/teacher.safetensors"), tmp_path, tiny_dataset)
-    assert not found.training
-    assert torch.equal(found.fc.weight, checkpointer.model.fc.weight)
+    model_file = new_model("convnet", False, tiny_dataset)
+    save_model(tmp_path / "models/teacher.safetensors", model_file)
+    teacher = load_teacher(train_params(teacher="models/teacher.safetensors"), tmp_path, tiny_dataset)
+    assert not teacher.training
+    assert torch.equal(teacher.fc.weight, model_file.model.fc.weight)
 
 
 def test_a_teacher_of_other_images_or_classes_is_refused(tiny_dataset, colour_dataset, tmp_path):

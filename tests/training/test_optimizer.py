@@ -1,4 +1,4 @@
-"""Optimizers follow their published rules, schedules hold to the step, gradients are clipped to their norm."""
+"""Optimizers follow their published rules, schedules are exact in every step, gradients are clipped to their norm."""
 
 import math
 
@@ -16,14 +16,14 @@ CPU = torch.device("cpu")
 
 
 def rates(name: str, steps: int, epochs: int = 1, **changes) -> list[float]:
-    """The learning rate of each of `steps` steps, and the one after them."""
+    """List the learning rate of each of `steps` steps of all epochs, and the one after them."""
     optimizer = make_optimizer(nn.Linear(1, 1), train_params(), LR)
-    schedule, found = make_schedule(name, train_params(**changes), epochs, optimizer, steps), []
+    schedule, lrs = make_schedule(name, train_params(**changes), epochs, optimizer, steps), []
     for _ in range(epochs * steps):
-        found.append(optimizer.param_groups[0]["lr"])
+        lrs.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-    return [*found, optimizer.param_groups[0]["lr"]]
+    return [*lrs, optimizer.param_groups[0]["lr"]]
 
 
 def cosine(step: int, steps: int) -> float:
@@ -40,21 +40,21 @@ def test_a_cosine_schedule_falls_from_the_rate_to_zero_in_exactly_its_steps(step
 
 
 def test_a_onecycle_schedule_peaks_at_the_rate_after_three_tenths_of_its_steps_and_ends_near_zero():
-    found = rates("onecycle", 20)[:-1]
-    peak = found.index(max(found))
-    assert found[peak] == pytest.approx(LR, rel=1e-12)
+    lrs = rates("onecycle", 20)[:-1]
+    peak = lrs.index(max(lrs))
+    assert lrs[peak] == pytest.approx(LR, rel=1e-12)
     assert peak == 5
-    assert found[: peak + 1] == sorted(found[: peak + 1])
-    assert found[peak:] == sorted(found[peak:], reverse=True)
-    assert found[0] == pytest.approx(LR / 25)
-    assert 0 < found[-1] < LR / 10_000
+    assert lrs[: peak + 1] == sorted(lrs[: peak + 1])
+    assert lrs[peak:] == sorted(lrs[peak:], reverse=True)
+    assert lrs[0] == pytest.approx(LR / 25)
+    assert 0 < lrs[-1] < LR / 10_000
 
 
 @pytest.mark.parametrize("steps", range(1, 14))
 def test_a_onecycle_schedule_never_exceeds_the_rate(steps):
-    found = rates("onecycle", steps)[:-1]
-    assert max(found) <= LR * (1 + 1e-12)
-    assert min(found) > 0
+    lrs = rates("onecycle", steps)[:-1]
+    assert max(lrs) <= LR * (1 + 1e-12)
+    assert min(lrs) > 0
 
 
 def test_a_cosine_schedule_of_no_steps_can_be_made():
@@ -62,8 +62,8 @@ def test_a_cosine_schedule_of_no_steps_can_be_made():
 
 
 def test_a_step_schedule_multiplies_the_rate_by_its_factor_every_so_many_epochs():
-    found = rates("step", steps=3, epochs=5, step_epochs=2, step_factor=0.1)[:-1]
-    assert found == pytest.approx([LR] * 6 + [0.1 * LR] * 6 + [0.01 * LR] * 3)
+    lrs = rates("step", steps=3, epochs=5, step_epochs=2, step_factor=0.1)[:-1]
+    assert lrs == pytest.approx([LR] * 6 + [0.1 * LR] * 6 + [0.01 * LR] * 3)
 
 
 def test_weight_decay_shrinks_weights_by_rate_times_decay_where_the_gradient_is_zero():
@@ -113,7 +113,7 @@ def test_decay_can_spare_biases_and_normalisation(name):
     assert different(before, state(model)) == {name for name, _ in model.named_parameters()}
 
 
-def test_an_optimizer_moves_what_is_not_frozen():
+def test_an_optimizer_trains_the_parameters_that_are_not_frozen():
     model = new(BNNET)
     freeze(model, ["0", "4"])
     moved = {
@@ -123,7 +123,7 @@ def test_an_optimizer_moves_what_is_not_frozen():
 
 
 def gradient_after_step(clip_norm: float, scale: float) -> Tensor:
-    """The gradient that SGD saw for the loss `scale * (3 a + 4 b)`: its steps of rate 1 are the gradient."""
+    """Return the gradient that SGD uses for the loss `scale * (3 a + 4 b)`: at a rate of 1 it equals the step."""
     model = nn.Linear(2, 1, bias=False)
     nn.init.zeros_(model.weight)
     optimizer = optim.SGD(model.parameters(), lr=1.0)
@@ -137,7 +137,7 @@ def test_a_gradient_is_clipped_to_its_norm_and_keeps_its_direction():
     assert gradient_after_step(5.0, scale=0.5).tolist() == pytest.approx([1.5, 2]), "shorter ones are left alone"
 
 
-def test_a_new_step_forgets_the_gradient_of_the_last():
+def test_a_step_does_not_add_the_gradient_of_the_step_before():
     model = nn.Linear(1, 1, bias=False)
     stepper = Stepper(optim.SGD(model.parameters(), lr=0.0), train_params(), CPU)
     for _ in range(3):
@@ -147,7 +147,7 @@ def test_a_new_step_forgets_the_gradient_of_the_last():
 
 def test_bf16_runs_the_forward_pass_in_16_bits_and_keeps_weights_in_32(tiny_dataset):
     stepper = Stepper(make_optimizer(new("convnet"), train_params(), LR), train_params(precision="bf16"), CPU)
-    with stepper.arithmetic():
+    with stepper.autocast():
         assert new("convnet")(torch.zeros(1, 1, 28, 28)).dtype == torch.bfloat16
     model = new("convnet")
     rows = train(model, tiny_dataset, range(1, 6), precision="bf16")

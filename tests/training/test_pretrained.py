@@ -1,4 +1,4 @@
-"""Weights from elsewhere fit exactly or are refused by name, and nothing in their file is executed."""
+"""Pretrained weights fit exactly or are refused by name, and nothing in their file is executed."""
 
 import pickle
 import struct
@@ -20,8 +20,8 @@ RESNET18 = "torchvision/resnet18"
 
 
 @pytest.fixture
-def given() -> dict[str, Tensor]:
-    """The state of a network, with values that no initialisation gives."""
+def weights() -> dict[str, Tensor]:
+    """Make weights for a network with values that no initialisation gives."""
     return {name: (tensor + 1).contiguous() for name, tensor in new(BNNET, seed=7).state_dict().items()}
 
 
@@ -38,61 +38,61 @@ def refusal(model: nn.Module, source: str, root: Path, network: str = BNNET, **o
     return str(error.value)
 
 
-def test_a_safetensors_file_is_loaded_bitwise(given, tmp_path):
-    save_file(given, tmp_path / "w.safetensors")
+def test_a_safetensors_file_is_loaded_bitwise(weights, tmp_path):
+    save_file(weights, tmp_path / "w.safetensors")
     model = new(BNNET)
     assert load(model, "w.safetensors", tmp_path) == []
-    assert not different(given, state(model))
+    assert not different(weights, state(model))
     assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model_state_dict", "model"])
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_state_dicts_are_loaded_as_training_scripts_save_them(given, tmp_path, wrapper, prefix):
-    content = {f"{prefix}{name}": tensor for name, tensor in given.items()}
+def test_state_dicts_are_loaded_as_training_scripts_save_them(weights, tmp_path, wrapper, prefix):
+    content = {f"{prefix}{name}": tensor for name, tensor in weights.items()}
     torch.save({wrapper: content, "epoch": 3} if wrapper else content, tmp_path / "w.pth")
     model = new(BNNET)
     load(model, "w.pth", tmp_path)
-    assert not different(given, state(model))
+    assert not different(weights, state(model))
 
 
-def test_a_file_needs_no_suffix(given, tmp_path):
-    torch.save(given, tmp_path / "weights")
+def test_a_file_needs_no_suffix(weights, tmp_path):
+    torch.save(weights, tmp_path / "weights")
     model = new(BNNET)
     load(model, "weights", tmp_path)
-    assert not different(given, state(model))
+    assert not different(weights, state(model))
 
 
-def test_half_precision_weights_become_float32(given, tmp_path):
-    halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in given.items()}
+def test_half_precision_weights_become_float32(weights, tmp_path):
+    halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
     save_file(halved, tmp_path / "w.safetensors")
     model = new(BNNET)
     load(model, "w.safetensors", tmp_path)
     assert model[0].weight.dtype == torch.float32
-    torch.testing.assert_close(state(model)["0.weight"], given["0.weight"], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(state(model)["0.weight"], weights["0.weight"], rtol=1e-3, atol=1e-3)
 
 
-def test_files_from_before_batch_counters_are_loaded(given, tmp_path):
-    old = {name: tensor for name, tensor in given.items() if not name.endswith("num_batches_tracked")}
+def test_files_from_before_batch_counters_are_loaded(weights, tmp_path):
+    old = {name: tensor for name, tensor in weights.items() if not name.endswith("num_batches_tracked")}
     save_file(old, tmp_path / "w.safetensors")
     model = new(BNNET)
     load(model, "w.safetensors", tmp_path)
-    assert torch.equal(model[1].running_mean, given["1.running_mean"])
+    assert torch.equal(model[1].running_mean, weights["1.running_mean"])
     assert model[1].num_batches_tracked == 0
 
 
-def test_the_classifier_of_another_number_of_classes_keeps_its_own_weights(given, tmp_path):
-    given |= {"12.weight": torch.ones(1000, 32), "12.bias": torch.ones(1000)}
-    save_file(given, tmp_path / "w.safetensors")
+def test_the_classifier_of_another_number_of_classes_keeps_its_own_weights(weights, tmp_path):
+    weights |= {"12.weight": torch.ones(1000, 32), "12.bias": torch.ones(1000)}
+    save_file(weights, tmp_path / "w.safetensors")
     model = new(BNNET)
     before = state(model)
     assert load(model, "w.safetensors", tmp_path) == ["12.weight", "12.bias"]
     assert not {"12.weight", "12.bias"} & different(before, state(model))
-    assert torch.equal(model[9].weight, given["9.weight"])
+    assert torch.equal(model[9].weight, weights["9.weight"])
 
 
-def test_without_training_the_classifier_must_fit_too(given, tmp_path):
-    save_file(given | {"12.bias": torch.ones(1000)}, tmp_path / "w.safetensors")
+def test_without_training_the_classifier_must_fit_too(weights, tmp_path):
+    save_file(weights | {"12.bias": torch.ones(1000)}, tmp_path / "w.safetensors")
     line = refusal(new(BNNET), "w.safetensors", tmp_path, new_classifier=False)
     assert line.endswith("of another shape: 12.bias (1000,), must be (10,)")
 
@@ -107,8 +107,8 @@ def test_without_training_the_classifier_must_fit_too(given, tmp_path):
         ({"12.bias": None, "odd": torch.ones(1)}, "missing: 12.bias; unexpected: odd"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(given, tmp_path, change, fault):
-    content = {name: tensor for name, tensor in (given | change).items() if tensor is not None}
+def test_weights_that_do_not_fit_are_refused_by_name(weights, tmp_path, change, fault):
+    content = {name: tensor for name, tensor in (weights | change).items() if tensor is not None}
     save_file(content, tmp_path / "w.safetensors")
     line = refusal(new(BNNET), "w.safetensors", tmp_path)
     assert line == f"params.yaml: train.weights = 'w.safetensors': does not fit the network {BNNET!r}; {fault}"
@@ -142,8 +142,8 @@ def rezip(path: Path, packing: int, **changes: bytes) -> None:
 
 
 @pytest.mark.parametrize("packing", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_packed_archive_is_refused_before_it_is_unpacked(given, tmp_path, packing, monkeypatch):
-    torch.save(given, tmp_path / "w.pth")
+def test_a_packed_archive_is_refused_before_it_is_unpacked(weights, tmp_path, packing, monkeypatch):
+    torch.save(weights, tmp_path / "w.pth")
     rezip(tmp_path / "w.pth", packing)
     monkeypatch.setattr(torch, "load", None)
     line = refusal(new(BNNET), "w.pth", tmp_path)
@@ -153,8 +153,8 @@ def test_a_packed_archive_is_refused_before_it_is_unpacked(given, tmp_path, pack
     )
 
 
-def test_an_archive_whose_entries_claim_more_than_the_file_holds_is_refused(given, tmp_path):
-    torch.save(given, tmp_path / "w.pth")
+def test_an_archive_whose_entries_claim_more_than_the_file_holds_is_refused(weights, tmp_path):
+    torch.save(weights, tmp_path / "w.pth")
     content = bytearray((tmp_path / "w.pth").read_bytes())
     entry = content.rindex(b"PK\x01\x02")  # the last one in the directory
     struct.pack_into("<II", content, entry + 20, 2**31, 2**31)
@@ -162,7 +162,7 @@ def test_an_archive_whose_entries_claim_more_than_the_file_holds_is_refused(give
     assert refusal(new(BNNET), "w.pth", tmp_path).endswith("its entries are packed, repeated, or larger than the file")
 
 
-@pytest.mark.filterwarnings("ignore")  # of torch about its own prototypes
+@pytest.mark.filterwarnings("ignore")  # torch warns of its own prototypes
 @pytest.mark.parametrize(
     "make",
     [
@@ -175,16 +175,16 @@ def test_an_archive_whose_entries_claim_more_than_the_file_holds_is_refused(give
     ],
     ids=["sparse", "complex", "meta", "quantized", "nested", "float4"],
 )
-def test_tensors_that_are_no_arrays_of_numbers_are_refused_by_name(given, tmp_path, make):
-    torch.save(given | {"0.weight": make(given["0.weight"])}, tmp_path / "w.pth")
+def test_tensors_that_are_no_arrays_of_numbers_are_refused_by_name(weights, tmp_path, make):
+    torch.save(weights | {"0.weight": make(weights["0.weight"])}, tmp_path / "w.pth")
     line = refusal(new(BNNET), "w.pth", tmp_path)
     assert line.startswith(f"{tmp_path / 'w.pth'}: ")
     assert line.endswith("must hold arrays of real numbers, these are none: 0.weight")
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
-def test_names_of_any_kind_and_length_are_one_line(given, tmp_path, name):
-    content = given | {"a\nb\x1b": torch.ones(1), "x" * 5000: torch.ones(1)}
+def test_names_of_any_kind_and_length_are_one_line(weights, tmp_path, name):
+    content = weights | {"a\nb\x1b": torch.ones(1), "x" * 5000: torch.ones(1)}
     if name == "w.pth":
         torch.save(content, tmp_path / name)
     else:
@@ -201,7 +201,7 @@ def test_a_damaged_file_is_named(tmp_path, name, content):
     assert refusal(new(BNNET), name, tmp_path).startswith(f"{tmp_path / name}: not loaded as weights: ")
 
 
-def test_a_whole_pickled_model_is_refused_with_what_to_save_instead(tmp_path):
+def test_the_error_for_a_whole_pickled_model_advises_a_state_dict(tmp_path):
     torch.save(new(BNNET), tmp_path / "w.pth")
     line = refusal(new(BNNET), "w.pth", tmp_path)
     assert line.endswith("w.pth: not loaded as weights: damaged, or more than tensors: save a state_dict()")
@@ -232,7 +232,7 @@ def test_published_weights_are_loaded_from_the_folder_of_downloads(tmp_path, mon
     assert torch.equal(model.layer4[1].conv2.weight, published.layer4[1].conv2.weight)
 
 
-def test_weights_that_cannot_be_downloaded_say_what_to_put_where(tmp_path, monkeypatch):
+def test_the_error_for_a_failed_download_names_the_url_and_the_place_of_the_file(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")

@@ -1,4 +1,4 @@
-"""What training took is measured around each epoch and names the file that it is about."""
+"""The record of a training run has its time and memory, and names the trained file and the machine."""
 
 import hashlib
 
@@ -9,21 +9,21 @@ from lightweight.core.machine import cpu_name
 from lightweight.training.resource_usage import load, record
 
 
-def test_the_cost_names_its_model_and_the_machine(tmp_path):
+def test_a_record_is_found_by_the_md5_of_the_model_and_its_epochs(tmp_path):
     path = tmp_path / "model"
     path.write_bytes(b"weights")
-    found = record(tmp_path, path, [3.0, 1.0, 2.0], torch.device("cpu"), threads=2)
+    usage = record(tmp_path, path, [3.0, 1.0, 2.0], torch.device("cpu"), threads=2)
     md5 = hashlib.md5(b"weights").hexdigest()
-    assert found["model_md5"] == md5
-    taken = record(tmp_path, path, [], torch.device("cpu"), threads=2)  # by another run, in no epoch
-    assert load(tmp_path, md5, 3) == found
-    assert load(tmp_path, md5, 0) == taken
+    assert usage["model_md5"] == md5
+    untrained = record(tmp_path, path, [], torch.device("cpu"), threads=2)  # of a run that took the same weights
+    assert load(tmp_path, md5, 3) == usage
+    assert load(tmp_path, md5, 0) == untrained
     assert load(tmp_path, md5, 2) is None
     assert load(tmp_path, md5[::-1], 3) is None
-    assert (found["epochs"], found["seconds_per_epoch"], found["threads"]) == (3, 2.0, 2)
-    assert (found["gpu"], found["peak_gpu_memory_bytes"]) == (None, None)
-    assert found["cpu"] == cpu_name()
-    assert taken["seconds_per_epoch"] is None
+    assert (usage["epochs"], usage["seconds_per_epoch"], usage["threads"]) == (3, 2.0, 2)
+    assert (usage["gpu"], usage["peak_gpu_memory_bytes"]) == (None, None)
+    assert usage["cpu"] == cpu_name()
+    assert untrained["seconds_per_epoch"] is None
 
 
 PEAK = """
@@ -37,7 +37,7 @@ print(record(Path(sys.argv[1]), Path(sys.argv[1]) / "model", [], torch.device("c
 """
 
 
-def test_the_peak_memory_is_that_of_the_process_in_bytes_held_or_not(tmp_path, start_python):
+def test_the_peak_memory_is_that_of_the_process_in_bytes_even_when_freed(tmp_path, start_python):
     (tmp_path / "model").touch()
     small, large = (int(start_python(PEAK, tmp_path, size).communicate(timeout=60)[0]) for size in (1, 400_000_000))
     assert large - small == pytest.approx(400e6, rel=0.1)
