@@ -1,8 +1,8 @@
-"""The checkpointer saves what changes while a stage works, so that an interrupted run ends in the same bytes.
+"""Checkpoints of a running stage, so that a run that is interrupted and resumed ends in the same bytes as any other.
 
-Objects with `state_dict` and `load_state_dict` are tracked, and files are added. All of them are written together, in
-the background, and restored by the next run of the same work. How often follows from what a checkpoint costs
-(CheckFreq, Mohan, Phanishayee and Chidambaram 2021).
+A `Checkpointer` tracks objects with `state_dict` and `load_state_dict`, and files that are added to it. All are written
+together, in the background, and restored in the next run of the same stage. The interval between checkpoints follows
+from the time that a checkpoint takes (CheckFreq, Mohan, Phanishayee and Chidambaram 2021).
 """
 
 import os
@@ -21,12 +21,14 @@ from lightweight.core.errors import InputError
 from lightweight.core.files import write_bytes
 from lightweight.core.tensor_file import read_tensors, write_tensors
 
-MAX_LOST_SECONDS = 20.0  # of work between two checkpoints
-MAX_OVERHEAD = 0.03  # the share of the time that checkpoints may take, unless more is needed to lose no more than that
+MAX_LOST_SECONDS = 20.0  # the work that an interruption may lose: the longest interval between two checkpoints
+MAX_OVERHEAD = 0.03  # the share of the time that checkpoints may take, unless MAX_LOST_SECONDS demands more
 STATE = "state.safetensors"
 
 
 class Stateful(Protocol):
+    """Describe an object whose state a checkpoint holds: nested dicts and lists of tensors, numbers and strings."""
+
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> Any: ...
 
@@ -35,7 +37,11 @@ Tracked = TypeVar("Tracked", bound=Stateful)
 
 
 class Checkpointer:
-    """Track the state of a stage in its run folder, and save it when it is due; without a folder, save nothing."""
+    """Write checkpoints of tracked objects and files into a run folder; without a folder, write nothing.
+
+    `stage` names the stage in lines for the log. Without a `writer`, which writes in the background, checkpoints of the
+    folder are restored but not written.
+    """
 
     def __init__(
         self,
@@ -56,11 +62,12 @@ class Checkpointer:
 
     @property
     def run_folder(self) -> Path:
-        """Return the folder of this run, for files that are to be added."""
+        """Return the run folder, in which files that are to be added must lie."""
         assert self.folder is not None, "a checkpointer without a folder takes no files"
         return self.folder
 
     def _restore(self, folder: Path) -> None:
+        """Read the checkpoint in the folder and log its position, or log that it is damaged and ignore it."""
         try:
             tensors, content = read_tensors(folder / STATE)
             if any(checksum(folder / name) != expected for name, expected in content["files"].items()):
@@ -69,33 +76,36 @@ class Checkpointer:
             self.log(f"{self.stage} starts over: the checkpoint in {folder} is damaged")
             return
         self.state, self.files = unflatten_state_dict(content["state"], tensors), content["files"]
-        self.log(f"resuming {self.stage} at {content['where']}")
+        self.log(f"resuming {self.stage} at {content['position']}")
 
-    def track(self, name: str, thing: Tracked) -> Tracked:
-        """Make `thing` part of every later checkpoint, and restore its state from the run that is resumed, if any."""
-        self.tracked[name] = thing
+    def track(self, name: str, stateful: Tracked) -> Tracked:
+        """Make an object part of every later checkpoint, and restore its state if a run is resumed.
+
+        Returns the object.
+        """
+        self.tracked[name] = stateful
         if name in self.state:
-            thing.load_state_dict(self.state.pop(name))
-        return thing
+            stateful.load_state_dict(self.state.pop(name))
+        return stateful
 
     def untrack(self, *names: str) -> None:
-        """Leave finished things out of later checkpoints, before others are tracked by these names."""
+        """Leave objects out of later checkpoints, for example before others are tracked by the same names."""
         for name in names:
             self.tracked.pop(name, None)
 
     def add_file(self, path: Path) -> None:
-        """Make a complete file below the run folder part of every later checkpoint."""
+        """Make a file in the run folder, which must be complete, part of every later checkpoint."""
         if self.folder:
             self.files[path.relative_to(self.folder).as_posix()] = checksum(path)
 
     def remove_file(self, path: Path) -> None:
-        """Leave a file out of later checkpoints, and delete it as soon as no checkpoint refers to it."""
+        """Leave a file out of later checkpoints, and delete the file as soon as no checkpoint refers to it."""
         if self.folder and self.files.pop(path.relative_to(self.folder).as_posix(), None):
             self.removed.append(path)
 
     def export_files(self, target: Path) -> None:
-        """Make `target` a folder of all added files, by hard links where the file system allows them."""
-        shutil.rmtree(target, ignore_errors=True)  # of another run, if not DVC started this one
+        """Replace the folder `target` by one of all added files, as hard links where the file system allows them."""
+        shutil.rmtree(target, ignore_errors=True)  # left by another run, which DVC has not removed
         target.mkdir(parents=True)
         for path in (self.run_folder / name for name in self.files):
             try:
@@ -103,15 +113,16 @@ class Checkpointer:
             except OSError:  # another file system
                 write_bytes(target / path.name, path.read_bytes())
 
-    def save_if_due(self, where: str) -> None:
-        """Save after a small step, but only if the last checkpoint is older than `MAX_LOST_SECONDS`."""
+    def save_if_due(self, position: str) -> None:
+        """Call `save` after a small step, such as a batch, if the last checkpoint is older than `MAX_LOST_SECONDS`."""
         if time.monotonic() - self.last >= MAX_LOST_SECONDS:
-            self.save(where)
+            self.save(position)
 
-    def save(self, where: str) -> None:
-        """Save after a large step, in the background, unless the last checkpoint has not paid off its cost.
+    def save(self, position: str) -> None:
+        """Write a checkpoint in the background, after a large step such as an epoch.
 
-        `where` describes the position for the log of a resumed run.
+        Does nothing if the checkpoints would take more than `MAX_OVERHEAD` of the time, or while one is being written.
+        A resumed run logs `position`, which describes the step that follows.
         """
         now = time.monotonic()
         if not self.writer or now - self.last < min(MAX_LOST_SECONDS, self.cost / MAX_OVERHEAD):
@@ -121,24 +132,24 @@ class Checkpointer:
                 return
             self._report(self.writing.exception())
         tensors: dict[str, Tensor] = {}
-        state = flatten_state_dict({name: thing.state_dict() for name, thing in self.tracked.items()}, tensors)
-        content = {"where": where, "files": dict(self.files), "state": state}
+        state = flatten_state_dict({name: stateful.state_dict() for name, stateful in self.tracked.items()}, tensors)
+        content = {"position": position, "files": dict(self.files), "state": state}
         self.last = time.monotonic()
         self.writing = self.writer.submit(self._write, tensors, content, self.removed, self.last - now)
         self.removed = []
 
-    def _write(self, tensors: dict[str, Tensor], content: dict[str, Any], old: list[Path], copying: float) -> None:
-        """Write the checkpoint, then delete the files that it no longer refers to; `copying` is in seconds."""
+    def _write(self, tensors: dict[str, Tensor], content: dict[str, Any], removed: list[Path], seconds: float) -> None:
+        """Write the checkpoint, then delete the removed files; `seconds` is the time that copying the state took."""
         start = time.monotonic()
         try:
             write_tensors(self.run_folder / STATE, tensors, content)
-            for path in old:
+            for path in removed:
                 path.unlink(missing_ok=True)
         finally:
-            self.cost = copying + time.monotonic() - start
+            self.cost = seconds + time.monotonic() - start
 
     def _report(self, error: BaseException | None) -> None:
-        """Log that a checkpoint could not be written, for example on a full disk: the work goes on."""
+        """Log that a checkpoint could not be written, for example on a full disk; the stage continues."""
         if isinstance(error, OSError):
             self.log(f"{self.stage} cannot be resumed from here: {error.filename}: {error.strerror}")
         elif error:

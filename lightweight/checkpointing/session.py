@@ -1,4 +1,4 @@
-"""A session is one run of a stage that can be interrupted: its data, its seed, its checkpoints and its log."""
+"""The session of a stage: the data set, the seed and the log that all of its parts use, and its checkpoints."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -28,7 +28,7 @@ def discard(line: str) -> None:
 
 @dataclass(frozen=True)
 class Session:
-    """Hold what all parts of a stage share: the data set, the seed, the threads, the checkpoints and the log."""
+    """Hold the objects that all parts of a stage share: the data set, the seed, the threads, checkpoints and log."""
 
     dataset: Dataset
     seed: int
@@ -47,9 +47,9 @@ def open_session(
     *,
     log: Callable[[str], None],
 ) -> Iterator[Session]:
-    """Open the session of a stage with the checkpoints of `resumable`, which lie under `folder`, named like the stage.
+    """Open the session of a stage, whose checkpoints lie in a run folder under `folder`; its name is that of the stage.
 
-    `params` holds `seed`, `threads` and the sections that the stage has loaded.
+    `params` has `seed`, `threads` and the sections that the stage has loaded. For the other arguments see `resumable`.
     """
     with resumable(folder.parent, folder.name, vars(params), files, output, log=log) as checkpointer:
         yield Session(dataset, params.seed, params.threads, checkpointer, log)
@@ -66,11 +66,11 @@ def resumable(
     log: Callable[[str], None],
     lock: Path = Path("dvc.lock"),
 ) -> Iterator[Checkpointer]:
-    """Open the checkpoints of one run of a stage, which `params`, the contents of `files` and the code identify.
+    """Open the checkpoints of a run of a stage, in a run folder under `work/stage`.
 
-    The run has a folder under `work/stage`. It stays until another stage starts, or until DVC has recorded `output` in
-    its lock file: an interruption before that costs no work, and a run that is repeated on purpose begins anew. `log`
-    receives a line when a run is resumed, or when it cannot be.
+    A later run with equal `params`, contents of `files` and code is resumed from them. It begins anew after DVC has
+    recorded `output` in its lock file: an interruption before that loses no work, and a run that is repeated on purpose
+    does all the work again. `log` receives a line when a run is resumed, or when its checkpoint is damaged.
     """
     folder, descriptor = acquire_run_folder(work / stage, fingerprint(params, files))
     try:
@@ -93,7 +93,7 @@ def _lock_mtime(lock: Path) -> int | None:
 
 
 def _recorded_in_lock(finished: Path, lock: Path) -> bool:
-    """Tell whether DVC has recorded the output in its lock file since the run ended; False if that is unknown."""
+    """Return whether DVC has recorded the output in its lock file since the run ended; False if that is unknown."""
     try:
         end = read_json(finished)
         end = {"lock": end["lock"], "output": str(end["output"])}

@@ -1,4 +1,4 @@
-"""A nested state dict is split into named tensors and a rest that JSON can hold, and put together again."""
+"""Conversion of nested state dicts to named tensors and a structure that JSON can represent, and back."""
 
 from typing import Any
 
@@ -7,7 +7,10 @@ from torch import Tensor
 
 
 def flatten_state_dict(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Copy nested dicts and lists so that JSON can hold them; tensors go into `tensors`, their names stay."""
+    """Convert nested dicts and lists to a structure for JSON, and copy their tensors to the CPU into `tensors`.
+
+    The structure refers to the tensors by their names. Tuples become lists; keys of any type stay as they are.
+    """
     if isinstance(value, Tensor):
         name = str(len(tensors))
         tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -20,7 +23,7 @@ def flatten_state_dict(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def unflatten_state_dict(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Put together what `flatten_state_dict` has split; tuples come back as lists."""
+    """Restore the nested dicts and lists that `flatten_state_dict` has converted."""
     if isinstance(value, dict):
         if "tensor" in value:
             return tensors[value["tensor"]]

@@ -1,4 +1,4 @@
-"""A search consists of numbered trials; a resumed search reads the finished ones instead of repeating them."""
+"""The log of the trials of a search, from which a resumed search reads finished trials instead of repeating them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,10 @@ from lightweight.checkpointing.checkpointer import Checkpointer
 
 
 class TrialLog:
-    """Number the trials of a deterministic search and keep a row of each, under `name`, in the checkpoint."""
+    """Record a row per trial of a deterministic search in the checkpoints of its stage.
+
+    `name`, such as "probe", is the column of the numbers of the trials.
+    """
 
     def __init__(self, name: str, checkpointer: Checkpointer) -> None:
         self.name, self.checkpointer = name, checkpointer
@@ -16,7 +19,7 @@ class TrialLog:
         checkpointer.track(f"{name}s", self)
 
     def run(self, trial: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return the row of the next trial: a recorded one, or else its number and what `trial` returns."""
+        """Return the row of the next trial: the recorded one if any, else its number and the row of `trial`."""
         self.number += 1
         if self.number > len(self.rows):
             self.rows.append({self.name: self.number, **trial()})

@@ -1,4 +1,4 @@
-"""A run that is interrupted anywhere and resumed ends in the bits of one that is not."""
+"""A run that is interrupted at any step and resumed ends in the same bits as a run without interruption."""
 
 import hashlib
 import json
@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightweight.checkpointing import checkpointer as resuming
 from lightweight.checkpointing.checkpointer import STATE, Checkpointer
 from lightweight.checkpointing.run_folder import FINISHED
 from lightweight.checkpointing.session import Session, resumable
+from lightweight.core.tensor_file import write_tensors
 from lightweight.dataset import Dataset
 from lightweight.networks.model_file import ModelFile
 from lightweight.pruning.importance import Importance
@@ -41,22 +41,23 @@ from tests.examples import (
     training_settings,
 )
 
+CHECKPOINTER = "lightweight.checkpointing.checkpointer"
 EPOCHS, IMAGES, BATCH = 3, 40, 16  # three steps an epoch
 STEPS = EPOCHS * 3
 SWA = SwaParams(start=1, lr=0.01, anneal_epochs=1)
 
 
 class Interruption(Exception):
-    pass
+    """Represent the end of a process in a test."""
 
 
 class Dropping(nn.Module):
-    """Convolution, BatchNorm, dropout and linear layer, in channels_last; `before` is called in every training step."""
+    """A network of convolutions, BatchNorm, dropout and a linear layer that calls `before` in every training step."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv, self.norm, self.fc = nn.Conv2d(1, 4, 3, stride=3), nn.BatchNorm2d(4), nn.Linear(4 * 16, 10)
-        self.wide = nn.Conv2d(4, 4, 3, stride=2)  # whose weights lie in memory differently in channels_last
+        self.wide = nn.Conv2d(4, 4, 3, stride=2)  # channels_last changes the memory layout of its weights
         self.dropout = nn.Dropout(0.5)
         self.before: Callable[[], None] = lambda: None
 
@@ -67,7 +68,7 @@ class Dropping(nn.Module):
 
 
 class Inline:
-    """An executor without a thread: what is written is written when it is submitted."""
+    """An executor without a thread, which runs a function when it is submitted."""
 
     def submit(self, function: Callable, *arguments: object) -> Future:
         future: Future = Future()
@@ -84,11 +85,12 @@ def data(tiny_dataset) -> Dataset:
 
 
 @pytest.fixture(autouse=True)
-def _at_every_step(monkeypatch):
-    monkeypatch.setattr(resuming, "MAX_LOST_SECONDS", 0.0)
+def _save_at_every_step(monkeypatch):
+    monkeypatch.setattr(f"{CHECKPOINTER}.MAX_LOST_SECONDS", 0.0)
 
 
-def model(seed: int = 0) -> Dropping:
+def make_model(seed: int = 0) -> Dropping:
+    """Build the network in channels_last, initialised by `seed`."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return Dropping().to(memory_format=torch.channels_last)
@@ -97,8 +99,8 @@ def model(seed: int = 0) -> Dropping:
 def run(
     data: Dataset, checkpointer: Checkpointer, stop: int | None = None, **changes
 ) -> tuple[dict[str, Tensor], History]:
-    """Train, interrupted at the beginning of step `stop`; weights and history."""
-    network, steps = model(), count(1)
+    """Train, interrupted at the beginning of step `stop` if given, and return the weights and the history."""
+    network, steps = make_model(), count(1)
     torch.manual_seed(99)  # in another process the global generator is not where it was
 
     def before() -> None:
@@ -116,31 +118,32 @@ def run(
     return state(network), history
 
 
-def scratch(tmp_path: Path, log: Callable[[str], None] = lambda line: None) -> Checkpointer:
+def open_checkpointer(tmp_path: Path, log: Callable[[str], None] = lambda line: None) -> Checkpointer:
+    """Open the checkpoints of a run in a folder, which are written without a thread."""
     return Checkpointer(tmp_path, "train", Inline(), log)
 
 
 @pytest.fixture(scope="module")
-def whole(data) -> Callable[..., tuple[dict[str, Tensor], list[Epoch]]]:
-    """The weights and rows of a run with the changes that nothing interrupts, trained once."""
+def uninterrupted(data) -> Callable[..., tuple[dict[str, Tensor], list[Epoch]]]:
+    """uninterrupted(**changes): the weights and rows of a run without interruption, trained once."""
     known: dict[str, tuple] = {}
 
-    def whole(**changes):
+    def uninterrupted(**changes):
         key = json.dumps(changes)
         if key not in known:
             weights, history = run(data, Checkpointer(), **changes)
             known[key] = weights, history.rows
         return known[key]
 
-    return whole
+    return uninterrupted
 
 
 @pytest.mark.parametrize("stop", range(1, STEPS + 1))
-def test_a_run_that_is_interrupted_at_any_step_ends_in_the_same_bits(tmp_path, data, whole, stop):
+def test_a_run_that_is_interrupted_at_any_step_ends_in_the_same_bits(tmp_path, data, uninterrupted, stop):
     with pytest.raises(Interruption):
-        run(data, scratch(tmp_path), stop)
-    weights, history = run(data, scratch(tmp_path))
-    expected, rows = whole()
+        run(data, open_checkpointer(tmp_path), stop)
+    weights, history = run(data, open_checkpointer(tmp_path))
+    expected, rows = uninterrupted()
     assert not different(weights, expected)
     assert history.rows == rows
     assert [row.epoch for row in rows] == [1, 2, 3]
@@ -160,38 +163,40 @@ def test_a_run_that_is_interrupted_at_any_step_ends_in_the_same_bits(tmp_path, d
     ],
     ids=str,
 )
-def test_it_does_so_with_every_optimizer_schedule_and_average(tmp_path, data, whole, changes):
-    for stop in (2, 2, 3):  # the second run begins where the first ended, the third where the second
+def test_a_run_that_is_interrupted_thrice_ends_in_the_same_bits_with_every_optimizer_and_schedule(
+    tmp_path, data, uninterrupted, changes
+):
+    for stop in (2, 2, 3):  # each run begins where the one before was interrupted
         with pytest.raises(Interruption):
-            run(data, scratch(tmp_path), stop, **changes)
-    weights, history = run(data, scratch(tmp_path), **changes)
-    expected, rows = whole(**changes)
+            run(data, open_checkpointer(tmp_path), stop, **changes)
+    weights, history = run(data, open_checkpointer(tmp_path), **changes)
+    expected, rows = uninterrupted(**changes)
     assert not different(weights, expected)
     assert history.rows == rows
 
 
-def test_no_more_than_the_interrupted_step_is_done_again(tmp_path, data, whole):
+def test_only_the_interrupted_step_is_repeated(tmp_path, data, uninterrupted):
     for stop in (4, 3, 2):
         with pytest.raises(Interruption):
-            run(data, scratch(tmp_path), stop)
-    left = STEPS - 3 - 2 - 1
+            run(data, open_checkpointer(tmp_path), stop)
+    remaining = STEPS - 3 - 2 - 1
     with pytest.raises(Interruption):
-        run(data, scratch(tmp_path), stop=left)
-    weights, _ = run(data, scratch(tmp_path), stop=2)  # a single step is left
-    assert not different(weights, whole()[0])
+        run(data, open_checkpointer(tmp_path), stop=remaining)
+    weights, _ = run(data, open_checkpointer(tmp_path), stop=2)  # there is no second step
+    assert not different(weights, uninterrupted()[0])
 
 
-def test_a_run_that_is_done_is_not_done_again(tmp_path, data, whole):
-    run(data, scratch(tmp_path), ema=0.9)
-    weights, history = run(data, scratch(tmp_path), stop=1, ema=0.9)
-    expected, rows = whole(ema=0.9)
+def test_a_finished_run_is_not_repeated(tmp_path, data, uninterrupted):
+    run(data, open_checkpointer(tmp_path), ema=0.9)
+    weights, history = run(data, open_checkpointer(tmp_path), stop=1, ema=0.9)
+    expected, rows = uninterrupted(ema=0.9)
     assert not different(weights, expected)
     assert history.rows == rows
 
 
-def test_weight_averaging_goes_on_with_what_it_has_summed_up(tmp_path, data):
+def test_weight_averaging_that_is_interrupted_at_any_step_ends_in_the_same_bits(tmp_path, data):
     def averaged(checkpointer: Checkpointer, stop: int | None) -> dict[str, Tensor]:
-        network, steps = model(), count(1)
+        network, steps = make_model(), count(1)
         torch.manual_seed(99)
 
         def before() -> None:
@@ -208,8 +213,8 @@ def test_weight_averaging_goes_on_with_what_it_has_summed_up(tmp_path, data):
     for stop in range(1, STEPS + 1):
         folder = tmp_path / str(stop)
         with pytest.raises(Interruption):
-            averaged(scratch(folder), stop)
-        assert not different(averaged(scratch(folder), None), expected), stop
+            averaged(open_checkpointer(folder), stop)
+        assert not different(averaged(open_checkpointer(folder), None), expected), stop
 
 
 PRUNINGS = [
@@ -224,114 +229,111 @@ PRUNINGS = [
 
 @pytest.mark.parametrize("changes", PRUNINGS, ids=lambda changes: " ".join(map(str, changes.values())))
 def test_pruning_that_is_interrupted_anywhere_ends_in_the_same_bits(tmp_path, data, changes):
-    source, pruning = ModelFile(model(), "dropping", {}), prune_params(**changes)
+    source, pruning = ModelFile(make_model(), "dropping", {}), prune_params(**changes)
     params = train_params(batch_size=BATCH, ema=0.5)
 
-    def compressed(checkpointer: Checkpointer, stop: int | None) -> tuple[int, PruningResult]:
-        instants = count(1)
+    def pruned(checkpointer: Checkpointer, stop: int | None) -> tuple[int, PruningResult]:
+        moments = count(1)  # the steps of training and the checkpoints
         torch.manual_seed(99)
 
-        def instant(*_) -> None:
-            if next(instants) == stop:
+        def count_moment() -> None:
+            if next(moments) == stop:
                 raise Interruption
 
         session = Session(data, 0, checkpointer=checkpointer)
         train_network = FineTune(session, params, 0.01, 1, None)
 
         def fine_tune(network: nn.Module, round_: int, each_step) -> Iterator[Epoch]:
-            network.before = instant
+            network.before = count_moment
             return train_network(network, round_, each_step)
 
-        checkpointer.save_if_due, tick = lambda where: (tick(where), instant()), checkpointer.save_if_due
+        save_if_due = checkpointer.save_if_due
+        checkpointer.save_if_due = lambda position: (save_if_due(position), count_moment())
         result = Pruner(source, pruning, session, fine_tune).run()
-        return next(instants), result
+        return next(moments), result
 
-    instants, undisturbed = compressed(Checkpointer(), None)
+    moments, undisturbed = pruned(Checkpointer(), None)
     expected = undisturbed.model_file
-    assert instants > STEPS / 2
-    for stop in range(1, instants, 1 + instants // 12):
+    assert moments > STEPS / 2
+    for stop in range(1, moments, 1 + moments // 12):
         folder = tmp_path / str(stop)
         folder.mkdir()
         with pytest.raises(Interruption):
-            compressed(scratch(folder), stop)
-        _, result = compressed(scratch(folder), None)
-        pruned = result.model_file
-        assert not different(state(pruned.model), state(expected.model)), stop
-        assert pruned.shapes == expected.shapes
+            pruned(open_checkpointer(folder), stop)
+        _, result = pruned(open_checkpointer(folder), None)
+        assert not different(state(result.model_file.model), state(expected.model)), stop
+        assert result.model_file.shapes == expected.shapes
         assert result.probes == undisturbed.probes
         assert result.history.rows == undisturbed.history.rows
 
 
 @pytest.mark.parametrize(
-    ("stop", "where"), [(2, "epoch 1 of 3, batch 2 of 3"), (4, "epoch 2 of 3"), (9, "epoch 3 of 3, batch 3 of 3")]
+    ("stop", "position"), [(2, "epoch 1 of 3, batch 2 of 3"), (4, "epoch 2 of 3"), (9, "epoch 3 of 3, batch 3 of 3")]
 )
-def test_the_line_on_resumption_names_the_stage_the_epoch_and_the_batch(tmp_path, data, stop, where):
+def test_the_line_on_resumption_names_the_stage_the_epoch_and_the_batch(tmp_path, data, stop, position):
     with pytest.raises(Interruption):
-        run(data, scratch(tmp_path), stop)
-    said = []
-    scratch(tmp_path, said.append)
-    assert said == [f"resuming train at {where}"]
+        run(data, open_checkpointer(tmp_path), stop)
+    lines = []
+    open_checkpointer(tmp_path, lines.append)
+    assert lines == [f"resuming train at {position}"]
 
 
-def test_probes_that_were_made_before_an_interruption_are_not_made_again(tmp_path, data, monkeypatch):
+def test_probes_from_before_an_interruption_are_not_repeated(tmp_path, data, monkeypatch):
     def probes(until: int) -> tuple[list[str], list[dict]]:
-        said: list[str] = []
-        network, settled = model(), count(1)
+        lines: list[str] = []
+        network, calls = make_model(), count(1)
 
         def reestimate(*_) -> None:
-            if next(settled) == until:
+            if next(calls) == until:
                 raise Interruption
 
         monkeypatch.setattr("lightweight.pruning.probe.reestimate_batchnorm", reestimate)
-        checkpointer = Checkpointer(tmp_path, "sensitivity", Inline(), said.append)
+        checkpointer = Checkpointer(tmp_path, "sensitivity", Inline(), lines.append)
         session, importance = Session(data, 0, checkpointer=checkpointer), Importance("l1", data, 30, 0)
         probe = SensitivityProbe(network, groups_of(network, prune_params(), data), session, importance, 30, 9)
-        return said, scan_groups(probe, 0.5)
+        return lines, scan_groups(probe, 0.5)
 
     with pytest.raises(Interruption):
         probes(until=3)
-    said, rows = probes(until=3)  # of the dense model and two layers are known: one is left
-    assert said == ["resuming sensitivity at probe 3"]
+    lines, rows = probes(until=3)  # the dense model and two layers have been probed, one remains
+    assert lines == ["resuming sensitivity at probe 3"]
     assert len(rows) == 3
 
 
-def damage(path: Path, how: str) -> None:
-    content = bytearray(path.read_bytes())
-    if how == "flipped":
-        content[-100] ^= 4
-    path.write_bytes(content[: len(content) // 2] if how == "truncated" else b"" if how == "empty" else content)
+def flip_a_bit(content: bytes) -> bytes:
+    return content[:-100] + bytes([content[-100] ^ 4]) + content[-99:]
 
 
-@pytest.mark.parametrize("how", ["truncated", "flipped", "empty"])
-@pytest.mark.parametrize("name", [STATE, "kept"])
-def test_a_damaged_checkpoint_is_not_used_and_the_work_starts_over(tmp_path, data, whole, name, how):
-    first = scratch(tmp_path)
-    (tmp_path / "kept").write_bytes(bytes(200))
-    first.add_file(tmp_path / "kept")
+@pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], flip_a_bit, lambda content: b""])
+@pytest.mark.parametrize("name", [STATE, "added"])
+def test_a_damaged_checkpoint_is_not_used_and_the_run_starts_over(tmp_path, data, uninterrupted, name, damage):
+    first = open_checkpointer(tmp_path)
+    (tmp_path / "added").write_bytes(bytes(200))
+    first.add_file(tmp_path / "added")
     with pytest.raises(Interruption):
         run(data, first, 5)
-    damage(tmp_path / name, how)
-    said = []
-    weights, history = run(data, scratch(tmp_path, said.append))
-    assert said == [f"train starts over: the checkpoint in {tmp_path} is damaged"]
-    assert not different(weights, whole()[0])
-    assert history.rows == whole()[1]
+    (tmp_path / name).write_bytes(damage((tmp_path / name).read_bytes()))
+    lines = []
+    weights, history = run(data, open_checkpointer(tmp_path, lines.append))
+    assert lines == [f"train starts over: the checkpoint in {tmp_path} is damaged"]
+    assert not different(weights, uninterrupted()[0])
+    assert history.rows == uninterrupted()[1]
 
 
-def test_a_vanished_file_of_the_checkpoint_is_damage(tmp_path, data):
-    first = scratch(tmp_path)
-    (tmp_path / "kept").write_bytes(bytes(200))
-    first.add_file(tmp_path / "kept")
+def test_a_checkpoint_with_a_missing_file_is_damaged(tmp_path, data):
+    first = open_checkpointer(tmp_path)
+    (tmp_path / "added").write_bytes(bytes(200))
+    first.add_file(tmp_path / "added")
     with pytest.raises(Interruption):
         run(data, first, 5)
-    (tmp_path / "kept").unlink()
-    said = []
-    scratch(tmp_path, said.append)
-    assert said == [f"train starts over: the checkpoint in {tmp_path} is damaged"]
+    (tmp_path / "added").unlink()
+    lines = []
+    open_checkpointer(tmp_path, lines.append)
+    assert lines == [f"train starts over: the checkpoint in {tmp_path} is damaged"]
 
 
-def test_a_forgotten_file_stays_until_no_checkpoint_counts_on_it(tmp_path):
-    checkpointer = scratch(tmp_path)
+def test_a_removed_file_stays_until_no_checkpoint_refers_to_it(tmp_path):
+    checkpointer = open_checkpointer(tmp_path)
     checkpointer.track("number", Number(1))
     old, new = tmp_path / "old", tmp_path / "new"
     for path in (old, new):
@@ -341,16 +343,16 @@ def test_a_forgotten_file_stays_until_no_checkpoint_counts_on_it(tmp_path):
     checkpointer.remove_file(old)
     checkpointer.remove_file(old)
     assert old.exists()
-    assert scratch(tmp_path).files.keys() == {"old", "new"}, "an interruption here still finds it"
+    assert open_checkpointer(tmp_path).files.keys() == {"old", "new"}, "an interruption here still finds it"
     checkpointer.save("there")
     assert not old.exists()
-    assert scratch(tmp_path).files.keys() == {"new"}
+    assert open_checkpointer(tmp_path).files.keys() == {"new"}
     checkpointer.export_files(tmp_path / "out")
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["new"]
 
 
-def test_kept_files_are_published_even_on_another_file_system(tmp_path, monkeypatch):
-    checkpointer = scratch(tmp_path / "work")
+def test_added_files_are_exported_even_to_another_file_system(tmp_path, monkeypatch):
+    checkpointer = open_checkpointer(tmp_path / "work")
     for name in ("one", "two"):
         path = tmp_path / "work" / name
         path.parent.mkdir(exist_ok=True)
@@ -372,7 +374,7 @@ def test_kept_files_are_published_even_on_another_file_system(tmp_path, monkeypa
 
 
 class Number:
-    """Something with a state."""
+    """An object whose state is one value."""
 
     def __init__(self, value: object = None) -> None:
         self.value = value
@@ -388,20 +390,21 @@ class Number:
 def clock(monkeypatch) -> SimpleNamespace:
     now = SimpleNamespace(seconds=1000.0)
     monkeypatch.setattr(time, "monotonic", lambda: now.seconds)
-    monkeypatch.setattr(resuming, "MAX_LOST_SECONDS", 20.0)
+    monkeypatch.setattr(f"{CHECKPOINTER}.MAX_LOST_SECONDS", 20.0)
     return now
 
 
-def written(checkpointer: Checkpointer, clock: SimpleNamespace, seconds: float, how: str = "save_if_due") -> bool:
+def written(checkpointer: Checkpointer, clock: SimpleNamespace, seconds: float, method: str = "save_if_due") -> bool:
+    """Call a method of the checkpointer after some seconds, and return whether it wrote a checkpoint."""
     path = checkpointer.folder / STATE
     path.unlink(missing_ok=True)
     clock.seconds += seconds
-    getattr(checkpointer, how)("here")
+    getattr(checkpointer, method)("here")
     return path.exists()
 
 
 def test_small_steps_are_saved_every_twenty_seconds_and_large_ones_at_once(tmp_path, clock):
-    checkpointer = scratch(tmp_path)
+    checkpointer = open_checkpointer(tmp_path)
     checkpointer.track("number", Number(1))
     assert [written(checkpointer, clock, 5) for _ in range(8)] == [False, False, False, True] * 2
     assert [written(checkpointer, clock, 0.1, "save") for _ in range(3)] == [True, True, True]
@@ -414,11 +417,10 @@ def test_a_checkpoint_that_takes_long_is_written_rarely_but_never_more_than_twen
 ):
     def slow(*arguments: object) -> None:
         clock.seconds += cost
-        real(*arguments)
+        write_tensors(*arguments)
 
-    real = resuming.write_tensors
-    monkeypatch.setattr(resuming, "write_tensors", slow)
-    checkpointer = scratch(tmp_path)
+    monkeypatch.setattr(f"{CHECKPOINTER}.write_tensors", slow)
+    checkpointer = open_checkpointer(tmp_path)
     checkpointer.track("number", Number(1))
     assert written(checkpointer, clock, 1, "save")
     last = checkpointer.last
@@ -427,18 +429,18 @@ def test_a_checkpoint_that_takes_long_is_written_rarely_but_never_more_than_twen
     assert checkpointer.last - last == pytest.approx(max(pause, cost), abs=0.5)
 
 
-def test_work_goes_on_while_nothing_can_be_written_and_says_so(tmp_path, clock, monkeypatch):
+def test_a_checkpoint_that_cannot_be_written_is_logged_and_the_run_continues(tmp_path, clock, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "not written: No space left on device", "state")
 
-    said = []
-    checkpointer = scratch(tmp_path, said.append)
+    lines = []
+    checkpointer = open_checkpointer(tmp_path, lines.append)
     checkpointer.track("number", Number(1))
     with monkeypatch.context() as patch:
-        patch.setattr(resuming, "write_tensors", full)
+        patch.setattr(f"{CHECKPOINTER}.write_tensors", full)
         assert not written(checkpointer, clock, 1, "save")
     assert written(checkpointer, clock, 30, "save")
-    assert said == ["train cannot be resumed from here: state: not written: No space left on device"]
+    assert lines == ["train cannot be resumed from here: state: not written: No space left on device"]
 
 
 def test_any_state_of_dicts_lists_numbers_and_tensors_comes_back(tmp_path):
@@ -449,49 +451,49 @@ def test_any_state_of_dicts_lists_numbers_and_tensors_comes_back(tmp_path):
         "inf": float("inf"),
         "strided": torch.arange(6.0).view(2, 3).T,
     }
-    checkpointer = scratch(tmp_path)
+    checkpointer = open_checkpointer(tmp_path)
     checkpointer.track("number", Number(value))
     checkpointer.save("here")
-    found = scratch(tmp_path).track("number", Number()).value
-    assert found.keys() == value.keys()
-    assert found["int keys"] == value["int keys"]
-    assert torch.equal(found["items"]["tensor"], torch.arange(3))
-    assert found["items"]["items"][0].item() == 1.5
-    assert found["items"]["items"][1] is True
-    assert (found["float"], found["inf"]) == (value["float"], value["inf"])
-    assert torch.equal(found["strided"], value["strided"])
+    restored = open_checkpointer(tmp_path).track("number", Number()).value
+    assert restored.keys() == value.keys()
+    assert restored["int keys"] == value["int keys"]
+    assert torch.equal(restored["items"]["tensor"], torch.arange(3))
+    assert restored["items"]["items"][0].item() == 1.5
+    assert restored["items"]["items"][1] is True
+    assert (restored["float"], restored["inf"]) == (value["float"], value["inf"])
+    assert torch.equal(restored["strided"], value["strided"])
 
 
-def test_what_changes_after_a_checkpoint_is_not_in_it(tmp_path):
+def test_changes_after_a_checkpoint_are_not_in_the_checkpoint(tmp_path):
     tensor = torch.zeros(3)
-    checkpointer = scratch(tmp_path)
+    checkpointer = open_checkpointer(tmp_path)
     checkpointer.track("number", Number([tensor, tensor]))
     checkpointer.save("here")
     tensor += 1
-    first, second = scratch(tmp_path).track("number", Number()).value
+    first, second = open_checkpointer(tmp_path).track("number", Number()).value
     assert torch.equal(first, torch.zeros(3))
     assert torch.equal(second, torch.zeros(3))
 
 
 @pytest.fixture
 def stage(tmp_path) -> Callable[..., list[str]]:
-    """stage(value, lock): one run of a stage that counts to `value`; the lines that it says."""
+    """stage(value): run a stage that counts to `value`, and return the lines of its log and the value it began with."""
     (tmp_path / "dvc.lock").write_text("old")
 
     def stage(value: int, fail: bool = False, params: object = 1, name: str = "train") -> list[str]:
-        said: list[str] = []
+        lines: list[str] = []
         lock, output = tmp_path / "dvc.lock", tmp_path / "output"
         output.write_text(f"{value}")
         with resumable(
-            tmp_path / "work", name, {"params": params}, [], output, log=said.append, lock=lock
+            tmp_path / "work", name, {"params": params}, [], output, log=lines.append, lock=lock
         ) as checkpointer:
             number = checkpointer.track("number", Number(0))
-            said.append(f"was {number.value}")
+            lines.append(f"was {number.value}")
             number.value = value
             checkpointer.save("here")
             if fail:
                 raise Interruption
-        return said
+        return lines
 
     return stage
 
@@ -500,7 +502,7 @@ def folders(tmp_path: Path, name: str = "train") -> int:
     return len(list((tmp_path / "work" / name).iterdir()))
 
 
-def test_a_failed_stage_is_resumed_and_one_that_dvc_has_stored_is_done_again(tmp_path, stage):
+def test_a_failed_stage_is_resumed_and_one_that_dvc_has_recorded_is_repeated(tmp_path, stage):
     with pytest.raises(Interruption):
         stage(1, fail=True)
     assert stage(2) == ["resuming train at here", "was 1"]
@@ -512,7 +514,7 @@ def test_a_failed_stage_is_resumed_and_one_that_dvc_has_stored_is_done_again(tmp
     assert stage(6, params=2) == ["was 0"]
 
 
-def test_finished_work_is_removed_when_another_stage_starts_and_interrupted_work_stays(tmp_path, stage):
+def test_finished_runs_are_removed_when_another_stage_starts_and_interrupted_runs_stay(tmp_path, stage):
     stage(1, params=1)
     with pytest.raises(Interruption):
         stage(1, fail=True, params=2)
@@ -523,7 +525,7 @@ def test_finished_work_is_removed_when_another_stage_starts_and_interrupted_work
     assert stage(2, params=2) == ["resuming train at here", "was 1"]
 
 
-def test_of_interrupted_work_the_two_newest_stay(tmp_path, stage):
+def test_the_two_newest_interrupted_runs_stay(tmp_path, stage):
     for number in range(5):
         with pytest.raises(Interruption):
             stage(number, fail=True, params=number)
@@ -539,7 +541,7 @@ def test_a_finished_folder_is_marked(tmp_path, stage):
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"{}", b"[]", b'{"lock": 1}'])
-def test_a_damaged_note_of_finished_work_stops_nothing(tmp_path, stage, content):
+def test_a_damaged_mark_of_a_finished_run_stops_nothing(tmp_path, stage, content):
     stage(1)
     (folder,) = (tmp_path / "work/train").iterdir()
     (folder / FINISHED).write_bytes(content)

@@ -1,4 +1,4 @@
-"""Work finds its own folder again, never that of other work, and never while another process is in it."""
+"""A run finds its own folder again, never that of another run, and never while another process uses it."""
 
 import os
 import signal
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lightweight.checkpointing import run_folder as scratch
-from lightweight.checkpointing.run_folder import acquire_run_folder, fingerprint, remove_old_runs
+from lightweight.checkpointing import run_folder
+from lightweight.checkpointing.run_folder import FINISHED, acquire_run_folder, fingerprint, remove_old_runs
 from tests.examples import train_params
 
 HOLDER = """
@@ -30,7 +30,7 @@ print(fingerprint({}, []))
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch):
-    monkeypatch.setattr(scratch, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(run_folder, "WAIT_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ def test_the_digest_depends_on_parameters_and_contents_and_not_on_paths_or_order
     ("attribute", "value"),
     [
         ("cpu_type", lambda: "Another CPU"),
-        ("versions", lambda: {"torch": "9.9"}),
-        ("switches", lambda: {"MKL_CBWR": "AVX2"}),
+        ("package_versions", lambda: {"torch": "9.9"}),
+        ("arithmetic_variables", lambda: {"MKL_CBWR": "AVX2"}),
         ("sys.version", "9.9"),
     ],
 )
@@ -84,12 +84,12 @@ def test_the_digest_depends_on_the_code_in_the_folder_that_is_loaded(tmp_path, m
 
 
 def test_packages_of_an_environment_inside_the_folder_are_not_its_loaded_sources():
-    files = scratch._loaded_sources()
+    files = run_folder._loaded_sources()
     assert files
     assert not [file for file in files if file.is_relative_to(sys.prefix)]
 
 
-def test_equal_work_at_the_same_time_gets_folders_of_its_own(stage):
+def test_equal_runs_at_the_same_time_have_folders_of_their_own(stage):
     first, one = acquire_run_folder(stage, "0" * 16)
     second, two = acquire_run_folder(stage, "0" * 16)
     other, three = acquire_run_folder(stage, "1" * 16)
@@ -101,7 +101,7 @@ def test_equal_work_at_the_same_time_gets_folders_of_its_own(stage):
     os.close(one)
 
 
-def test_a_killed_process_lets_go_of_its_folder_and_a_living_one_does_not(stage, start_python):
+def test_the_folder_of_a_killed_process_is_free_and_that_of_a_living_one_is_not(stage, start_python):
     process = start_python(HOLDER, stage)
     name = process.stdout.readline().strip()
     other, descriptor = acquire_run_folder(stage, "0" * 16)
@@ -114,19 +114,19 @@ def test_a_killed_process_lets_go_of_its_folder_and_a_living_one_does_not(stage,
     assert same.name == name
 
 
-def test_tidying_spares_what_is_held_and_what_is_not_its_own(stage):
-    mine, one = acquire_run_folder(stage, "0" * 16)
-    held, two = acquire_run_folder(stage, "1" * 16)
-    (held / scratch.FINISHED).touch()
+def test_only_folders_of_runs_that_no_process_uses_are_removed(stage):
+    current, one = acquire_run_folder(stage, "0" * 16)
+    locked, two = acquire_run_folder(stage, "1" * 16)
+    (locked / FINISHED).touch()
     finished, three = acquire_run_folder(stage, "2" * 16)
-    (finished / scratch.FINISHED).touch()
+    (finished / FINISHED).touch()
     os.close(three)
     foreign = stage.parent / "cost" / "notes"
     foreign.mkdir(parents=True)
     (stage.parent / "file").touch()
-    remove_old_runs(stage.parent, mine)
+    remove_old_runs(stage.parent, current)
     os.close(one), os.close(two)
-    assert mine.exists()
-    assert held.exists()
+    assert current.exists()
+    assert locked.exists()
     assert foreign.exists()
     assert not finished.exists()
