@@ -1,4 +1,4 @@
-"""Quantize: the ONNX file that ships, which must agree with the model it was made from.
+"""Quantize: make the ONNX file that ships, and check that it agrees with the recalibrated model.
 
 Reads   params.yaml, data/prepared.safetensors, models/recalibrated.safetensors, with qat the file of train.teacher
 Writes  models/optimized.onnx, plots/coverage.csv, plots/calibration.csv, plots/fallback.csv, plots/qat.csv
@@ -10,12 +10,11 @@ from pathlib import Path
 
 from lightweight.checkpointing.session import open_session
 from lightweight.core.determinism import configure_torch, project_root
-from lightweight.core.files import write_bytes, write_csv, write_tables
+from lightweight.core.files import write_bytes, write_tables
 from lightweight.core.params import Seed, Threads, load_params
 from lightweight.core.process import run_stage
 from lightweight.dataset import load_dataset
 from lightweight.networks.model_file import load_model
-from lightweight.quantization.accuracy_control import COLUMNS
 from lightweight.quantization.converter import import_training
 from lightweight.quantization.params import QuantizeParams
 from lightweight.quantization.quantizer import Quantizer
@@ -36,8 +35,7 @@ def main() -> None:
     teacher, files = load_teacher(train, ROOT, data), [PREPARED, RECALIBRATED, *train.files(ROOT)]
     with open_session(ROOT / "work/quantize", params, data, files, OPTIMIZED, log=log) as session:
         fine_tune = FineTune(session, train, params.quantize.lr, params.quantize.epochs, teacher)
-        quantizer = Quantizer(source, params.quantize, session, fine_tune)
-        result = quantizer.run(partial(write_csv, PLOTS / "fallback.csv", COLUMNS))
+        result = Quantizer(source, params.quantize, session, fine_tune).run(partial(write_tables, PLOTS))
         write_bytes(OPTIMIZED, result.content)
         write_tables(PLOTS, result.tables())
     print(f"{result.describe(params.quantize.method)}  -> {OPTIMIZED}")
