@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from lightweight.dataset import Dataset
-from lightweight.onnx.session import onnx_logits, open_session
+from lightweight.onnx.session import make_inference_session, onnx_logits
 from tests.contract import ROOT
 from tests.examples import convnet_file
 
@@ -37,7 +37,7 @@ def predict(folder: Path, *arguments: str, code: int = 0, **changed: str) -> tup
 
 
 def expected(folder: Path, dataset: Dataset) -> list[str]:
-    session = open_session((folder / "model.onnx").read_bytes(), threads=1)
+    session = make_inference_session((folder / "model.onnx").read_bytes(), threads=1)
     logits = onnx_logits(session, dataset.test.take(np.arange(NUMBER)), 64).astype(float)
     odds = np.exp(logits - logits.max(1, keepdims=True))
     names = [dataset.classes[label] for label in logits.argmax(1)]
@@ -59,8 +59,8 @@ def test_names_that_the_terminal_cannot_show_are_escaped_and_the_others_are_clas
     assert said == [f"gr\\xf6\\udcff.png  {first}", f"1.png  {second}"]
 
 
-def test_the_lines_of_the_readme_say_the_same(folder, tiny_dataset):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_the_lines_of_the_docs_say_the_same(folder, tiny_dataset):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/deployment.md").read_text(), re.DOTALL)
     (folder / "models").mkdir()
     (folder / "models/optimized.onnx").write_bytes((folder / "model.onnx").read_bytes())
     for number, line in enumerate(expected(folder, tiny_dataset)):
