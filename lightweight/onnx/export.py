@@ -34,6 +34,7 @@ class FromPixels(nn.Module):
         self.register_buffer("scale", 1 / (255 * dataset.std.view(1, -1, 1, 1)))
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """Compute logits (N, classes) from pixels float32 (N, C, H, W), 0 to 255."""
         return self.model((resize(pixels, self.size) + self.offset) * self.scale)
 
 
@@ -59,14 +60,14 @@ def export_onnx(model: nn.Module, dataset: Dataset) -> onnx.ModelProto:
             )
         except torch.onnx.errors.OnnxExporterError as error:
             raise InputError(f"the network cannot be exported to ONNX: {_root_cause(error)}") from None
-    assert program is not None  # only without `dynamo` it is
+    assert program is not None  # the exporter returns None without `dynamo`
     exported = program.model_proto
     finalize_metadata(exported, dataset)
     return exported
 
 
 def _root_cause(error: BaseException) -> str:
-    """Return the first line of the error that made the exporter fail, which writes pages of its own."""
+    """Return the first line of the error that made the exporter fail; the exporter adds pages of advice to it."""
     while error.__cause__ is not None:
         error = error.__cause__
     return first_line(error)

@@ -21,10 +21,12 @@ from lightweight.training.history import Epoch, FineTuner
 
 
 class Converter(Protocol):
-    """Turn a network into an ONNX model of fewer bits; `layers` names the layers that can be converted."""
+    """Turn a network into an ONNX model of fewer bits, in which chosen layers stay float32."""
 
     @property
-    def layers(self) -> Collection[str]: ...
+    def layers(self) -> Collection[str]:
+        """Name the layers that the method can convert in this network."""
+        ...
 
     def train(self, fine_tune: FineTuner) -> Iterable[Epoch]:
         """Train the network with rounding and yield a row of the history per epoch, if the method trains at all."""

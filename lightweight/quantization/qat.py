@@ -60,6 +60,7 @@ class FxModule(nn.Module):
         self.graph = graph
 
     def forward(self, images: Tensor) -> Tensor:
+        """Compute logits (N, classes) from normalised images (N, C, H, W)."""
         return self.graph(images)
 
     def train(self, mode: bool = True) -> Self:

@@ -66,7 +66,7 @@ class Quantizer:
         return converter
 
     def quantize(self, converter: Converter) -> QuantizationResult:
-        """Convert the model, less the layers that `max_drop` excludes, check the file and explain it."""
+        """Convert the model except for the layers that `max_drop` excludes, check the file and explain it."""
         excluded = self._control_accuracy(converter)
         content = self.serialize(converter, excluded)
         error, drop = self.check(content, converter.reference(excluded))
@@ -122,6 +122,6 @@ class Quantizer:
         return excluded
 
     def _calibration_rows(self) -> list[dict[str, Any]]:
-        """List the images that ranges or errors of single layers come from; none where nothing looked at them."""
+        """List the training images that ranges, or errors of single layers, come from; no image if none was needed."""
         used = self.params.method in ("static", "qat") or self.trials
         return describe_images(self.session.dataset, self.calibration) if used else []

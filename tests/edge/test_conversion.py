@@ -13,7 +13,7 @@ from lightweight.core.errors import InputError
 from lightweight.dataset import Dataset
 from lightweight.evaluation.scores import evaluate_file
 from lightweight.networks.model_file import ModelFile, save_model
-from lightweight.onnx.session import open_session
+from lightweight.onnx.session import make_inference_session
 from tests.contract import ROOT
 from tests.examples import convnet_file, pruned_convnet, quantize_params
 from tests.workspace import Workspace
@@ -29,13 +29,13 @@ def source(tiny_dataset: Dataset) -> Source:
 
 @pytest.fixture
 def predict(source) -> Predict:
-    """What a perfect file says of one image."""
-    session = open_session(convnet_file("none", source.dataset), threads=1)
+    """Make what predicts as a file without any error would."""
+    session = make_inference_session(convnet_file("none", source.dataset), threads=1)
     return lambda image: session.run(None, {"input": image})[0]
 
 
 @pytest.mark.parametrize(
-    ("method", "key", "said"),
+    ("method", "key", "message"),
     [
         (
             "qat",
@@ -46,13 +46,15 @@ def predict(source) -> Predict:
         ("static", "max_drop: null           # layers", r"max_drop = 0.01: must be null for files for edge devices"),
     ],
 )
-def test_what_the_converters_do_not_know_is_refused_before_anything_is_read(tmp_path, monkeypatch, method, key, said):
+def test_what_the_converters_do_not_know_is_refused_before_anything_is_read(
+    tmp_path, monkeypatch, method, key, message
+):
     text = (ROOT / "params.yaml").read_text().replace("method: dynamic", f"method: {method}")
     assert key in text
     value = key.replace("minmax", "entropy").replace("null ", "0.01 ")
     (tmp_path / "params.yaml").write_text(text.replace(key, value))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=f"quantize.{said}"):
+    with pytest.raises(InputError, match=f"quantize.{message}"):
         conversion.load_source()
 
 
@@ -121,6 +123,6 @@ def test_make_installs_the_converter_and_makes_a_file_of_what_the_pipeline_made(
     project = Workspace(tmp_path / "project")
     shutil.copytree(finished.workspace.path, project.path, symlinks=True)
     shutil.copy(ROOT / f"requirements-{target}.txt", project.path)
-    said = project.run("make", target)
-    assert f"| models/{name} " in said
+    output = project.run("make", target)
+    assert f"| models/{name} " in output
     assert (project.path / "models" / name).stat().st_size < 0.3 * (project.path / conversion.ORIGINAL).stat().st_size
