@@ -40,10 +40,10 @@ class SensitivityResult:
     probes: list[dict[str, Any]]
 
     def describe(self, max_drop: float) -> str:
-        """Describe the most sensitive group, and the amount that all groups together bear within `max_drop`."""
+        """Describe the most sensitive group, and the largest amount of all groups together within `max_drop`."""
         worst = max(self.groups, key=lambda row: row["drop"])
-        most = f"{worst['layer']} matters most ({worst['drop']:.2%} lost)"
-        return f"{most}  all bear {self.largest_amount:.1%} for {max_drop:.1%}"
+        most_sensitive = f"{worst['layer']} is the most sensitive (val accuracy drop {worst['drop']:.2%})"
+        return f"{most_sensitive}  {self.largest_amount:.1%} of all can be pruned within a drop of {max_drop:.1%}"
 
 
 def measure_sensitivity(model: nn.Module, params: SensitivityParams, session: Session) -> SensitivityResult:

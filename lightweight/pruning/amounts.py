@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightweight.core.errors import bad_param
-from lightweight.pruning.groups import PruningGroups, matching
+from lightweight.pruning.groups import PruningGroups, matching_names
 
 Amounts = float | dict[str, float]  # a share of everything, or a share by group
 Scope = Literal["layer", "global"]
@@ -21,7 +21,7 @@ def amounts_by_group(amounts: dict[str, float], groups: PruningGroups) -> dict[s
     layers = {name for names in groups.layers.values() for name in names}
     chosen: dict[str, tuple[str, float]] = {}  # by group, the first pattern that names it and its amount
     for pattern, amount in sorted(amounts.items(), key=lambda item: item[0] not in layers):
-        named = [group for group in groups.sizes if matching(pattern, groups.layers[group])]
+        named = [group for group in groups.sizes if matching_names(pattern, groups.layers[group])]
         if not named:
             known = ", ".join(name for group in groups.sizes for name in groups.layers[group])
             raise bad_param(f"prune.amount.{pattern}", amount, f"names no layer that can be pruned; these are {known}")

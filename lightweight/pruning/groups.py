@@ -126,20 +126,20 @@ def excluded_layers(model: nn.Module, exclude: list[str], section: str) -> set[s
     """List the layers that the patterns of `exclude` name. Raises InputError for a pattern that names none."""
     names = prunable_layers(model, "both")
     for pattern in exclude:
-        if not matching(pattern, names):
+        if not matching_names(pattern, names):
             raise bad_param(f"{section}.exclude", pattern, f"names no layer; layers are {', '.join(names)}")
-    return {name for pattern in exclude for name in matching(pattern, names)}
+    return {name for pattern in exclude for name in matching_names(pattern, names)}
 
 
-def matching(pattern: str, names: Iterable[str]) -> list[str]:
+def matching_names(pattern: str, names: Iterable[str]) -> list[str]:
     """List the names that match a shell-style pattern."""
     return [name for name in names if fnmatchcase(name, pattern)]
 
 
-def sparsity(before: nn.Module, after: nn.Module) -> list[dict[str, Any]]:
-    """Compare two states of a network: a row per layer of its weights before, the number and share of them now gone.
+def sparsity_by_layer(before: nn.Module, after: nn.Module) -> list[dict[str, Any]]:
+    """Count the weights of every convolution and linear layer of `before` that are removed or zero in `after`.
 
-    Weights are gone that are removed or zero in `after`. Layers are convolutions and linear layers.
+    Returns a row per layer with the number of its weights, the number of those pruned, and their share.
     """
     rows = []
     pruned_layers = prunable_layers(after, "both")

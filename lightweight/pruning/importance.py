@@ -71,8 +71,8 @@ class Importance:
     def score_channels(self, coupled: Any) -> Tensor:
         """Compute the importance of every channel (channels,) of coupled layers, a group of torch-pruning.
 
-        The mean over the channels is 1 in every group, so that the scores of different groups can be compared. It is
-        not a number in a group whose weights are all zero.
+        The mean over the channels is 1 in every group, so that the scores of different groups can be compared. All
+        scores are NaN in a group whose weights are all zero.
         """
         match self.criterion:
             case "l1":

@@ -13,7 +13,7 @@ from lightweight.networks.model_file import ModelFile
 from lightweight.networks.pruned_shapes import changed_shapes
 from lightweight.pruning.allocation import GRID, Curve, amounts_for_target, measure_curves
 from lightweight.pruning.amounts import Amounts, amounts_by_group
-from lightweight.pruning.groups import Cost, PruningGroups, excluded_layers, find_groups, sparsity
+from lightweight.pruning.groups import Cost, PruningGroups, excluded_layers, find_groups, sparsity_by_layer
 from lightweight.pruning.importance import Importance
 from lightweight.pruning.max_drop import MaxDropSearch
 from lightweight.pruning.params import PruneParams
@@ -48,7 +48,7 @@ class PruningResult:
 
 
 class Pruner:
-    """Prune copies of one model by section `prune`, and train what remains with `fine_tune`."""
+    """Prune copies of one model by section `prune`, and fine-tune them with `fine_tune`."""
 
     def __init__(self, source: ModelFile, params: PruneParams, session: Session, fine_tune: FineTuner) -> None:
         self.source, self.params, self.session, self.fine_tune = source, params, session, fine_tune
@@ -62,10 +62,11 @@ class Pruner:
         Raises InputError when a target cannot be met.
         """
         pruned = self._prune()
-        rows = sparsity(self.source.model, pruned.model)
+        rows = sparsity_by_layer(self.source.model, pruned.model)
         return PruningResult(pruned, self.history, self.probes, rows)
 
     def _prune(self) -> ModelFile:
+        """Prune by the amount, the amounts by layer or the target that section `prune` gives."""
         amount = self.params.amount
         excluded_layers(self.source.model, self.params.exclude, "prune")
         if amount == "auto":

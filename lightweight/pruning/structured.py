@@ -40,7 +40,7 @@ class ChannelGroups:
 
     def __init__(self, model: nn.Module, image: Tensor, round_to: int) -> None:
         self.model, self.image, self.round_to = model, image, round_to
-        self.dense = deepcopy(model).to("meta")
+        self.dense = deepcopy(model).to("meta")  # without memory: only the shapes are needed
         self.masked: dict[str, list[int]] = {}  # the channels at zero by group
         self.masked_layers: list[MaskedLayer] = []  # the same by layer
         self.layers: dict[str, list[str]] = {}

@@ -32,7 +32,7 @@ class TrainingResult:
     def describe(self) -> str:
         """Describe which epoch was kept and its validation accuracy."""
         if self.kept is None:
-            return "weights as they were given"
+            return "weights without training"
         return f"epoch {self.kept.epoch}  val accuracy {self.kept.val_accuracy:.2%}"
 
 
@@ -46,7 +46,8 @@ def new_original(params: TrainParams, dataset: Dataset, root: Path, log: Callabl
     if params.weights:
         new_classifier = params.epochs > 0
         kept = load_weights(original.model, params.network, params.weights, root, new_classifier=new_classifier)
-        log(f"train  begins with {params.weights}, without {', '.join(kept) or 'exception'}")
+        exception = f", except {', '.join(kept)}" if kept else ""
+        log(f"train  weights of {params.weights}{exception}")
     original.model.to(dataset.mean.device)
     return original
 

@@ -8,7 +8,7 @@ from lightweight.dataset import Dataset
 from lightweight.macs import count_macs
 from lightweight.onnx.graph import list_layers
 from lightweight.onnx.weights import count_parameters
-from lightweight.pruning.groups import sparsity
+from lightweight.pruning.groups import sparsity_by_layer
 from tests.examples import METHODS, convnet_file, pruned_convnet, shipped, small_cnn, small_images
 
 
@@ -92,7 +92,7 @@ def test_the_macs_of_the_layers_of_a_file_are_those_counted_by_hand(networks, na
 def test_the_layers_are_those_of_the_network_with_their_weights_and_zeros(tiny_dataset, method):
     layers = list_layers(convnet_file(method, tiny_dataset))
     model = pruned_convnet(tiny_dataset)
-    rows = sparsity(model, model)
+    rows = sparsity_by_layer(model, model)
     expected = [(row["layer"], row["weights"], row["weights"] - row["pruned"]) for row in rows]
     assert [(layer.name, layer.weights, layer.nonzero) for layer in layers] == expected
 

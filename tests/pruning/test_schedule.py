@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.core.errors import InputError
 from lightweight.pruning.amounts import amounts_by_group
-from lightweight.pruning.groups import prunable_layers, sparsity
+from lightweight.pruning.groups import prunable_layers, sparsity_by_layer
 from lightweight.pruning.importance import Importance
 from lightweight.pruning.schedule import RAMP, UPDATES, PruningState, run_schedule
 from lightweight.pruning.unstructured import WeightGroups
@@ -59,7 +59,7 @@ def test_the_global_share_of_zeros_is_exact_and_differs_between_layers(amount):
     prune_in_place(model, amount=amount, scope="global")
     weights = all_weights(model)
     assert (weights == 0).sum() == round(amount * len(weights))
-    assert len({round(row["sparsity"], 2) for row in sparsity(new(BNNET), model)}) > 1
+    assert len({round(row["sparsity"], 2) for row in sparsity_by_layer(new(BNNET), model)}) > 1
 
 
 @pytest.mark.parametrize("amount", AMOUNTS)
@@ -171,7 +171,7 @@ def test_layers_of_attention_can_be_pruned_and_fine_tuned(tiny_dataset):
     model = attention(1, 28, 10)
     before = deepcopy(model)
     prune_in_place(model, fine_tune=lambda number, each_step: train(model, tiny_dataset, range(1, 2)), layers="linear")
-    pruned = {row["layer"]: row["pruned"] for row in sparsity(before, model)}
+    pruned = {row["layer"]: row["pruned"] for row in sparsity_by_layer(before, model)}
     assert pruned == {"embed": 28 * 16 / 2, "head": 16 * 10 / 2, "attention.out_proj": 16 * 16 / 2}
 
 
@@ -181,7 +181,7 @@ def test_sparsity_counts_weights_that_are_zero_or_removed_in_every_layer():
     for module, zeros in ((after[0], 3), (after[3], 15)):
         nn.init.ones_(module.weight)
         module.weight.data.view(-1)[:zeros] = 0
-    assert sparsity(before, after) == [
+    assert sparsity_by_layer(before, after) == [
         {"layer": "0", "weights": 18, "pruned": 9 + 3, "sparsity": 12 / 18},
         {"layer": "3", "weights": 20, "pruned": 15, "sparsity": 0.75},
     ]
@@ -239,7 +239,7 @@ def test_amounts_by_layer_apply_where_a_pattern_names_the_layer():
     assert amounts == {"0": 0.25, "4": 0.75, "9": 0.75, "12": 0.0}
     pruning_state = PruningState(model, groups, prune_params(), Importance("l1", noise(), 8, 0))
     run_schedule(pruning_state, amounts, lambda number, each_step: None, Checkpointer())
-    assert {row["layer"]: row["sparsity"] for row in sparsity(new(BNNET), model)} == amounts
+    assert {row["layer"]: row["sparsity"] for row in sparsity_by_layer(new(BNNET), model)} == amounts
 
 
 @pytest.mark.parametrize("criterion", ["taylor", "random", "l2"])
