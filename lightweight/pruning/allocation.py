@@ -20,7 +20,7 @@ Curve = list[tuple[float, float]]  # pairs of an amount and the drop in accuracy
 
 
 def bisect(is_low: Callable[[float], bool], low: float, high: float, steps: int) -> tuple[float, float]:
-    """Halve the interval [low, high] `steps` times: the upper half is taken where `is_low` is true of the middle."""
+    """Bisect the interval [low, high] `steps` times, to the upper half where `is_low` is true of the middle."""
     for _ in range(steps):
         middle = (low + high) / 2
         low, high = (middle, high) if is_low(middle) else (low, middle)

@@ -45,16 +45,19 @@ class PruningState:
         due = min(UPDATES, int(done / RAMP * UPDATES))
         if due > self.updates:
             self.updates = due
-            self.update_masks(self.polynomial(amounts, due))
+            self.update_masks(self.polynomial_amounts(amounts, due))
         else:
             self.groups.apply_masks()
 
-    def polynomial(self, amounts: Amounts, update: int) -> Amounts:
-        """Compute the amounts at one of the updates: a cubic from `initial_sparsity` to the amounts (equation 1)."""
+    def polynomial_amounts(self, amounts: Amounts, update: int) -> Amounts:
+        """Compute the amounts at one of the updates: a cubic from `initial_sparsity` to `amounts`.
+
+        This is equation 1 of Zhu and Gupta 2017.
+        """
         remaining, start = (1 - update / UPDATES) ** 3, self.params.initial_sparsity
         return _map_amounts(amounts, lambda amount: amount + (min(start, amount) - amount) * remaining)
 
-    def iterative(self, amounts: Amounts, number: int, rounds: int) -> Amounts:
+    def iterative_amounts(self, amounts: Amounts, number: int, rounds: int) -> Amounts:
         """Compute the amounts after a round: each round prunes the same share of what the round before has kept."""
         if number == rounds:
             return amounts
@@ -87,9 +90,9 @@ def run_schedule(state: PruningState, amounts: Amounts, fine_tune: FineTuneRound
     for number in range(max(1, state.round), rounds + 1):
         if state.round < number:
             if polynomial:
-                state.update_masks(state.polynomial(amounts, 0))
+                state.update_masks(state.polynomial_amounts(amounts, 0))
             else:
-                state.update_masks(state.iterative(amounts, number, rounds))
+                state.update_masks(state.iterative_amounts(amounts, number, rounds))
                 groups.remove_channels()
             state.round = number
         fine_tune(number, each_step)
