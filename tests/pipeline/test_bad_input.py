@@ -223,7 +223,7 @@ def test_a_file_that_disagrees_with_its_model_is_not_written(prepared, tiny_data
     line = one_line(prepared.stage("quantize", code=1))
     assert line.startswith("params.yaml: quantize.max_logit_error = 1e-09: exceeded: ")
     assert not (prepared.path / "models/optimized.onnx").exists()
-    assert [row["kind"] for row in read_csv(prepared.path / "plots/fallback.csv")] == ["whole"]
+    assert [row["kind"] for row in read_csv(prepared.path / "plots/fallback.csv")] == ["all"]
 
 
 def test_a_full_disk_leaves_the_old_file_whole(prepared):
