@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime
 
 from lightweight.core.errors import InputError, first_line
+from lightweight.core.files import FORMAT_KEY, check_format
 from lightweight.preparation.images import read_image
 
 
@@ -29,7 +30,9 @@ class Classifier:
             self.session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
             (pixels,) = self.session.get_inputs()
             _, self.channels, height, self.size = pixels.shape
-            self.classes = json.loads(self.session.get_modelmeta().custom_metadata_map["classes"])
+            metadata = self.session.get_modelmeta().custom_metadata_map
+            check_format("the model", json.loads(metadata.get(FORMAT_KEY, "0")))
+            self.classes = json.loads(metadata["classes"])
             (logits,) = self.session.run(None, {"input": np.zeros((1, *pixels.shape[1:]), dtype=np.float32)})
             if not isinstance(self.classes, list) or logits.shape != (1, len(self.classes)):
                 raise ValueError(f"gives {logits.shape} for one image and {len(self.classes)} classes")

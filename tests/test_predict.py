@@ -124,6 +124,10 @@ def name_one_class(model: onnx.ModelProto) -> None:
     model.metadata_props[0].value = json.dumps(["a"])
 
 
+def set_format(model: onnx.ModelProto, version: str) -> None:
+    model.metadata_props[1].value = version
+
+
 def fix_the_batch(model: onnx.ModelProto) -> None:
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
 
@@ -133,6 +137,10 @@ def fix_the_batch(model: onnx.ModelProto) -> None:
     [
         (lambda model: model.ClearField("metadata_props"), "damaged or not an ONNX file of this project: 'classes'"),
         (name_one_class, "damaged or not an ONNX file of this project: gives (1, 10) for one image and 1 classes"),
+        (
+            lambda model: set_format(model, "2"),
+            "damaged or not an ONNX file of this project: the model: format = 2: this",
+        ),
         (fix_the_batch, "damaged or not an ONNX file of this project: "),
     ],
 )

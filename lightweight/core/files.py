@@ -13,6 +13,9 @@ from lightweight.core.errors import InputError
 
 Table = tuple[Iterable[str], Iterable[Mapping[str, Any]]]  # the columns, and the rows by column
 
+FORMAT_KEY = "format"  # in the metadata of files that carry a model, a data set or a checkpoint
+FORMAT_VERSION = 1  # rises when older code would misread a file; files without a version have the layout of version 1
+
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a temporary file beside `path` and rename it; a failed write leaves the old file alone. Raises OSError."""
@@ -72,6 +75,13 @@ def write_tables(folder: Path, tables: Mapping[str, Table]) -> None:
     """Write NAME.csv for every table by name."""
     for name, (columns, rows) in tables.items():
         write_csv(folder / f"{name}.csv", columns, rows)
+
+
+def check_format(file: object, version: object) -> None:
+    """Check that this code reads files of the version. Raises InputError that names the file and both versions."""
+    if type(version) is not int or not 0 <= version <= FORMAT_VERSION:
+        rule = f"this version of the project reads 0 to {FORMAT_VERSION}; `dvc repro` makes the file anew"
+        raise InputError(f"{file}: {FORMAT_KEY} = {version!r}: {rule}")
 
 
 def read_bytes(path: Path) -> bytes:

@@ -15,13 +15,14 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from lightweight.core.errors import InputError, one_line
-from lightweight.core.files import read_bytes, write_bytes
+from lightweight.core.files import FORMAT_KEY, FORMAT_VERSION, check_format, read_bytes, write_bytes
 
 METADATA_KEY = "lightweight"
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
     """Write contiguous tensors on the CPU, none sharing memory with another, and metadata that JSON can hold."""
+    metadata = {FORMAT_KEY: FORMAT_VERSION} | metadata
     text = json.dumps({"sha256": _digest(tensors, metadata)} | metadata)
     write_bytes(path, save(tensors, metadata={METADATA_KEY: text}))
 
@@ -29,7 +30,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, An
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the tensors of a file by name, and its metadata.
 
-    Raises InputError when the file is missing, damaged, or not written by `write_tensors`.
+    Raises InputError when the file is missing, damaged, not written by `write_tensors`, or of a newer format.
     """
     content = read_bytes(path)
     try:
@@ -44,6 +45,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"{path}: has no checksum: not written by this version of the project")
     if metadata.pop("sha256") != _digest(tensors, metadata):
         raise InputError(f"{path}: damaged: its content is not that of its checksum; delete it and run `dvc repro`")
+    check_format(path, metadata.pop(FORMAT_KEY, 0))
     return tensors, metadata
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightweight.core.errors import InputError, first_line
+from lightweight.core.files import FORMAT_KEY, FORMAT_VERSION
 from lightweight.core.memory_format import to_memory_format
 from lightweight.dataset import Dataset, resize
 
@@ -74,9 +75,10 @@ def _root_cause(error: BaseException) -> str:
 
 
 def finalize_metadata(model: onnx.ModelProto, dataset: Dataset) -> None:
-    """Write the class names into `model` in place; remove stack traces and everything else that no runtime reads."""
+    """Write class names and format version into `model` in place; remove stack traces and all that no runtime reads."""
     del model.metadata_props[:]
     model.metadata_props.add(key=CLASSES_KEY, value=json.dumps(dataset.classes))
+    model.metadata_props.add(key=FORMAT_KEY, value=json.dumps(FORMAT_VERSION))
     model.producer_name, model.producer_version, model.doc_string = "lightweight", "", ""
     graph = model.graph
     used = {node.domain for node in graph.node}

@@ -3,6 +3,7 @@
 A file is checked before it runs: it may come from elsewhere.
 """
 
+import json
 from pathlib import Path
 
 import lightweight.core.telemetry  # noqa: F401 - before onnxruntime
@@ -15,7 +16,7 @@ from onnx import AttributeProto, TensorProto
 from torch import nn
 
 from lightweight.core.errors import InputError, first_line
-from lightweight.core.files import read_bytes
+from lightweight.core.files import FORMAT_KEY, check_format, read_bytes
 from lightweight.dataset import Dataset, Split
 
 MAX_BYTES_PER_IMAGE = 2**32  # of activations; ViT-B/16 takes half of it for an image of 1024 x 1024 pixels
@@ -63,6 +64,8 @@ def _check_structure(content: bytes) -> None:
     """
     model = onnx.load_from_string(content)
     graph = model.graph
+    metadata = {item.key: item.value for item in model.metadata_props}
+    check_format("the model", json.loads(metadata.get(FORMAT_KEY, "0")))
     tensors = [*graph.initializer, *(item.t for node in graph.node for item in node.attribute if item.HasField("t"))]
     if any(tensor.data_location == TensorProto.EXTERNAL or tensor.external_data for tensor in tensors):
         raise ValueError("names other files")

@@ -47,4 +47,5 @@ def plain_text(table: pd.DataFrame) -> str:
     for heading, cells in table.items():
         name, _, unit = str(heading).removesuffix(")").partition(" (")
         columns[name.removeprefix("in ")] = cells.where(cells == "", cells + f" {unit}") if unit else cells
-    return pd.DataFrame(columns).set_index("model").rename_axis(None).to_string() + "\n"
+    lines = pd.DataFrame(columns).set_index("model").rename_axis(None).to_string().splitlines()
+    return "".join(f"{line.rstrip()}\n" for line in lines)

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save
 
 from lightweight.core.errors import InputError
-from lightweight.core.tensor_file import METADATA_KEY, read_tensors, write_tensors
+from lightweight.core.tensor_file import METADATA_KEY, _digest, read_tensors, write_tensors
 
 TENSORS = {
     "weight": torch.linspace(-1, 1, 35).view(5, 7),
@@ -39,6 +39,21 @@ def test_tensors_and_text_come_back_as_they_were(path):
     for name, tensor in TENSORS.items():
         assert tensors[name].dtype == tensor.dtype
         assert torch.equal(tensors[name], tensor)
+
+
+@pytest.mark.parametrize("version", [2, 99, -1, "1", None, True])
+def test_a_file_of_a_newer_format_is_refused_by_name(path, monkeypatch, version):
+    monkeypatch.setattr("lightweight.core.tensor_file.FORMAT_VERSION", version)
+    write_tensors(path, TENSORS, ABOUT)
+    assert refusal(path).startswith(f"{path}: format = {version!r}: this version of the project reads 0 to 1; ")
+
+
+def test_a_file_from_before_the_format_had_a_version_is_read(path):
+    text = json.dumps({"sha256": _digest(TENSORS, ABOUT)} | ABOUT)
+    path.write_bytes(save(TENSORS, metadata={METADATA_KEY: text}))
+    tensors, about = read_tensors(path)
+    assert about == ABOUT
+    assert tensors.keys() == TENSORS.keys()
 
 
 def test_equal_content_gives_equal_bytes(path):

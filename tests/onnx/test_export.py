@@ -85,7 +85,8 @@ def test_the_file_takes_stored_images_and_enlarges_them_itself(tiny_dataset, met
 @pytest.mark.parametrize("method", METHODS)
 def test_the_metadata_is_the_class_names_as_json_and_nothing_else(tiny_dataset, method):
     model = onnx.load_from_string(convnet_file(method, tiny_dataset))
-    assert {item.key: json.loads(item.value) for item in model.metadata_props} == {CLASSES_KEY: list("0123456789")}
+    metadata = {item.key: json.loads(item.value) for item in model.metadata_props}
+    assert metadata == {CLASSES_KEY: list("0123456789"), "format": 1}
 
 
 def test_class_names_of_any_script_survive(tiny_dataset):

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from lightweight.core.files import write_csv
-from lightweight.onnx import coverage
-from lightweight.onnx.graph import Layer
+from lightweight.onnx.coverage import coverage_table, measure_coverage
+from lightweight.onnx.layer import Layer
 from lightweight.reporting.summary import explain, headline
 from tests.examples import made_up_latency, made_up_metrics
 from tools import report
@@ -22,8 +22,8 @@ def workspace(tmp_path, monkeypatch):
         (tmp_path / folder).mkdir()
         for name, content in results.items():
             (tmp_path / folder / f"{name}.json").write_text(json.dumps(content))
-    rows = coverage.rows([Layer("fc", 10, 10, 8, 300, True)], [], [], "static")
-    write_csv(tmp_path / "plots/coverage.csv", coverage.COLUMNS, rows)
+    layers = measure_coverage([Layer("fc", 10, 10, 8, 300, True)], [], [], "static")
+    write_csv(tmp_path / "plots/coverage.csv", *coverage_table(layers))
     write_csv(tmp_path / "plots/sparsity.csv", SPARSITY[0], SPARSITY)
     return tmp_path
 
@@ -33,6 +33,7 @@ def test_it_prints_a_table_that_fits_the_terminal_and_every_sentence_and_writes_
     lines = capsys.readouterr().out.splitlines()
     table, sentences = lines[: lines.index("")], lines[lines.index("") + 1 :]
     assert max(map(len, table)) <= 120
+    assert [line.rstrip() for line in lines] == lines
     expected = [*headline(made_up_metrics(), made_up_latency())]
     expected += explain(made_up_metrics(), made_up_latency(), SPARSITY)
     assert sentences[: len(expected)] == expected
