@@ -132,6 +132,11 @@ def has_function(model: ModelProto) -> None:
     model.functions.append(helper.make_function("own", "Own", ["x"], ["y"], relu, [helper.make_opsetid("", 20)]))
 
 
+def set_format(model: ModelProto, version: str) -> None:
+    (entry,) = (item for item in model.metadata_props if item.key == "format")
+    entry.value = version
+
+
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
@@ -150,6 +155,8 @@ def has_function(model: ModelProto) -> None:
             lambda model: setattr(model.graph.input[0].type.tensor_type.shape.dim[2], "dim_value", 2**40),
             "must have one 'input' of 4 dimensions",
         ),
+        (lambda model: set_format(model, "2"), "the model: format = 2: this version of the project reads 0 to 1"),
+        (lambda model: set_format(model, '"x"'), "the model: format = 'x': this version of the project reads 0 to 1"),
         (lambda model: model.graph.node.pop(), "Graph output 'logits' is not an output of any node"),
         (lambda model: model.graph.initializer.pop(), "Nodes in a graph must be topologically sorted"),
     ],

@@ -1,6 +1,8 @@
 """The real pipeline on the embedded data set, by the commands that a user types."""
 
+import csv
 import hashlib
+import io
 import json
 import shutil
 import subprocess
@@ -124,7 +126,9 @@ def test_every_variant_has_the_same_keys_and_only_the_last_is_smaller(done):
     sizes = {name: metrics[name]["size_bytes"] for name in VARIANTS}
     assert sizes["optimized"] == (done.path / "models/optimized.onnx").stat().st_size
     assert sizes["original"] == pytest.approx(25.08e6, rel=0.01)
-    assert sizes["original"] / sizes["optimized"] > 3.9
+    assert sizes["original"] / sizes["optimized"] > 50
+    assert metrics["optimized"]["mcnemar_p"] > 0.05
+    assert metrics["optimized"]["int8_mac_share"] > 0.5
     for name in VARIANTS:
         assert metrics[name]["accuracy_low"] <= metrics[name]["accuracy"] <= metrics[name]["accuracy_high"]
         assert metrics[name]["accuracy"] > 0.95
@@ -167,7 +171,7 @@ def test_latency_is_measured_for_every_model_and_is_in_no_lock(done):
     for name in ("original", "exported", "optimized"):
         entry = read(done, f"metrics/latency/{name}.json")
         assert entry["cpu"]
-        assert entry["threads"] == 2
+        assert entry["threads"] == 1
         assert entry["batch_1"]["latency_ms"] > 0
         assert entry["batch_64"]["latency_ms"] > 0
     assert "latency" not in (done.path / "dvc.lock").read_text()
@@ -211,6 +215,11 @@ def test_a_change_in_a_room_makes_exactly_the_stages_of_the_matrix_stale(done):
     assert {room: set(stages) for room, stages in stale.items()} == {room: {"check", *ROOMS[room]} for room in ROOMS}
 
 
+def kept_weights(sparsity: str) -> int:
+    """Of all layers in the text of a plots/sparsity.csv."""
+    return sum(int(row["weights"]) - int(row["pruned"]) for row in csv.DictReader(io.StringIO(sparsity)))
+
+
 def test_another_prune_amount_retrains_nothing_and_shows_in_the_metrics(done):
     output = done.run("dvc", "exp", "run", "--temp", "--name", "p07", "--set-param", "prune.amount=0.7")
     ran = [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
@@ -219,10 +228,9 @@ def test_another_prune_amount_retrains_nothing_and_shows_in_the_metrics(done):
     before = done.run("git", "show", "HEAD:plots/sparsity.csv")
     experiment = next(line for line in done.run("git", "for-each-ref").splitlines() if line.endswith("/p07"))
     after = done.run("git", "show", f"{experiment.split()[0]}:plots/sparsity.csv")
-    assert ",0.5\n" in before
-    assert ",0.7\n" in after
+    assert kept_weights(before) < kept_weights(after), "0.8 of the channels against 0.7"
     difference = json.loads(done.run("dvc", "metrics", "diff", "--json", "HEAD", "p07"))
-    assert difference["metrics/pruned.json"]["nonzero_parameters"]["diff"] < 0
+    assert difference["metrics/pruned.json"]["parameters"]["diff"] > 0
     assert "metrics/original.json" not in difference
 
 
