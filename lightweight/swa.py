@@ -58,12 +58,12 @@ def remaining_epochs(params: SwaParams, total: int, snapshots: int) -> range:
     return range(params.start + 1, total + 1)
 
 
-def starting_file(params: SwaParams, snapshots: Path, original: Path) -> Path:
+def starting_file(params: SwaParams, train_params: TrainParams, snapshots: Path, original: Path) -> Path:
     """Return the path of the model file that training continues from: the snapshot of `start`, else the original.
 
-    Raises InputError when training stopped before that epoch.
+    Raises InputError for an impossible start, and when training stopped before that epoch.
     """
-    if params.start is None:
+    if params.start is None or not remaining_epochs(params, train_params.epochs, train_params.snapshots):
         return original
     path = snapshot_path(snapshots, params.start)
     if not path.exists():

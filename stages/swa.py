@@ -29,7 +29,7 @@ ROOT = project_root()
 def main() -> None:
     params = load_params(PARAMS, seed=Seed, threads=Threads, train=TrainParams, swa=SwaParams)
     data = load_dataset(PREPARED).to(configure_torch(params.threads, params.seed))
-    start = starting_file(params.swa, SNAPSHOTS, ORIGINAL)
+    start = starting_file(params.swa, params.train, SNAPSHOTS, ORIGINAL)
     source, teacher = load_model(start, data), load_teacher(params.train, ROOT, data)
     files, log = [PREPARED, start, *params.train.files(ROOT)], partial(print, flush=True)
     with open_session(ROOT / "work/swa", params, data, files, AVERAGED, log=log) as session:

@@ -53,6 +53,7 @@ def run_default(folder: Path) -> Run:
         events = silent(workspace, folder / "log", "dvc", "repro", host=host, namespace=namespace)
     else:
         workspace.run("dvc", "repro")
+    workspace.run(sys.executable, "-m", "tools.report")
     workspace.run("git", "add", ".")
     workspace.run("git", "commit", "--quiet", "-m", "results")
     return Run(workspace, folder / f"home-of-{USER}", host if namespace else platform.node(), events)

@@ -17,6 +17,21 @@ NAMES = (
 )  # fmt: skip
 
 
+# The default of section `prune` becomes the quickest one: half of the convolutions' weights, and one epoch to recover.
+QUICK_PRUNING = (
+    ("  method: structured       # unstructured: ", "  method: unstructured     # unstructured: "),
+    ("  amount: 0.8 ", "  amount: 0.5 "),
+    ("  layers: both             # conv | linear | both\n  exclude: []   ", "  layers: conv\n  exclude: []   "),
+    ("  round_to: 4 ", "  round_to: 1 "),
+    ("  epochs: 16               # of fine", "  epochs: 1                # of fine"),
+    ("  lr: 0.003\n  distill: true ", "  lr: 0.001\n  distill: false "),
+    (
+        "  method: structured       # unstructured | structured",
+        "  method: unstructured     # unstructured | structured",
+    ),
+)
+
+
 @dataclass(frozen=True)
 class Workspace:
     """A copy of the project, not of its artifacts, and the environment of its commands."""

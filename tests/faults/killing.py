@@ -25,19 +25,19 @@ import psutil
 from lightweight.checkpointing.run_folder import FINISHED
 from lightweight.core.files import write_csv
 from lightweight.core.tensor_file import read_tensors
-from tests.workspace import Workspace, copy_project
+from tests.workspace import QUICK_PRUNING, Workspace, copy_project
 
 KINDS = ("stage", "dvc", "both", "terminate", "ctrl-c")
 BROKEN = re.compile("rwlock|dvc.lock")  # which DVC does not write atomically
 SHARE = 20  # kills of one pipeline, at most
 SLOWEST = 9.0  # seconds from a start to its kill, at most: a stage needs three to import what it needs
 SMALL = (
+    *QUICK_PRUNING,
     ("  network: cnn\n", "  network: convnet\n"),
     ("  epochs: 10 ", "  epochs: 12 "),
     ("  start: 5 ", "  start: 4 "),
     ("  epochs: 1                # of fine", "  epochs: 3                # of fine"),
     ("  rounds: 30 ", "  rounds: 10 "),
-    ("threads: 2 ", "threads: 1 "),
     ("  method: dynamic ", "  method: qat "),
     ("  epochs: 1                # qat", "  epochs: 3                # qat"),
 )

@@ -11,10 +11,10 @@ import torch
 from lightweight.core.files import read_csv
 from lightweight.dataset import Dataset, save_dataset
 from tests.faults.killing import leftovers, outputs, run_killing, survive
-from tests.workspace import Workspace, copy_project
+from tests.workspace import QUICK_PRUNING, Workspace, copy_project
 
 FEW = (
-    ("threads: 2 ", "threads: 1 "),
+    *QUICK_PRUNING,
     ("  network: cnn\n", "  network: convnet\n"),
     ("  epochs: 10 ", "  epochs: 3 "),
     ("  ema: 0.0 ", "  ema: 0.9 "),

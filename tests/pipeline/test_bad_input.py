@@ -33,7 +33,7 @@ def broken(channels, image_size, num_classes):
 """
 
 MISTAKES = {
-    "  amount: 0.5 ": ("  amuont: 0.5 ", "params.yaml: prune.amuont = 0.5: unknown key; did you mean amount?"),
+    "  amount: 0.8 ": ("  amuont: 0.8 ", "params.yaml: prune.amuont = 0.8: unknown key; did you mean amount?"),
     "  epochs: 10 ": ("  epoch: 3\n  epochs: 10 ", "params.yaml: train.epoch = 3: unknown key; did you mean epochs?"),
     "prune:\n": ("prun:\n", "params.yaml: prun: unknown section; did you mean prune?"),
     "  model: optimized ": ("  model: best ", "params.yaml: report.model = 'best': must be 'original', 'averaged', "),
@@ -76,7 +76,7 @@ MISTAKES = {
     "  weights: null ": ("  weights: '' ", "params.yaml: train.weights = '': must have at least 1 character"),
     "  freeze: [] ": ("  freeze: conv1 ", "params.yaml: train.freeze = 'conv1': must be a valid list"),
     "    crop: 0 ": ("    crop: 1.5 ", "params.yaml: train.augment.crop = 1.5: must be a valid integer"),
-    "threads: 2 ": ("threads: true ", "params.yaml: threads = True: must be a valid integer"),
+    "threads: 1 ": ("threads: true ", "params.yaml: threads = True: must be a valid integer"),
 }
 
 
@@ -113,14 +113,14 @@ def test_check_refuses_a_mistake_in_params(project, monkeypatch, right):
 
 
 def test_numbers_with_an_exponent_are_numbers(project, monkeypatch):
-    project.set_params(("  lr: 0.01 ", "  lr: 1e-2 "), ("  lr: 0.001\n", "  lr: 1e-05\n"))
+    project.set_params(("  lr: 0.01 ", "  lr: 1e-2 "), ("  lr: 0.003\n", "  lr: 1e-05\n"))
     monkeypatch.chdir(project.path)
     check.main()
     assert (project.path / "data/checked").exists()
 
 
 def test_a_bad_value_stops_dvc_before_any_work(project):
-    project.set_params(("  amount: 0.5 ", "  amount: 1.7 "))
+    project.set_params(("  amount: 0.8 ", "  amount: 1.7 "))
     project.run("dvc", "config", "--local", "core.no_scm", "true")
     output = project.run("dvc", "repro", code=255)
     assert [line for line in output.splitlines() if line.startswith("Running")] == ["Running stage 'check':"]

@@ -70,6 +70,7 @@ print(json.dumps(stale))
 
 LIST_STALE_ROOMS = """
 import json, sys
+from pathlib import Path
 from dvc.repo import Repo
 
 stale = {}

@@ -9,10 +9,10 @@ import pytest
 from lightweight.core.files import read_csv, read_json
 from lightweight.dataset import save_dataset
 from lightweight.networks.model_file import load_model
-from tests.workspace import Workspace, copy_project
+from tests.workspace import QUICK_PRUNING, Workspace, copy_project
 
 CHANGES = (
-    ("threads: 2 ", "threads: 1 "),
+    *QUICK_PRUNING,
     ("  network: cnn\n", "  network: convnet\n"),
     ("  epochs: 10 ", "  epochs: 3 "),
     ("method: unstructured     # unstructured: ", "method: structured # "),

@@ -10,10 +10,10 @@ from onnx import numpy_helper
 from lightweight.core.files import read_csv
 from lightweight.dataset import save_dataset
 from lightweight.onnx.coverage import Reason, read_coverage, warning
-from tests.workspace import Workspace, copy_project
+from tests.workspace import QUICK_PRUNING, Workspace, copy_project
 
 CHANGES = (
-    ("threads: 2 ", "threads: 1 "),
+    *QUICK_PRUNING,
     ("  network: cnn\n", "  network: convnet\n"),
     ("  epochs: 10 ", "  epochs: 4 "),
     ("  calibration_images: 512 ", "  calibration_images: 50 "),
