@@ -116,15 +116,22 @@ def int8_share(coverage: Collection[LayerCoverage]) -> float:
     return sum(layer.macs for layer in coverage if layer.int8) / max(1, sum(layer.macs for layer in coverage))
 
 
+def _percent(share: float) -> str:
+    """Write a share in whole percent; only all is 100%, and only none is 0%."""
+    if 0.995 <= share < 1:
+        return "more than 99%"
+    return "less than 1%" if 0 < share < 0.005 else f"{share:.0%}"
+
+
 def describe(coverage: Collection[LayerCoverage]) -> str:
     """Say in sentences which shares of the MACs and weights take fewer bits, and why the rest does not."""
     weights = max(1, sum(layer.weights for layer in coverage))
     is_partial = any(layer.reason is Reason.OTHER_OPERATORS for layer in coverage)
     owner = "the weights of convolutions and matrix products" if is_partial else "the weights"
-    clauses = [f"{int8_share(coverage):.0%} of the MACs run on 8-bit integers"]
+    clauses = [f"{_percent(int8_share(coverage))} of the MACs run on 8-bit integers"]
     for bits in (4, 8, 16):
         if count := sum(layer.weights for layer in coverage if layer.bits == bits):
-            clauses.append(f"{count / weights:.0%} of {owner} take {bits} bits")
+            clauses.append(f"{_percent(count / weights)} of {owner} take {bits} bits")
     return " ".join([f"{'; '.join(clauses)}.", *_explain(coverage, MAX_NAMES)])
 
 

@@ -1,5 +1,7 @@
 """Coverage says which part of a file runs in fewer bits, and why the rest does not."""
 
+from dataclasses import replace
+
 import pytest
 
 from lightweight.core.files import read_csv, write_csv
@@ -66,6 +68,16 @@ def test_a_table_holds_the_text_of_every_reason(tmp_path):
         row = read_csv(tmp_path / "coverage.csv")[0] | {"reason": reason.value}
         write_csv(tmp_path / "one.csv", row, [row])
         assert read_coverage(tmp_path / "one.csv")[0].reason is reason
+
+
+def test_only_all_is_100_percent_and_only_none_is_0_percent():
+    few, many = Layer("conv", 1, 1, 32, 1, False), Layer("fc", 999, 999, 8, 999, True)
+    text = describe(measure_coverage([few, many], ["fc"], [], "dynamic"))
+    assert "more than 99% of the MACs run on 8-bit integers" in text
+    assert "more than 99% of the weights take 8 bits" in text
+    few, many = replace(many, weights=1, macs=1), replace(few, weights=999, macs=999)
+    assert "less than 1% of the MACs" in describe(measure_coverage([few, many], ["fc"], [], "dynamic"))
+    assert "0% of the MACs" in describe(measure_coverage([many], ["fc"], [], "dynamic"))
 
 
 def test_methods_for_all_layers_warn_when_they_leave_much_behind():
