@@ -30,8 +30,8 @@ from lightweight.batchnorm import reestimate_batchnorm
 from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.checkpointing.session import Session
 from lightweight.core.files import read_csv, write_csv
-from lightweight.core.process import run_stage
 from lightweight.dataset import Dataset, random_indices
+from lightweight.execution.process import run_stage
 from lightweight.networks.factory import build
 from lightweight.networks.validation import validate
 from lightweight.preparation.prepare import read_dataset

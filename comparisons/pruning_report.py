@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 
 from comparisons.pruning_cases import CASES, SPARSITIES, Case
 from lightweight.core.files import write_text
-from lightweight.core.process import run_stage
+from lightweight.execution.process import run_stage
 from lightweight.reporting.table import markdown
 
 TABLE, PLOT, FIGURES = (Path("comparisons/results") / f"pruning.{kind}" for kind in ("md", "png", "csv"))

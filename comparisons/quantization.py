@@ -31,11 +31,11 @@ from comparisons.runtimes import Predict, compile_openvino, with_onnxruntime
 from lightweight.core.errors import InputError
 from lightweight.core.files import read_bytes, read_json, write_csv, write_json
 from lightweight.core.machine import cpu_name, vector_extensions
-from lightweight.core.process import run_stage
 from lightweight.core.yaml import read_yaml
 from lightweight.dataset import Dataset, load_dataset
 from lightweight.evaluation.latency import interleave, summarize
 from lightweight.evaluation.scores import EvaluatedModel, evaluate_file, score
+from lightweight.execution.process import run_stage
 from lightweight.networks.model_file import load_model
 from lightweight.onnx.graph import list_layers
 from lightweight.onnx.session import pixels

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from lightweight.core.files import write_text
-from lightweight.core.process import run_stage
+from lightweight.execution.process import run_stage
 from lightweight.reporting.table import accuracy_with_interval, markdown
 
 TABLE, PLOT, FIGURES = (Path("comparisons/results") / f"quantization.{kind}" for kind in ("md", "png", "csv"))

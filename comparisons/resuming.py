@@ -18,8 +18,8 @@ import torch
 from comparisons.training import PREPARE, SEED, THREADS, TRAIN
 from lightweight.checkpointing.checkpointer import STATE, Checkpointer
 from lightweight.checkpointing.session import Session, resumable
-from lightweight.core.process import run_stage
 from lightweight.dataset import Dataset
+from lightweight.execution.process import run_stage
 from lightweight.networks.factory import build
 from lightweight.preparation.prepare import read_dataset
 from lightweight.reporting.table import markdown

@@ -21,9 +21,9 @@ from torch.utils.data import DataLoader, Subset
 
 from lightweight.checkpointing.session import Session
 from lightweight.core.memory_format import to_memory_format
-from lightweight.core.process import run_stage
 from lightweight.core.torchvision_compat import torchvision
 from lightweight.dataset import Dataset, Split
+from lightweight.execution.process import run_stage
 from lightweight.networks.factory import build
 from lightweight.preparation.prepare import PrepareParams, read_dataset
 from lightweight.reporting.table import markdown

@@ -17,14 +17,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lightweight.core.determinism import configure_torch
 from lightweight.core.errors import InputError, bad_param, first_line
 from lightweight.core.files import write_bytes
 from lightweight.core.machine import cpu_name, vector_extensions
-from lightweight.core.params import Seed, Threads, load_params
+from lightweight.core.params import GENERAL, load_params
 from lightweight.dataset import Dataset, Split, load_dataset
 from lightweight.evaluation.latency import interleave, summarize
 from lightweight.evaluation.scores import EvaluatedModel, evaluate_file, score
+from lightweight.execution.determinism import configure_torch
 from lightweight.networks.model_file import load_model
 from lightweight.onnx.export import FromPixels
 from lightweight.onnx.session import load_inference_session, pixels, torch_logits
@@ -77,7 +77,7 @@ def load_source() -> Source:
 
     Raises InputError for parameters that the converters cannot follow, and where the pipeline has not run.
     """
-    params = load_params(PARAMS, seed=Seed, threads=Threads, quantize=QuantizeParams)
+    params = load_params(PARAMS, **GENERAL, quantize=QuantizeParams)
     if params.quantize.method not in METHODS:
         rule = f"files for edge devices are made by {', '.join(METHODS)}"
         raise bad_param("quantize.method", params.quantize.method, rule)
@@ -85,7 +85,7 @@ def load_source() -> Source:
         raise bad_param("quantize.calibration", params.quantize.calibration, "files for edge devices know minmax only")
     if params.quantize.max_drop is not None:
         raise bad_param("quantize.max_drop", params.quantize.max_drop, "must be null for files for edge devices")
-    configure_torch(params.threads, params.seed)
+    configure_torch(params)
     dataset = load_dataset(PREPARED)
     model = load_model(RECALIBRATED, dataset).model
     references = {path: evaluate_file(path, dataset, BATCH_SIZE, params.threads) for path in (ORIGINAL, OPTIMIZED)}

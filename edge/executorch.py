@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from edge.conversion import Predict, Source, converter, run_converter
-from lightweight.core.process import run_stage
+from lightweight.execution.process import run_stage
 
 
 def convert(source: Source) -> bytes:

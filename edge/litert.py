@@ -17,7 +17,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 import numpy as np
 
 from edge.conversion import Predict, Source, converter, run_converter
-from lightweight.core.process import run_stage
+from lightweight.execution.process import run_stage
 
 
 def convert(source: Source) -> bytes:

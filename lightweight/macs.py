@@ -1,5 +1,7 @@
 """Multiply-accumulate operations of a network, counted by torch.utils.flop_counter: two operations are one MAC."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -13,7 +15,16 @@ def count_macs(model: nn.Module, image: Tensor) -> int:
     """
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # fused attention is not counted
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _make_counter() as counter:
         model.eval()(image)
     torch.backends.mha.set_fastpath_enabled(fast)
     return counter.get_total_flops() // 2
+
+
+def _make_counter() -> FlopCounterMode:
+    """Make a counter that knows oneDNN's linear layers (core/linear.py), too."""
+
+    def count(inputs: torch.Size, weight: torch.Size, *others: Any, **more: Any) -> int:
+        return 2 * inputs.numel() * weight[0]
+
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.mkldnn._linear_pointwise: count})

@@ -5,15 +5,16 @@ Writes  metrics/latency/MODEL.json
 """
 
 from pathlib import Path
+from types import SimpleNamespace
 
-from lightweight.core.determinism import configure_torch
 from lightweight.core.files import write_json
 from lightweight.core.machine import hardware_description
 from lightweight.core.params import Threads, load_params
-from lightweight.core.process import run_stage
 from lightweight.dataset import load_dataset
 from lightweight.evaluation.benchmark import BenchmarkParams, measure_latency
 from lightweight.evaluation.latency import slowdown_warnings
+from lightweight.execution.determinism import configure_torch
+from lightweight.execution.process import run_stage
 from lightweight.networks.model_file import load_model
 
 PARAMS = Path("params.yaml")
@@ -26,7 +27,7 @@ LATENCY = Path("metrics/latency")
 
 def main() -> None:
     params = load_params(PARAMS, threads=Threads, benchmark=BenchmarkParams)
-    configure_torch(params.threads, seed=0)
+    configure_torch(SimpleNamespace(seed=0, threads=params.threads, arithmetic="native"))
     data = load_dataset(PREPARED)
     original, recalibrated = (load_model(path, data).model for path in (ORIGINAL, RECALIBRATED))
     latency = measure_latency(original, recalibrated, OPTIMIZED, data, params.benchmark, params.threads)

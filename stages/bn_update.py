@@ -7,11 +7,11 @@ Writes  models/recalibrated.safetensors, plots/bn_update.csv
 from pathlib import Path
 
 from lightweight.batchnorm import BnUpdateParams, reestimate_batchnorm
-from lightweight.core.determinism import configure_torch
 from lightweight.core.files import write_csv
-from lightweight.core.params import Seed, Threads, load_params
-from lightweight.core.process import run_stage
+from lightweight.core.params import GENERAL, load_params
 from lightweight.dataset import load_dataset
+from lightweight.execution.determinism import configure_torch
+from lightweight.execution.process import run_stage
 from lightweight.networks.model_file import load_model, save_model
 from lightweight.networks.validation import validate
 
@@ -23,8 +23,8 @@ ACCURACY = Path("plots/bn_update.csv")
 
 
 def main() -> None:
-    params = load_params(PARAMS, seed=Seed, threads=Threads, bn_update=BnUpdateParams)
-    data = load_dataset(PREPARED).to(configure_torch(params.threads, params.seed))
+    params = load_params(PARAMS, **GENERAL, bn_update=BnUpdateParams)
+    data = load_dataset(PREPARED).to(configure_torch(params))
     pruned = load_model(PRUNED, data)
     model = pruned.model
     _, before = validate(model, data, data.val)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from lightweight.batchnorm import BnUpdateParams
 from lightweight.core.files import write_text
-from lightweight.core.params import Seed, Threads, load_all_params
-from lightweight.core.process import run_stage
+from lightweight.core.params import GENERAL, load_all_params
 from lightweight.evaluation.benchmark import BenchmarkParams
 from lightweight.evaluation.scores import EvaluateParams
+from lightweight.execution.process import run_stage
 from lightweight.preparation.prepare import PrepareParams
 from lightweight.pruning.params import PruneParams
 from lightweight.quantization.params import QuantizeParams
@@ -26,7 +26,7 @@ CHECKED = Path("data/checked")
 
 def main() -> None:
     params = load_all_params(
-        PARAMS, seed=Seed, threads=Threads, prepare=PrepareParams, train=TrainParams, swa=SwaParams, prune=PruneParams,
+        PARAMS, **GENERAL, prepare=PrepareParams, train=TrainParams, swa=SwaParams, prune=PruneParams,
         sensitivity=SensitivityParams, bn_update=BnUpdateParams, quantize=QuantizeParams, evaluate=EvaluateParams,
         benchmark=BenchmarkParams, report=ReportParams,
     )  # fmt: skip

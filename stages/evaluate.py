@@ -6,13 +6,13 @@ Writes  metrics/VARIANT.json, plots/predictions.csv
 
 from pathlib import Path
 
-from lightweight.core.determinism import configure_torch
 from lightweight.core.files import write_csv, write_json
-from lightweight.core.params import Threads, load_params
-from lightweight.core.process import run_stage
+from lightweight.core.params import GENERAL, load_params
 from lightweight.core.variants import VARIANTS
 from lightweight.dataset import load_dataset
 from lightweight.evaluation.scores import EvaluateParams, evaluate_variants, prediction_rows, score
+from lightweight.execution.determinism import configure_torch
+from lightweight.execution.process import run_stage
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")
@@ -23,8 +23,8 @@ PREDICTIONS = Path("plots/predictions.csv")
 
 
 def main() -> None:
-    params = load_params(PARAMS, threads=Threads, evaluate=EvaluateParams)
-    data = load_dataset(PREPARED).to(configure_torch(params.threads, seed=0))
+    params = load_params(PARAMS, **GENERAL, evaluate=EvaluateParams)
+    data = load_dataset(PREPARED).to(configure_torch(params))
     labels = data.test.labels.cpu().numpy()
     variants = evaluate_variants(MODELS, data, params.evaluate.batch_size, params.threads)
     for name, variant in variants.items():

@@ -7,7 +7,7 @@ Writes  plots/models.csv, plots/{comparison,training,sparsity,sensitivity,confus
 from pathlib import Path
 
 from lightweight.core.files import read_csv, write_bytes, write_csv
-from lightweight.core.process import run_stage
+from lightweight.execution.process import run_stage
 from lightweight.reporting.plots import draw_comparison, draw_confusion, draw_sensitivity, draw_sparsity, draw_training
 from lightweight.reporting.results import read_scores
 

@@ -7,11 +7,11 @@ Writes  data/prepared.safetensors, plots/images.csv
 import os
 from pathlib import Path
 
-from lightweight.core.determinism import project_root
 from lightweight.core.files import write_csv
-from lightweight.core.params import Seed, load_params
-from lightweight.core.process import run_stage
+from lightweight.core.params import Arithmetic, Seed, load_params
 from lightweight.dataset import save_dataset
+from lightweight.execution.determinism import project_root
+from lightweight.execution.process import run_stage
 from lightweight.preparation.image_folder import FINDING_COLUMNS
 from lightweight.preparation.prepare import PrepareParams, read_dataset
 
@@ -24,7 +24,7 @@ RAW = ROOT / (os.environ.get("LIGHTWEIGHT_DATA") or "data/raw")
 
 
 def main() -> None:
-    params = load_params(PARAMS, seed=Seed, prepare=PrepareParams)
+    params = load_params(PARAMS, seed=Seed, arithmetic=Arithmetic, prepare=PrepareParams)
     dataset, findings = read_dataset(params.prepare, RAW, ROOT, params.seed)
     save_dataset(PREPARED, dataset)
     write_csv(IMAGES, FINDING_COLUMNS, findings)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from lightweight.core.files import write_json
 from lightweight.core.params import Threads, load_params
-from lightweight.core.process import run_stage
 from lightweight.core.variants import VARIANTS
+from lightweight.execution.process import run_stage
 from lightweight.reporting.provenance import update_record
 
 PARAMS = Path("params.yaml")

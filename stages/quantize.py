@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from lightweight.checkpointing.session import open_session
-from lightweight.core.determinism import configure_torch, project_root
 from lightweight.core.files import write_bytes, write_tables
-from lightweight.core.params import Seed, Threads, load_params
-from lightweight.core.process import run_stage
+from lightweight.core.params import GENERAL, load_params
 from lightweight.dataset import load_dataset
+from lightweight.execution.determinism import configure_torch, project_root
+from lightweight.execution.process import run_stage
 from lightweight.networks.model_file import load_model
 from lightweight.quantization.converter import import_training
 from lightweight.quantization.params import QuantizeParams
@@ -27,8 +27,8 @@ RECALIBRATED, OPTIMIZED, ROOT = Path("models/recalibrated.safetensors"), Path("m
 
 
 def main() -> None:
-    params = load_params(PARAMS, seed=Seed, threads=Threads, train=TrainParams, quantize=QuantizeParams)
-    configure_torch(params.threads, params.seed)
+    params = load_params(PARAMS, **GENERAL, train=TrainParams, quantize=QuantizeParams)
+    configure_torch(params)
     data, log = load_dataset(PREPARED), partial(print, flush=True)
     source, train = load_model(RECALIBRATED, data), params.train.for_quantization(params.quantize.trains)
     import_training(params.quantize)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lightweight.core.files import read_json, write_json
 from lightweight.core.params import load_params
-from lightweight.core.process import run_stage
+from lightweight.execution.process import run_stage
 from lightweight.reporting.params import ReportParams
 
 PARAMS = Path("params.yaml")

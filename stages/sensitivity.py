@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from lightweight.checkpointing.session import open_session
-from lightweight.core.determinism import configure_torch, project_root
 from lightweight.core.files import write_csv
-from lightweight.core.params import Seed, Threads, load_params
-from lightweight.core.process import run_stage
+from lightweight.core.params import GENERAL, load_params
 from lightweight.dataset import load_dataset
+from lightweight.execution.determinism import configure_torch, project_root
+from lightweight.execution.process import run_stage
 from lightweight.networks.model_file import load_model
 from lightweight.pruning.probe import COLUMNS
 from lightweight.sensitivity import SensitivityParams, measure_sensitivity
@@ -24,8 +24,8 @@ SENSITIVITY, LARGEST = Path("plots/sensitivity.csv"), Path("plots/largest.csv")
 
 
 def main() -> None:
-    params = load_params(PARAMS, seed=Seed, threads=Threads, sensitivity=SensitivityParams)
-    data = load_dataset(PREPARED).to(configure_torch(params.threads, params.seed))
+    params = load_params(PARAMS, **GENERAL, sensitivity=SensitivityParams)
+    data = load_dataset(PREPARED).to(configure_torch(params))
     model, work = load_model(AVERAGED, data).model, project_root() / "work/sensitivity"
     with open_session(work, params, data, [PREPARED, AVERAGED], SENSITIVITY, log=partial(print, flush=True)) as session:
         result = measure_sensitivity(model, params.sensitivity, session)

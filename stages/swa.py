@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from lightweight.checkpointing.session import open_session
-from lightweight.core.determinism import configure_torch, project_root
 from lightweight.core.files import write_csv
-from lightweight.core.params import Seed, Threads, load_params
-from lightweight.core.process import run_stage
+from lightweight.core.params import GENERAL, load_params
 from lightweight.dataset import load_dataset
+from lightweight.execution.determinism import configure_torch, project_root
+from lightweight.execution.process import run_stage
 from lightweight.networks.model_file import load_model, save_model
 from lightweight.swa import SwaParams, average_weights, starting_file
 from lightweight.training.history import COLUMNS
@@ -27,8 +27,8 @@ ROOT = project_root()
 
 
 def main() -> None:
-    params = load_params(PARAMS, seed=Seed, threads=Threads, train=TrainParams, swa=SwaParams)
-    data = load_dataset(PREPARED).to(configure_torch(params.threads, params.seed))
+    params = load_params(PARAMS, **GENERAL, train=TrainParams, swa=SwaParams)
+    data = load_dataset(PREPARED).to(configure_torch(params))
     start = starting_file(params.swa, params.train, SNAPSHOTS, ORIGINAL)
     source, teacher = load_model(start, data), load_teacher(params.train, ROOT, data)
     files, log = [PREPARED, start, *params.train.files(ROOT)], partial(print, flush=True)

@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from lightweight.checkpointing.session import open_session
-from lightweight.core.determinism import configure_torch, project_root
 from lightweight.core.files import write_csv
-from lightweight.core.params import Seed, Threads, load_params
-from lightweight.core.process import run_stage
+from lightweight.core.params import GENERAL, load_params
 from lightweight.dataset import load_dataset
+from lightweight.execution.determinism import configure_torch, project_root
+from lightweight.execution.process import run_stage
 from lightweight.networks.model_file import save_model
 from lightweight.training import resource_usage
 from lightweight.training.history import COLUMNS
@@ -27,8 +27,8 @@ HISTORY, ROOT = Path("plots/train.csv"), project_root()
 
 
 def main() -> None:
-    params = load_params(PARAMS, seed=Seed, threads=Threads, train=TrainParams)
-    log, device = partial(print, flush=True), configure_torch(params.threads, params.seed)
+    params = load_params(PARAMS, **GENERAL, train=TrainParams)
+    log, device = partial(print, flush=True), configure_torch(params)
     data = load_dataset(PREPARED).to(device)
     original, teacher = new_original(params.train, data, ROOT, log), load_teacher(params.train, ROOT, data)
     files = [PREPARED, *params.train.files(ROOT)]

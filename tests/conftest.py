@@ -9,6 +9,9 @@ from pathlib import Path
 
 import lightweight.core.telemetry  # noqa: F401 - for tests that import onnxruntime first
 
+from lightweight.execution.arithmetic import fix_instruction_set
+
+fix_instruction_set("portable")  # as in the stages, before NumPy and torch load
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # two tests at a time: threads that spin would take the cores of the other
 
 import numpy as np

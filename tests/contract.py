@@ -4,6 +4,8 @@ import ast
 from functools import cache
 from pathlib import Path
 
+from lightweight.core.params import GENERAL
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("stages", "lightweight")
 
@@ -43,9 +45,10 @@ def room(file: str) -> str:
 def loaded_sections(path: Path) -> set[str]:
     """Collect the keywords of every `load_params` or `load_all_params` call in a stage script."""
     calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
-    return {
+    keywords = {
         keyword.arg
         for call in calls
         if isinstance(call.func, ast.Name) and call.func.id in ("load_params", "load_all_params")
         for keyword in call.keywords
     }
+    return {name for name in keywords if name} | (set(GENERAL) if None in keywords else set())  # None: **GENERAL

@@ -15,7 +15,7 @@ import pandas as pd
 
 from lightweight.core.files import read_json, write_text
 from lightweight.core.machine import hardware_description
-from lightweight.core.process import run_stage
+from lightweight.execution.process import run_stage
 from lightweight.reporting.summary import headline
 from lightweight.reporting.table import accuracy_with_interval, comparison, markdown
 

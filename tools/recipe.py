@@ -14,9 +14,9 @@ from typing import Any
 
 from lightweight.core.errors import InputError
 from lightweight.core.files import write_bytes, write_json
-from lightweight.core.process import run_stage
 from lightweight.core.variants import VARIANTS
 from lightweight.core.yaml import parse_yaml, read_yaml
+from lightweight.execution.process import run_stage
 from lightweight.reporting.plots import draw_comparison
 from lightweight.reporting.results import TIMED_MODELS, Scores
 from lightweight.training.resource_usage import load

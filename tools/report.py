@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lightweight.core.files import read_csv, write_bytes
 from lightweight.core.machine import hardware_description
-from lightweight.core.process import run_stage
+from lightweight.execution.process import run_stage
 from lightweight.onnx.coverage import describe, read_coverage
 from lightweight.reporting.page import write_page
 from lightweight.reporting.plots import draw_latency

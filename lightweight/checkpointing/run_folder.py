@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from pydantic_core import to_jsonable_python
 
-from lightweight.core.machine import arithmetic_variables, cpu_type, package_versions, platform_name
+from lightweight.core.machine import cpu_type, package_versions, platform_name
 
 NAME = re.compile(r"[0-9a-f]{16}-\d+")
 FINISHED = "finished"  # the name of a file in the folder of a run whose outputs are written
@@ -29,10 +29,15 @@ WAIT_SECONDS = 2.0  # after which a process that was just killed no longer locks
 
 
 def fingerprint(params: dict[str, Any], files: Iterable[Path]) -> str:
-    """Compute a digest of parameters, files, all loaded modules of the project, and the machine, in 16 hex digits."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    machine: list[Any] = [sys.version, platform_name(), package_versions(), arithmetic_variables(), cpu_type()]
-    machine += [torch.backends.cpu.get_cpu_capability(), gpu]
+    """Compute a digest of parameters, files, all loaded modules of the project, and versions, in 16 hex digits.
+
+    The machine is part of it only as far as results depend on it: the type of a GPU, and of the CPU unless the
+    arithmetic is portable.
+    """
+    machine: list[Any] = [sys.version, platform_name(), package_versions()]
+    machine.append(torch.cuda.get_device_name() if torch.cuda.is_available() else None)
+    if params.get("arithmetic") != "portable":
+        machine.append(cpu_type())
     digest = hashlib.sha256(json.dumps([to_jsonable_python(params), machine], sort_keys=True).encode())
     for path in (*files, *_loaded_sources()):
         digest.update(checksum(path).encode())

@@ -1,6 +1,5 @@
 """Properties of this machine that results or timings depend on: processor, system, versions; torch is not imported."""
 
-import os
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -10,7 +9,6 @@ PACKAGES = (
     "torch", "torchvision", "timm", "numpy", "onnxruntime", "onnx", "onnxscript", "pillow", "safetensors",
     "scikit-learn", "torch-pruning", "torchao",
 )  # fmt: skip
-ARITHMETIC_PREFIXES = ("ATEN_", "CUBLAS_", "DNNL_", "MKL_", "NVIDIA_TF32", "ONEDNN_", "TORCH_ALLOW_TF32")
 EXTENSIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "avx_vnni", "asimddp", "i8mm")
 
 
@@ -28,9 +26,13 @@ def cpu_type() -> str:
 
 def vector_extensions() -> str:
     """List the instruction sets that decide about speed and rounding, such as `avx2 avx512_vnni`."""
+    return " ".join(name for name in EXTENSIONS if name in cpu_flags())
+
+
+def cpu_flags() -> list[str]:
+    """List the instruction sets and other features of the processor, as the kernel names them."""
     cpu = _read_cpuinfo()
-    flags = (cpu.get("flags") or cpu.get("Features") or "").split()
-    return " ".join(name for name in EXTENSIONS if name in flags)
+    return (cpu.get("flags") or cpu.get("Features") or "").split()
 
 
 def hardware_description(measured: dict[str, Any]) -> str:
@@ -58,11 +60,6 @@ def _read_cpuinfo() -> dict[str, str]:
 def platform_name() -> str:
     """Name the operating system and the instruction set, such as `Linux x86_64`, but not this very machine."""
     return f"{platform.system()} {platform.machine()}"
-
-
-def arithmetic_variables() -> dict[str, str]:
-    """Return the environment variables by which libraries choose other arithmetic."""
-    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(ARITHMETIC_PREFIXES)}
 
 
 def package_versions() -> dict[str, str | None]:

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from reprlib import Repr
 from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -14,6 +14,8 @@ from lightweight.core.yaml import read_yaml
 
 Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
 Threads = Annotated[int, Field(ge=1, le=1024, strict=True)]
+Arithmetic = Literal["portable", "native"]
+GENERAL = {"seed": Seed, "threads": Threads, "arithmetic": Arithmetic}  # the keys at the top, of all that is computed
 
 MAX_VALUE_CHARACTERS = 100  # of a value in a message
 UNION_MEMBER = re.compile(r"\((share|auto|by layer)\)|\[key\]")  # in pydantic's place of an error, beside real keys

@@ -50,7 +50,8 @@ def _affine(images: Tensor, params: AugmentParams, generator: torch.Generator) -
         return (torch.rand(number, generator=generator) * 2 - 1) * limit
 
     angle, dx, dy = draw(math.radians(params.rotate)), draw(2 * params.shift), draw(2 * params.shift)
-    zoom = torch.exp(draw(math.log1p(params.scale)))
+    power = draw(math.log1p(params.scale))
+    zoom = power.sigmoid() / (-power).sigmoid()  # exp(power), which would be MKL's and differ between CPUs
     cos, sin = angle.cos() * zoom, angle.sin() * zoom
     rows = torch.stack([cos, -sin, dx, sin, cos, dy], dim=1).view(number, 2, 3)
     grid = F.affine_grid(rows.to(images.device), list(images.shape), align_corners=False)

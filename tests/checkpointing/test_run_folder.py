@@ -61,7 +61,6 @@ def test_the_digest_depends_on_parameters_and_contents_and_not_on_paths_or_order
     [
         ("cpu_type", lambda: "Another CPU"),
         ("package_versions", lambda: {"torch": "9.9"}),
-        ("arithmetic_variables", lambda: {"MKL_CBWR": "AVX2"}),
         ("sys.version", "9.9"),
     ],
 )
@@ -69,6 +68,13 @@ def test_the_digest_depends_on_the_machine(monkeypatch, attribute, value):
     first = fingerprint({}, [])
     monkeypatch.setattr(f"lightweight.checkpointing.run_folder.{attribute}", value)
     assert fingerprint({}, []) != first
+
+
+def test_the_digest_does_not_depend_on_the_cpu_where_the_arithmetic_is_portable(monkeypatch):
+    params = {"arithmetic": "portable"}, {"arithmetic": "native"}
+    portable, native = (fingerprint(each, []) for each in params)
+    monkeypatch.setattr("lightweight.checkpointing.run_folder.cpu_type", lambda: "Another CPU")
+    assert fingerprint(params[0], []) == portable != native != fingerprint(params[1], [])
 
 
 def test_the_digest_depends_on_the_code_in_the_folder_that_is_loaded(tmp_path, monkeypatch, start_python):

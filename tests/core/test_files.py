@@ -11,7 +11,7 @@ from lightweight.core.errors import InputError
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from lightweight.core.process import run_stage
+from lightweight.execution.process import run_stage
 from lightweight.core.files import write_bytes
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 run_stage(lambda: write_bytes(Path(sys.argv[1]), bytes(1000)))

@@ -18,6 +18,7 @@ LIBRARY = [path for path in (ROOT / "lightweight").rglob("*.py") if path.stat().
 # Which room may import which, beside `core` and `dataset.py`, which all of them may. A technique that fits one file is
 # a room of its own. The arrows have no circle: what stands on the right knows nothing of what stands on the left.
 ARROWS = {
+    "execution": (),
     "preparation": (),
     "networks": (),
     "checkpointing": (),
@@ -50,6 +51,7 @@ STALE = {
     "macs.py": {"prune", "sensitivity", "quantize", "evaluate"},
     "predict.py": set(),
     "core": set(STAGES) - {"check"},
+    "execution": set(STAGES) - {"check"},
     "dataset.py": set(STAGES) - {"check", "provenance", "report", "plot"},
 }
 

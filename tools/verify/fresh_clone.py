@@ -20,8 +20,8 @@ from pathlib import Path
 
 from lightweight.core.errors import InputError
 from lightweight.core.files import read_json
-from lightweight.core.process import run_stage
 from lightweight.core.yaml import parse_yaml, read_yaml
+from lightweight.execution.process import run_stage
 from lightweight.reporting.provenance import describe_origin, md5_of_file
 from tools.verify.integrity import find_damaged_artifacts, find_damaged_objects, repair_command
 from tools.verify.verdict import FAILED, Lock, Run, Scores, judge, md5_of_outputs

@@ -10,11 +10,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lightweight.core import process as command
+from lightweight.execution import process as command
 from tests.contract import ROOT
 
 STAGE = """
-from lightweight.core.process import run_stage
+from lightweight.execution.process import run_stage
 from lightweight.core.errors import InputError
 def main():
     {body}
@@ -22,7 +22,7 @@ run_stage(main)
 """
 SLEEPER = """
 import os, time
-from lightweight.core.process import run_stage
+from lightweight.execution.process import run_stage
 def main():
     print(os.getpid(), flush=True)
     time.sleep(60)
@@ -86,6 +86,7 @@ def importing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "stages").mkdir()
     shutil.copy2(ROOT / "stages/__init__.py", tmp_path / "stages")
+    shutil.copy2(ROOT / "params.yaml", tmp_path)
     (tmp_path / "stages/slow.py").write_text(IMPORTING)
     parent = subprocess.Popen(
         [sys.executable, "-c", STARTING],

@@ -2,17 +2,25 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
+from lightweight.execution.linear import use_portable_linear
 
-def configure_torch(threads: int, seed: int) -> torch.device:
-    """Fix threads, seed and algorithms of this process, and return the GPU if there is one, else the CPU."""
+
+def configure_torch(params: SimpleNamespace) -> torch.device:
+    """Fix threads, seed and algorithms of this process, and return the GPU if there is one, else the CPU.
+
+    `params` has the keys of `GENERAL`: `seed`, `threads` and `arithmetic`.
+    """
+    if params.arithmetic == "portable":
+        use_portable_linear()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32 on a GPU, too
-    torch.set_num_threads(threads)
+    torch.set_num_threads(params.threads)
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms imports the compiler, for 2 s
-    torch.manual_seed(seed)
+    torch.manual_seed(params.seed)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from lightweight.core.errors import InputError
 from lightweight.core.files import write_bytes
+from lightweight.core.params import Arithmetic, load_params
+from lightweight.execution.arithmetic import fix_instruction_set
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 ORPHAN_ADOPTERS = re.compile(r"init|systemd|tini|dumb-init|catatonit|containerd-shim.*|conmon")
@@ -35,6 +37,14 @@ def install_signal_handlers() -> None:
     """Install the handlers of a stage, before it imports anything large: an exception could get lost in an import."""
     _die_with_parent()
     signal.signal(signal.SIGINT, _exit_interrupted)
+
+
+def fix_arithmetic(params: Path) -> None:
+    """Fix the instruction set of a stage by `arithmetic` in `params`. Bad input ends in one line and exit code 1."""
+    try:
+        fix_instruction_set(load_params(params, arithmetic=Arithmetic).arithmetic)
+    except InputError as error:
+        sys.exit(f"error: {error}")
 
 
 def _exit_interrupted(*_: object) -> None:
