@@ -1,11 +1,17 @@
 """BatchNorm re-estimation: running means and variances are computed anew after weights were averaged or pruned."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
 from pydantic import Field
-from torch import nn
-from torch.optim.swa_utils import update_bn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightweight.core.params import Params
-from lightweight.dataset import Dataset, random_indices
+from lightweight.dataset import Dataset, count_batches, random_indices
+from lightweight.execution.determinism import derive_seed
+from lightweight.execution.ranks import BLOCKS, map_shared
 
 
 class BnUpdateParams(Params):
@@ -21,9 +27,54 @@ def reestimate_batchnorm(model: nn.Module, dataset: Dataset, num_images: int, ba
     Every batch has the same weight, so a last incomplete batch is left out unless it is the only one. Nothing changes
     without images or without BatchNorm layers.
     """
+    norms = [norm for norm in model.modules() if isinstance(norm, _BatchNorm) and norm.running_mean is not None]
     order = random_indices(len(dataset.train), num_images, seed)
     if len(order) > batch_size:
         order = order[: len(order) // batch_size * batch_size]
-    if len(order) > 1:
-        images = dataset.train.take(order.to(dataset.mean.device))
-        update_bn((batch for batch, _ in dataset.batches(images, batch_size)), model)
+    if len(order) < 2 or not norms:
+        return
+    images = dataset.train.take(order.to(dataset.mean.device))
+    batches = count_batches(images, batch_size)
+    statistics = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var) if buffer is not None]
+
+    def measure(number: int) -> Tensor:
+        torch.manual_seed(derive_seed(seed, number))  # for dropout, which is on while statistics are taken
+        model(dataset.batch(images, number, batch_size)[0])
+        return torch.cat([buffer.cpu().double() for buffer in statistics])
+
+    with torch.no_grad(), _of_single_batches(model, norms):
+        means = average(measure, batches, sum(map(len, statistics)))
+    for buffer, mean in zip(statistics, means.split([len(buffer) for buffer in statistics]), strict=True):
+        buffer.copy_(mean)
+    for norm in norms:
+        assert norm.num_batches_tracked is not None
+        norm.num_batches_tracked.fill_(batches)
+
+
+@contextmanager
+def _of_single_batches(model: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
+    """Let the running statistics be those of the last batch alone, in training mode; restores modes and momenta."""
+    training = [module for module in model.modules() if module.training]
+    momenta = [norm.momentum for norm in norms]
+    model.train()
+    for norm in norms:
+        norm.momentum = 1.0
+    yield
+    model.eval()
+    for module in training:
+        module.training = True
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def average(measure: Callable[[int], Tensor], batches: int, width: int) -> Tensor:
+    """Average what `measure` returns for the number of each batch, float64 (width,), shared out over the processes.
+
+    The sum has one order for any number of processes: first within each of `BLOCKS` runs of batches, then over these.
+    """
+
+    def add(block: int) -> Tensor:
+        numbers = range(block * batches // BLOCKS, (block + 1) * batches // BLOCKS)
+        return sum((measure(number) for number in numbers), torch.zeros(width, dtype=torch.float64))
+
+    return map_shared(add, BLOCKS, width).sum(0) / batches

@@ -82,9 +82,18 @@ class Dataset:
 
     def batches(self, split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield normalised images (n, C, H, W) and labels (n,), `size` at a time, in the stored order."""
-        for start in range(0, len(split), size):
-            part = slice(start, start + size)
-            yield self.normalize(split.images[part]), split.labels[part]
+        for number in range(count_batches(split, size)):
+            yield self.batch(split, number, size)
+
+    def batch(self, split: Split, number: int, size: int) -> tuple[Tensor, Tensor]:
+        """Return the normalised images (n, C, H, W) and labels (n,) of one batch of `size`, in the stored order."""
+        part = slice(number * size, (number + 1) * size)
+        return self.normalize(split.images[part]), split.labels[part]
+
+
+def count_batches(split: Split, size: int) -> int:
+    """Count the batches of `size` images, of which the last may have fewer."""
+    return -(-len(split) // size)
 
 
 def random_indices(total: int, count: int, seed: int) -> Tensor:
@@ -92,13 +101,13 @@ def random_indices(total: int, count: int, seed: int) -> Tensor:
     return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count]
 
 
-def steps_per_epoch(split: Split, batch_size: int) -> int:
-    """Count the batches of an epoch without a last one of a single image, which has no variance for BatchNorm.
+def steps_per_epoch(split: Split, batch_size: int, smallest: int = 2) -> int:
+    """Count the batches of an epoch, without a last one of fewer than `smallest` images.
 
-    Raises InputError when no batch is left.
+    A single image has no variance for BatchNorm. Raises InputError when no batch is left.
     """
     full, rest = divmod(len(split), batch_size)
-    steps = full + 1 if rest > 1 else full
+    steps = full + 1 if rest >= smallest else full
     if not steps:
         raise InputError("the training split holds a single image: training needs two for BatchNorm")
     return steps

@@ -11,7 +11,7 @@ from lightweight.core.files import write_csv
 from lightweight.core.params import GENERAL, load_params
 from lightweight.dataset import load_dataset
 from lightweight.execution.determinism import configure_torch
-from lightweight.execution.process import run_stage
+from lightweight.execution.launch import run_parallel_stage
 from lightweight.networks.model_file import load_model, save_model
 from lightweight.networks.validation import validate
 
@@ -37,4 +37,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_parallel_stage(main, PARAMS, print, sharded=False)

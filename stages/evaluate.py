@@ -12,7 +12,7 @@ from lightweight.core.variants import VARIANTS
 from lightweight.dataset import load_dataset
 from lightweight.evaluation.scores import EvaluateParams, evaluate_variants, prediction_rows, score
 from lightweight.execution.determinism import configure_torch
-from lightweight.execution.process import run_stage
+from lightweight.execution.launch import run_parallel_stage
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")
@@ -37,4 +37,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_parallel_stage(main, PARAMS, print, sharded=False)

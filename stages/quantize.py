@@ -13,7 +13,7 @@ from lightweight.core.files import write_bytes, write_tables
 from lightweight.core.params import GENERAL, load_params
 from lightweight.dataset import load_dataset
 from lightweight.execution.determinism import configure_torch, project_root
-from lightweight.execution.process import run_stage
+from lightweight.execution.launch import run_parallel_stage
 from lightweight.networks.model_file import load_model
 from lightweight.quantization.converter import import_training
 from lightweight.quantization.params import QuantizeParams
@@ -42,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_parallel_stage(main, PARAMS, print, sharded=True)

@@ -13,7 +13,7 @@ from lightweight.core.files import write_csv
 from lightweight.core.params import GENERAL, load_params
 from lightweight.dataset import load_dataset
 from lightweight.execution.determinism import configure_torch, project_root
-from lightweight.execution.process import run_stage
+from lightweight.execution.launch import run_parallel_stage
 from lightweight.networks.model_file import save_model
 from lightweight.training import resource_usage
 from lightweight.training.history import COLUMNS
@@ -42,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_parallel_stage(main, PARAMS, print, sharded=True)

@@ -83,6 +83,7 @@ def train_params(**changes: Any) -> TrainParams:
         "freeze": [],
         "epochs": 3,
         "batch_size": 64,
+        "shards": 1,
         "optimizer": "adamw",
         "momentum": 0.9,
         "lr": 0.003,

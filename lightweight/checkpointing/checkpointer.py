@@ -19,7 +19,8 @@ from lightweight.checkpointing.run_folder import checksum
 from lightweight.checkpointing.state_dict import flatten_state_dict, unflatten_state_dict
 from lightweight.core.errors import InputError
 from lightweight.core.files import write_bytes
-from lightweight.core.tensor_file import read_tensors, write_tensors
+from lightweight.core.tensor_file import parse_tensors, write_tensors
+from lightweight.execution.ranks import agree, broadcast
 
 MAX_LOST_SECONDS = 20.0  # the work that an interruption may lose: the longest interval between two checkpoints
 MAX_OVERHEAD = 0.03  # the share of the time that checkpoints may take, unless MAX_LOST_SECONDS demands more
@@ -57,8 +58,7 @@ class Checkpointer:
         self.state: dict[str, Any] = {}
         self.writing: Future[None] | None = None
         self.cost, self.last = 0.0, time.monotonic()
-        if folder and (folder / STATE).exists():
-            self._restore(folder)
+        self._restore(folder)
 
     @property
     def run_folder(self) -> Path:
@@ -66,17 +66,25 @@ class Checkpointer:
         assert self.folder is not None, "a checkpointer without a folder takes no files"
         return self.folder
 
-    def _restore(self, folder: Path) -> None:
-        """Read the checkpoint in the folder and log its position, or log that it is damaged and ignore it."""
+    def _restore(self, folder: Path | None) -> None:
+        """Restore the checkpoint of rank 0, if there is one, and log its position, or that it is damaged and ignored.
+
+        All processes restore it, or none: not if the added files are damaged in the run folder of any machine.
+        """
+        found = (folder / STATE).read_bytes() if folder and (folder / STATE).exists() else None
+        content = broadcast(found)
+        if content is None:
+            return
         try:
-            tensors, content = read_tensors(folder / STATE)
-            if any(checksum(folder / name) != expected for name, expected in content["files"].items()):
-                raise InputError("another file of the checkpoint is damaged")
+            tensors, state = parse_tensors(content, Path(STATE))
+            intact = not folder or all(checksum(folder / name) == value for name, value in state["files"].items())
         except (InputError, OSError):
+            intact = False
+        if not agree(intact):
             self.log(f"{self.stage} starts over: the checkpoint in {folder} is damaged")
             return
-        self.state, self.files = unflatten_state_dict(content["state"], tensors), content["files"]
-        self.log(f"resuming {self.stage} at {content['position']}")
+        self.state, self.files = unflatten_state_dict(state["state"], tensors), state["files"]
+        self.log(f"resuming {self.stage} at {state['position']}")
 
     def track(self, name: str, stateful: Tracked) -> Tracked:
         """Make an object part of every later checkpoint, and restore its state if a run is resumed.

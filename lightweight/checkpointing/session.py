@@ -20,6 +20,7 @@ from lightweight.checkpointing.run_folder import (
 from lightweight.core.errors import InputError
 from lightweight.core.files import read_json, write_json
 from lightweight.dataset import Dataset
+from lightweight.execution.ranks import is_writer
 
 
 def discard(line: str) -> None:
@@ -72,6 +73,9 @@ def resumable(
     recorded `output` in its lock file: an interruption before that loses no work, and a run that is repeated on purpose
     does all the work again. `log` receives a line when a run is resumed, or when its checkpoint is damaged.
     """
+    if not is_writer():  # another process on this machine writes the checkpoints
+        yield Checkpointer(stage=stage, log=log)
+        return
     folder, descriptor = acquire_run_folder(work / stage, fingerprint(params, files))
     try:
         remove_old_runs(work, folder)

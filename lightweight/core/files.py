@@ -17,8 +17,17 @@ FORMAT_KEY = "format"  # in the metadata of files that carry a model, a data set
 FORMAT_VERSION = 1  # rises when older code would misread a file; files without a version have the layout of version 1
 
 
+read_only = False  # in a process that only computes, beside another one that writes: see execution/worker.py
+
+
+class NothingToWrite(BaseException):
+    """End of a process that only computes: its part is done where results are written."""
+
+
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a temporary file beside `path` and rename it; a failed write leaves the old file alone. Raises OSError."""
+    """Write a file atomically: a failed write leaves the old file alone. Raises OSError."""
+    if read_only:
+        raise NothingToWrite
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # another process may write the same file
     try:

@@ -14,6 +14,7 @@ from lightweight.core.yaml import read_yaml
 
 Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
 Threads = Annotated[int, Field(ge=1, le=1024, strict=True)]
+Shards = Literal[1, 2, 4, 8, 16, 32, 64]
 Arithmetic = Literal["portable", "native"]
 GENERAL = {"seed": Seed, "threads": Threads, "arithmetic": Arithmetic}  # the keys at the top, of all that is computed
 

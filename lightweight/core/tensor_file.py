@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -32,11 +32,15 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises InputError when the file is missing, damaged, not written by `write_tensors`, or of a newer format.
     """
-    content = read_bytes(path)
+    return parse_tensors(read_bytes(path), path)
+
+
+def parse_tensors(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Parse the bytes of a file that `write_tensors` wrote, as `read_tensors` does; `path` stands in its errors."""
     try:
         tensors = load(content)
-        with safe_open(path, "pt") as file:
-            metadata = json.loads((file.metadata() or {})[METADATA_KEY])
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = json.loads(header.get("__metadata__", {})[METADATA_KEY])
     except (SafetensorError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged or not a safetensors file: {one_line(error)}") from None
     except KeyError:

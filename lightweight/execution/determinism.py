@@ -1,5 +1,6 @@
 """Settings of torch under which equal seeds and thread counts give equal bits, and the folder of the user's files."""
 
+import hashlib
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,12 @@ def configure_torch(params: SimpleNamespace) -> torch.device:
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms imports the compiler, for 2 s
     torch.manual_seed(params.seed)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def derive_seed(*numbers: int) -> int:
+    """Derive a seed below 2^63 from a tuple of integers, such as a seed, a step and a shard; equal tuples give one."""
+    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
 
 
 def project_root() -> Path:

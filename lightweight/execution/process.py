@@ -23,19 +23,26 @@ ORPHAN_ADOPTERS = re.compile(r"init|systemd|tini|dumb-init|catatonit|containerd-
 
 def run_stage(main: Callable[[], None]) -> None:
     """Run a stage: an InputError or OSError ends in one line and exit code 1, other exceptions in a traceback."""
-    _die_with_parent()
+    die_with_parent()
     try:
         _copy_lock(Path("dvc.lock"), Path("work/dvc.lock"))
         main()
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: {error.filename or 'input or output'}: {error.strerror or error}")
+    except (InputError, OSError) as error:
+        sys.exit(f"error: {describe_failure(error)}")
+
+
+def describe_failure(error: BaseException) -> str | None:
+    """Describe an error that the user can mend in one line; None for any other exception."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+        return f"{error.filename or 'input or output'}: {error.strerror or error}"
+    return None
 
 
 def install_signal_handlers() -> None:
     """Install the handlers of a stage, before it imports anything large: an exception could get lost in an import."""
-    _die_with_parent()
+    die_with_parent()
     signal.signal(signal.SIGINT, _exit_interrupted)
 
 
@@ -59,7 +66,7 @@ def _copy_lock(lock: Path, copy: Path) -> None:
         write_bytes(copy, lock.read_bytes())
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Kill this process when its parent dies, or the next `dvc repro` would start a second writer (Linux only)."""
     if sys.platform != "linux":
         return

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lightweight.dataset import Dataset, Split
+from lightweight.dataset import Dataset, Split, count_batches
+from lightweight.execution.ranks import map_shared
 
 ACCURACY_SLACK = 1e-9  # in comparisons of accuracies, which are shares of images: 0.8 - 0.79 > 0.01 in floating point
 
@@ -17,9 +18,13 @@ def validate(model: nn.Module, dataset: Dataset, split: Split, batch_size: int |
     """
     model.eval()
     batch_size = batch_size or max(1, min(512, 512 * 64**2 // dataset.input_size**2))
-    loss, correct = 0.0, 0
-    for images, labels in dataset.batches(split, batch_size):
+
+    def score(number: int) -> tuple[float, float]:
+        images, labels = dataset.batch(split, number, batch_size)
         logits = model(images)
-        loss += F.cross_entropy(logits, labels, reduction="sum").item()
-        correct += (logits.argmax(1) == labels).sum().item()
-    return loss / len(split), correct / len(split)
+        loss = F.cross_entropy(logits, labels, reduction="sum").item()
+        return loss, (logits.argmax(1) == labels).sum().item()
+
+    rows = map_shared(score, count_batches(split, batch_size), 2).tolist()
+    loss, correct = (sum(column) for column in zip(*rows, strict=True))  # in the order of the batches
+    return loss / len(split), round(correct) / len(split)

@@ -89,24 +89,27 @@ class Stepper:
         """Return the context in which forward passes compute in the chosen precision."""
         return torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
 
-    def step(self, loss: Tensor) -> None:
-        """Compute the gradient of `loss` and update the parameters.
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of `loss`, in mixed precision times a scale, to that of the parameters.
 
         Raises InputError when an operation of the network has no deterministic implementation.
         """
-        self.optimizer.zero_grad()
         try:
             self.scaler.scale(loss).backward()
         except RuntimeError as error:  # on a GPU, for example from the adaptive pooling in VGG and AlexNet
             if "deterministic" not in str(error):
                 raise
             raise InputError(f"the network cannot be trained reproducibly here: {first_line(error)}") from None
+
+    def step(self) -> None:
+        """Update the parameters by their gradients, and set these to zero."""
         if self.clip_norm:
             self.scaler.unscale_(self.optimizer)
             parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
             nn.utils.clip_grad_norm_(parameters, self.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.optimizer.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}

@@ -67,6 +67,8 @@ def train_original(
     for _ in history.record(rows, params.patience):
         _write_snapshot(session.checkpointer, original, history, params)
         session.log(history.format_row(params.epochs))
+    if not session.checkpointer.folder:  # in a process that writes nothing
+        return TrainingResult(original, history, None)
     session.checkpointer.export_files(snapshots)
     if not history.rows:
         return TrainingResult(replace(original, notes={}), history, None)
@@ -82,6 +84,8 @@ def snapshot_path(folder: Path, epoch: int) -> Path:
 
 def _write_snapshot(checkpointer: Checkpointer, original: ModelFile, history: History, params: TrainParams) -> None:
     """Write the snapshot of the newest epoch, and remove the snapshots that are no longer needed."""
+    if not checkpointer.folder:
+        return
     row = history.rows[-1]
     path = snapshot_path(checkpointer.run_folder, row.epoch)
     save_model(path, replace(original, notes={"epoch": row.epoch, "lr": row.lr}))

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from torch import nn, optim
 from torch.optim.lr_scheduler import LRScheduler
 
+from lightweight.core.params import Shards
 from lightweight.networks.factory import validate_name
 from lightweight.training.augmentation import AugmentParams
 from lightweight.training.loss import LossParams
@@ -26,6 +27,7 @@ class TrainParams(OptimizationParams, LossParams):
     freeze: list[str]
     epochs: int = Field(ge=0, le=10_000)
     batch_size: int = Field(ge=2, le=65_536)
+    shards: Shards
     ema: float = Field(ge=0, lt=1)
     patience: int = Field(ge=0, le=10_000)
     snapshots: int = Field(ge=0)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,19 +12,22 @@ from tqdm import tqdm
 
 from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.core.errors import InputError
-from lightweight.dataset import Dataset, steps_per_epoch
-from lightweight.training.augmentation import augment
+from lightweight.dataset import Dataset, random_indices, steps_per_epoch
+from lightweight.execution.determinism import derive_seed
+from lightweight.training.augmentation import augment, random_numbers
 from lightweight.training.ema import make_ema
 from lightweight.training.freezing import freeze
 from lightweight.training.loss import batch_loss
 from lightweight.training.optimizer import Stepper, make_optimizer
 from lightweight.training.params import TrainingSettings
+from lightweight.training.shards import ShardedGradient, check_shards
 
 
 class TrainingRun:
-    """Hold everything that changes during training: weights, their average, optimizer, schedule, random numbers.
+    """Hold everything that changes during training: weights, their average, optimizer and schedule.
 
-    `state_dict` can be called between any two batches.
+    Random numbers are functions of seed, epoch, step and image, and so no state. `state_dict` can be called between
+    any two batches.
     """
 
     def __init__(self, model: nn.Module, dataset: Dataset, settings: TrainingSettings, epochs: range) -> None:
@@ -32,10 +36,11 @@ class TrainingRun:
         self.first, self.last = epochs.start, epochs[-1]
         self.epoch, self.step, self.lr = epochs.start, 0, lr
         self.total_loss = torch.zeros((), device=dataset.mean.device)
-        self.generator = torch.Generator()
         self.frozen = freeze(model, params.freeze)
         self.stepper = Stepper(make_optimizer(model, params, lr), params, dataset.mean.device)
-        self.steps = steps_per_epoch(dataset.train, params.batch_size)
+        check_shards(params.shards, params.batch_size, len(dataset.train))
+        self.steps = steps_per_epoch(dataset.train, params.batch_size, 2 * params.shards)
+        self.gradient = ShardedGradient(model, params.shards)
         self.schedule = settings.schedule(self.stepper.optimizer, self.steps)
         self.average = make_ema(model, params.ema) if params.ema else None
 
@@ -45,22 +50,24 @@ class TrainingRun:
         `each_step` receives the share of all epochs that is done, after each step. Raises InputError when the loss is
         not finite.
         """
-        order = self._shuffle(seed)
+        order = random_indices(len(self.dataset.train), len(self.dataset.train), seed)
+        numbers = random_numbers(len(order), derive_seed(seed)) if self.params.augment.is_on else None
+        if self.step == 0:
+            self.total_loss.zero_()
         self.model.train()
         for module in self.frozen:
             module.eval()
         remaining = range(self.step, self.steps)
         for step in (progress := tqdm(remaining, f"epoch {self.epoch}", leave=False, unit="batch", disable=None)):
-            indices = order[step * self.params.batch_size :][: self.params.batch_size].to(self.total_loss.device)
-            images = augment(self.dataset.train.images[indices], self.params.augment, self.generator)
-            loss = self._loss(self.dataset.normalize(images), self.dataset.train.labels[indices])
-            self.stepper.step(loss)
+            batch = order[step * self.params.batch_size :][: self.params.batch_size]
+            loss = self.gradient.compute(batch, derive_seed(seed, step), partial(self._backward, numbers))
+            self.stepper.step()
             self.lr = self.stepper.optimizer.param_groups[0]["lr"]
             self.schedule.step()
             each_step((self.epoch - self.first + (step + 1) / self.steps) / (self.last + 1 - self.first))
             if self.average:
                 self.average.update_parameters(self.model)
-            self.total_loss += loss.detach()
+            self.total_loss += loss
             self.step = step + 1
             if not progress.disable:
                 progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
@@ -69,19 +76,15 @@ class TrainingRun:
         check_finite(mean, "loss", self.epoch, self.lr)
         return mean
 
-    def _shuffle(self, seed: int) -> Tensor:
-        """Draw the order of the training images (N,) from the seed of the epoch.
-
-        At the first batch of an epoch all random generators are seeded; within an epoch, after a resumption, they are
-        not.
-        """
-        generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(self.dataset.train), generator=generator)
-        if self.step == 0:
-            self.generator.set_state(generator.get_state())
-            torch.manual_seed(seed)  # dropout draws from the global generator
-            self.total_loss.zero_()
-        return order
+    def _backward(self, numbers: Tensor | None, indices: Tensor, weight: float) -> Tensor:
+        """Add the gradients of the mean loss of some images, times `weight`, and return that loss without its graph."""
+        device, train = self.total_loss.device, self.dataset.train
+        images, labels = train.images[indices.to(device)], train.labels[indices.to(device)]
+        if numbers is not None:
+            images = augment(images, self.params.augment, numbers[indices])
+        loss = self._loss(self.dataset.normalize(images), labels) * weight
+        self.stepper.backward(loss)
+        return loss.detach()
 
     def position(self) -> str:
         """Describe the position in the run for the log, such as `epoch 7 of 10, batch 41 of 469`."""
@@ -92,19 +95,12 @@ class TrainingRun:
         return {
             "position": [self.epoch, self.step, self.lr],
             "total_loss": self.total_loss,
-            "augmentation": self.generator.get_state(),
-            "random": torch.get_rng_state(),
-            "random_gpu": torch.cuda.get_rng_state() if self.total_loss.is_cuda else None,
             **{name: part.state_dict() for name, part in self._parts().items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch, self.step, self.lr = state["position"]
         self.total_loss.copy_(state["total_loss"])
-        self.generator.set_state(state["augmentation"])
-        torch.set_rng_state(state["random"])
-        if self.total_loss.is_cuda:
-            torch.cuda.set_rng_state(state["random_gpu"])
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
 

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightweight.training.augmentation import augment
+from lightweight.training.augmentation import AugmentParams, augment, random_numbers
 from tests.examples import augment_params
 
 SIDE = 28
 STRENGTHS = [{"shift": 0.2}, {"rotate": 30.0}, {"scale": 0.5}, {"flip": True}, {"crop": 4}, {"cutout": 10}]
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def augmented(images: Tensor, params: AugmentParams, seed: int = 0) -> Tensor:
+    return augment(images, params, random_numbers(len(images), seed))
 
 
 def block(rows: slice, columns: slice, number: int) -> Tensor:
@@ -37,15 +37,15 @@ def centroids(images: Tensor) -> Tensor:
 
 def test_all_strengths_zero_return_the_very_same_tensor(tiny_dataset):
     images = tiny_dataset.train.images
-    assert augment(images, augment_params(), seeded()) is images
+    assert augmented(images, augment_params()) is images
 
 
 @pytest.mark.parametrize("strength", STRENGTHS, ids=lambda strength: next(iter(strength)))
 def test_equal_seeds_give_equal_images_and_other_seeds_others(tiny_dataset, strength):
     images, params = tiny_dataset.train.images[:32], augment_params(**strength)
-    first = augment(images, params, seeded(1))
-    assert torch.equal(first, augment(images, params, seeded(1)))
-    assert not torch.equal(first, augment(images, params, seeded(2)))
+    first = augmented(images, params, 1)
+    assert torch.equal(first, augmented(images, params, 1))
+    assert not torch.equal(first, augmented(images, params, 2))
 
 
 @pytest.mark.parametrize("strength", STRENGTHS, ids=lambda strength: next(iter(strength)))
@@ -53,7 +53,7 @@ def test_equal_seeds_give_equal_images_and_other_seeds_others(tiny_dataset, stre
 def test_shape_and_dtype_are_kept_and_the_input_is_not_changed(tiny_dataset, strength, channels):
     images = tiny_dataset.train.images[:32].repeat(1, channels, 1, 1)
     before = images.clone()
-    moved = augment(images, augment_params(**strength), seeded())
+    moved = augmented(images, augment_params(**strength))
     assert moved.shape == images.shape
     assert moved.dtype == torch.uint8
     assert torch.equal(images, before)
@@ -66,14 +66,14 @@ def test_all_channels_of_an_image_move_alike(tiny_dataset):
         augment_params(shift=0.1, rotate=20.0, scale=0.2, flip=True, crop=3, cutout=6),
     )
     colour = torch.cat([grey, grey.flip(0), 255 - grey], 1)
-    moved = augment(colour, params, seeded())
+    moved = augmented(colour, params)
     for channel in range(3):
-        assert torch.equal(moved[:, [channel]], augment(colour[:, [channel]], params, seeded()))
+        assert torch.equal(moved[:, [channel]], augmented(colour[:, [channel]], params))
 
 
 def test_a_pure_flip_mirrors_an_image_exactly_or_leaves_it(tiny_dataset):
     images = tiny_dataset.train.images
-    moved = augment(images, augment_params(flip=True), seeded())
+    moved = augmented(images, augment_params(flip=True))
     same = (moved == images).flatten(1).all(1)
     mirrored = (moved == images.flip(3)).flatten(1).all(1)
     assert (same | mirrored).all()
@@ -82,7 +82,7 @@ def test_a_pure_flip_mirrors_an_image_exactly_or_leaves_it(tiny_dataset):
 
 def test_a_pure_shift_moves_the_mass_by_at_most_its_share_of_the_side_and_keeps_it():
     images = block(slice(12, 16), slice(12, 16), number=1000)
-    moved = augment(images, augment_params(shift=0.25), seeded())
+    moved = augmented(images, augment_params(shift=0.25))
     assert mass(moved) == pytest.approx(mass(images), rel=0.005)
     distance = centroids(moved) / SIDE
     for axis in distance.T:
@@ -95,7 +95,7 @@ def test_a_pure_shift_moves_the_mass_by_at_most_its_share_of_the_side_and_keeps_
 @pytest.mark.parametrize("flip", [False, True])
 def test_a_pure_rotation_keeps_the_distance_from_the_centre_and_its_angle_is_within_the_limit(flip):
     images = block(slice(12, 16), slice(20, 24), number=1000)
-    moved = augment(images, augment_params(rotate=30.0, flip=flip), seeded())
+    moved = augmented(images, augment_params(rotate=30.0, flip=flip))
     assert mass(moved) == pytest.approx(mass(images), rel=0.03)
     x, y = centroids(moved).T
     assert torch.hypot(x, y).numpy() == pytest.approx(8.0, abs=0.1)
@@ -107,7 +107,7 @@ def test_a_pure_rotation_keeps_the_distance_from_the_centre_and_its_angle_is_wit
 
 def test_a_pure_scale_keeps_the_centre_and_stretches_the_side_within_its_limits():
     images = block(slice(8, 20), slice(8, 20), number=1000)
-    moved = augment(images, augment_params(scale=0.5), seeded())
+    moved = augmented(images, augment_params(scale=0.5))
     assert centroids(moved).abs().max() < 0.05
     side = (mass(moved) / mass(images)).sqrt()
     assert 1.48 < side.max() < 1.51
@@ -117,7 +117,7 @@ def test_a_pure_scale_keeps_the_centre_and_stretches_the_side_within_its_limits(
 
 def test_a_random_crop_shifts_by_whole_pixels_up_to_the_padding_and_fills_with_black(tiny_dataset):
     images = tiny_dataset.train.images.clamp(min=1)
-    moved = augment(images, augment_params(crop=3), seeded())
+    moved = augmented(images, augment_params(crop=3))
     all_places = []
     for before, after in zip(images[:, 0], moved[:, 0], strict=True):
         padded = torch.nn.functional.pad(before, (3, 3, 3, 3))
@@ -132,7 +132,7 @@ def test_a_random_crop_shifts_by_whole_pixels_up_to_the_padding_and_fills_with_b
 @pytest.mark.parametrize("size", [1, 4, 7])
 def test_cutout_blackens_one_square_around_any_pixel_clipped_at_the_borders(size):
     white = torch.full((2000, 2, SIDE, SIDE), 255, dtype=torch.uint8)
-    cut = augment(white, augment_params(cutout=size), seeded())
+    cut = augmented(white, augment_params(cutout=size))
     assert torch.equal(cut[:, 0], cut[:, 1])
     holes = cut[:, 0] == 0
     rows, columns = holes.any(2), holes.any(1)
@@ -147,12 +147,12 @@ def test_cutout_blackens_one_square_around_any_pixel_clipped_at_the_borders(size
 
 def test_cutout_larger_than_the_image_blackens_all_of_it():
     white = torch.full((50, 1, SIDE, SIDE), 255, dtype=torch.uint8)
-    assert not augment(white, augment_params(cutout=4 * SIDE), seeded()).any()
+    assert not augmented(white, augment_params(cutout=4 * SIDE)).any()
 
 
 def test_pixels_from_outside_are_black():
     white = torch.full((100, 1, SIDE, SIDE), 255, dtype=torch.uint8)
-    moved = augment(white, augment_params(shift=0.25), seeded())
+    moved = augmented(white, augment_params(shift=0.25))
     assert (moved[:, 0, SIDE // 2, SIDE // 2] == 255).all()
     assert (mass(moved) < mass(white)).all()
     assert moved.min() == 0

@@ -128,7 +128,9 @@ def gradient_after_step(clip_norm: float, scale: float) -> Tensor:
     model = nn.Linear(2, 1, bias=False)
     nn.init.zeros_(model.weight)
     optimizer = optim.SGD(model.parameters(), lr=1.0)
-    Stepper(optimizer, train_params(clip_norm=clip_norm), CPU).step(scale * model(torch.tensor([[3.0, 4.0]])).sum())
+    stepper = Stepper(optimizer, train_params(clip_norm=clip_norm), CPU)
+    stepper.backward(scale * model(torch.tensor([[3.0, 4.0]])).sum())
+    stepper.step()
     return -model.weight.detach()[0]
 
 
@@ -142,8 +144,9 @@ def test_a_step_does_not_add_the_gradient_of_the_step_before():
     model = nn.Linear(1, 1, bias=False)
     stepper = Stepper(optim.SGD(model.parameters(), lr=0.0), train_params(), CPU)
     for _ in range(3):
-        stepper.step(model(torch.ones(1, 1)).sum())
+        stepper.backward(model(torch.ones(1, 1)).sum())
         assert model.weight.grad.item() == 1
+        stepper.step()
 
 
 def test_bf16_runs_the_forward_pass_in_16_bits_and_keeps_weights_in_32(tiny_dataset):
@@ -172,10 +175,12 @@ def test_an_overflow_of_fp16_is_a_step_left_out_and_scaling_changes_no_gradient(
     stepper = Stepper(optimizer, train_params(clip_norm=5.0), CPU)
     stepper.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     torch.use_deterministic_algorithms(True)  # under which fresh memory is filled with NaN
-    stepper.step(model(torch.full((1, 1), math.inf)).sum())
+    stepper.backward(model(torch.full((1, 1), math.inf)).sum())
+    stepper.step()
     torch.use_deterministic_algorithms(False)
     assert model.weight.item() == before
-    stepper.step(2 * model(torch.ones(1, 1)).sum())
+    stepper.backward(2 * model(torch.ones(1, 1)).sum())
+    stepper.step()
     assert model.weight.item() == pytest.approx(before - (0.2 if name == "sgd" else 0.1), rel=1e-4)
 
 
@@ -192,6 +197,6 @@ def test_an_operation_without_a_deterministic_form_is_refused_in_one_line():
     model = nn.Linear(1, 1)
     stepper = Stepper(make_optimizer(model, train_params(), LR), train_params(), CPU)
     with pytest.raises(InputError) as error:
-        stepper.step(Random.apply(model(torch.ones(1, 1))).sum())
+        stepper.backward(Random.apply(model(torch.ones(1, 1))).sum())
     assert str(error.value).startswith("the network cannot be trained reproducibly here: pooling does not have")
     assert "\n" not in str(error.value)

@@ -1,0 +1,142 @@
+"""The launch of a stage on several processes, by the engine of torchrun: one per core, on one machine or on several.
+
+    LIGHTWEIGHT_PROCESSES   processes on this machine; by default as many as its cores and `train.shards` allow
+    LIGHTWEIGHT_NODES       machines that compute together, 1 by default; every one runs the same command in its clone
+    LIGHTWEIGHT_RENDEZVOUS  HOST:PORT of the first machine, on which it listens
+    LIGHTWEIGHT_NODE_RANK   the number of this machine, from 0
+    LIGHTWEIGHT_WAIT        seconds to wait for the other machines, and for a process that does not answer
+
+A process that is killed is replaced: all begin again at the last checkpoint. Bad input is not tried again.
+"""
+
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from lightweight.core.errors import InputError
+from lightweight.core.machine import usable_cores
+from lightweight.core.params import Shards, Threads, load_params
+from lightweight.execution.process import run_stage
+from lightweight.execution.worker import network_interface, work
+
+MAX_RESTARTS = 3
+MAX_PROCESSES = 64
+ADDRESS = re.compile(r"(?P<host>[^:]+):(?P<port>\d{1,5})")
+
+
+class ShardedSection(BaseModel):
+    """Read what the number of processes must divide from section `train`, whose other keys its own stage checks."""
+
+    shards: Shards
+
+
+@dataclass(frozen=True)
+class Machines:
+    """Hold how many processes run on this machine, and how it finds the others."""
+
+    processes: int
+    nodes: int
+    node: int
+    rendezvous: str
+    wait: int
+
+
+Log = Callable[[str], object]
+
+
+def run_parallel_stage(main: Callable[[], None], params: Path, log: Log, *, sharded: bool) -> None:
+    """Run a stage on a process per core, or as the environment says; errors end as in `run_stage`.
+
+    The number of processes must divide `train.shards` of a stage that trains (`sharded`).
+    """
+    run_stage(lambda: _launch(main, params, log, sharded))
+
+
+def _launch(main: Callable[[], None], params: Path, log: Log, sharded: bool) -> None:
+    """Call `main` in this process if one is enough, else in several new ones. Raises InputError."""
+    threads = load_params(params, threads=Threads).threads
+    shards = load_params(params, train=ShardedSection).train.shards if sharded else MAX_PROCESSES
+    machines = read_machines(threads, shards)
+    total = machines.processes * machines.nodes
+    if sharded and shards % total:
+        rule = f"must be a multiple of the number of processes, {total} (LIGHTWEIGHT_PROCESSES, LIGHTWEIGHT_NODES)"
+        raise InputError(f"{params}: train.shards = {shards}: {rule}")
+    if total == 1:
+        main()
+        return
+    place = f" on each of {machines.nodes} machines" if machines.nodes > 1 else ""
+    noun = "thread" if threads == 1 else "threads"
+    log(f"{machines.processes} processes of {threads} {noun}{place}")
+    _run_agent(main, params, machines)
+
+
+def read_machines(threads: int, shards: int) -> Machines:
+    """Read the variables above. Raises InputError that names the variable, its value and the rule."""
+    nodes = _read_number("LIGHTWEIGHT_NODES", 1, 1, MAX_PROCESSES)
+    node = _read_number("LIGHTWEIGHT_NODE_RANK", 0, 0, nodes - 1)
+    wait = _read_number("LIGHTWEIGHT_WAIT", 300, 1, 86_400)
+    rendezvous = os.environ.get("LIGHTWEIGHT_RENDEZVOUS", "")
+    match = ADDRESS.fullmatch(rendezvous)
+    if nodes > 1 and not (match and 0 < int(match["port"]) < 2**16):
+        rule = "must be HOST:PORT of the first machine"
+        raise InputError(f"environment: LIGHTWEIGHT_RENDEZVOUS = {rendezvous!r}: {rule}")
+    most = min(shards // nodes, max(1, usable_cores() // threads), MAX_PROCESSES)
+    default = 1 << (max(1, most).bit_length() - 1)  # a power of two, which divides the shards
+    return Machines(_read_number("LIGHTWEIGHT_PROCESSES", default, 1, MAX_PROCESSES), nodes, node, rendezvous, wait)
+
+
+def _read_number(name: str, default: int, low: int, high: int) -> int:
+    value = os.environ.get(name) or str(default)
+    if not value.isdecimal() or not low <= int(value) <= high:
+        raise InputError(f"environment: {name} = {value!r}: must be an integer from {low} to {high}")
+    return int(value)
+
+
+def _run_agent(main: Callable[[], None], params: Path, machines: Machines) -> None:
+    """Start the processes as forks of this one, which has imported everything, and watch over them."""
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # failures are told below, in a line
+    single = machines.nodes == 1
+    address = None if single else network_interface(machines.rendezvous)[1]
+    settings: dict[str, Any] = {} if single else {"is_host": machines.node == 0}
+    with tempfile.TemporaryDirectory() as folder:
+        failure = Path(folder) / "failure"
+        config = LaunchConfig(
+            machines.nodes,
+            machines.nodes,
+            machines.processes,
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+            run_id="lightweight",
+            rdzv_backend="c10d",
+            rdzv_endpoint=machines.rendezvous or "127.0.0.1:0",
+            rdzv_configs={"timeout": machines.wait, "join_timeout": machines.wait, **settings},
+            max_restarts=MAX_RESTARTS,
+            start_method="fork",
+            local_addr=address or "127.0.0.1",
+        )
+        try:
+            elastic_launch(config, work)(main, params, failure, machines)
+        except SignalException as signal:
+            raise SystemExit(128 + signal.sigval.value) from None
+        except ChildFailedError as error:
+            if not failure.exists():
+                _, first = error.get_first_failure()
+                cause = f"was ended by signal {-first.exitcode}" if first.exitcode < 0 else "lost another one"
+                rule = f"{MAX_RESTARTS} times; the same command goes on at the last checkpoint"
+                raise InputError(f"process {first.local_rank} of this stage {cause}, {rule}") from None
+        except Exception as error:  # of the rendezvous
+            reason = " ".join(str(error).split()) or type(error).__name__
+            others = f"{machines.nodes} machines have not met at {machines.rendezvous or 'this one'}"
+            raise InputError(f"{others} within {machines.wait} seconds (LIGHTWEIGHT_WAIT): {reason}") from None
+        if failure.exists():
+            raise InputError(failure.read_text())

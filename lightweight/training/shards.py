@@ -1,0 +1,84 @@
+"""Sharded gradients: a batch is computed in a fixed number of micro-batches, by any number of processes.
+
+Gradients, BatchNorm statistics and losses of the shards are added by a balanced tree, so that the same bits come out
+whatever process computed which shard. BatchNorm normalises by the statistics of one shard ("ghost batch normalization",
+Hoffer, Hubara and Soudry 2017).
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from lightweight.core.errors import bad_param
+from lightweight.execution.determinism import derive_seed
+from lightweight.execution.ranks import share, tree_sum
+
+Backward = Callable[[Tensor, float], Tensor]  # computes gradients of a shard by indices and weight, returns its loss
+
+
+def check_shards(shards: int, batch_size: int, images: int) -> None:
+    """Raise InputError unless every shard of a whole batch has two images, without which BatchNorm has no variance."""
+    if shards > 1 and min(batch_size, images) < 2 * shards:
+        batch = f"train.batch_size = {batch_size}" if batch_size <= images else f"{images} training images"
+        raise bad_param("train.shards", shards, f"must leave two images in every shard of a batch: {batch}")
+
+
+class ShardedGradient:
+    """Compute the gradients of a model on a batch in `shards` parts, and the statistics that its layers collect."""
+
+    def __init__(self, model: nn.Module, shards: int) -> None:
+        self.shards = shards
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        self.counters = [buffer for buffer in model.buffers() if not buffer.is_floating_point()]
+
+    def compute(self, batch: Tensor, seed: int, backward: Backward) -> Tensor:
+        """Set the gradients of the mean loss of a batch of image indices (N,), and return that loss, a scalar.
+
+        `seed` decides about dropout, which draws other numbers in every shard. `backward` receives the indices of a
+        shard and its share of the batch, by which it must weigh the loss.
+        """
+        parts = batch.tensor_split(self.shards)  # sizes differ by one at most
+        if self.shards == 1:
+            torch.manual_seed(derive_seed(seed, 0))
+            return backward(batch, 1.0)
+        before = [tensor.clone() for tensor in (*self.statistics, *self.counters)]
+        total = tree_sum(self._shards(parts, len(batch), seed, backward, before))
+        used = [parameter for parameter in self.parameters if parameter.grad is not None]
+        changes = _split(total[1:], [*used, *self.statistics])
+        for parameter in used:
+            assert parameter.grad is not None
+            parameter.grad.copy_(next(changes))
+        for statistic, old in zip(self.statistics, before, strict=False):
+            statistic.copy_(_finite(old) + next(changes))
+        return total[0]
+
+    def _shards(
+        self, parts: tuple[Tensor, ...], size: int, seed: int, backward: Backward, before: list[Tensor]
+    ) -> Iterator[Tensor]:
+        """Compute this process's shards, and yield for each its loss, gradients and changes of statistics (n,)."""
+        for number in share(self.shards):
+            for tensor, old in zip((*self.statistics, *self.counters), before, strict=True):
+                tensor.copy_(old)
+            for parameter in self.parameters:
+                parameter.grad = None
+            torch.manual_seed(derive_seed(seed, number))
+            weight = len(parts[number]) / size
+            loss = backward(parts[number], weight)
+            gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+            changes = [
+                (statistic - _finite(old)) * weight for statistic, old in zip(self.statistics, before, strict=False)
+            ]
+            yield torch.cat([tensor.detach().reshape(-1).float() for tensor in (loss, *gradients, *changes)])
+
+
+def _finite(tensor: Tensor) -> Tensor:
+    """Return the tensor, or zeros in the place of infinities, with which observers of ranges begin."""
+    return torch.where(tensor.isfinite(), tensor, 0)
+
+
+def _split(vector: Tensor, likes: list[Tensor]) -> Iterator[Tensor]:
+    """Yield consecutive parts of a vector in the shapes of the given tensors."""
+    for part, like in zip(vector.split([tensor.numel() for tensor in likes]), likes, strict=True):
+        yield part.view(like.shape)
