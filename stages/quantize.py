@@ -42,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_parallel_stage(main, PARAMS, print, sharded=True)
+    run_parallel_stage(main, PARAMS, print)

@@ -35,4 +35,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_parallel_stage(main, PARAMS, print, sharded=False)
+    run_parallel_stage(main, PARAMS, print, PREPARED)

@@ -13,6 +13,7 @@ from lightweight.execution.arithmetic import fix_instruction_set
 
 fix_instruction_set("portable")  # as in the stages, before NumPy and torch load
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # two tests at a time: threads that spin would take the cores of the other
+os.environ["LIGHTWEIGHT_PROCESSES"] = "1"  # for the same reason
 
 import numpy as np
 import pytest

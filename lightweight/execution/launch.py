@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel
 
@@ -24,9 +23,11 @@ from lightweight.core.errors import InputError
 from lightweight.core.machine import usable_cores
 from lightweight.core.params import Shards, Threads, load_params
 from lightweight.execution.process import run_stage
-from lightweight.execution.worker import network_interface, work
+from lightweight.execution.worker import host_store, network_interface, work
 
 MAX_RESTARTS = 3
+MEMORY = Path("/dev/shm")  # files in memory, on Linux
+BYTES_PER_PROCESS = 100_000_000  # of the data set, below which another process costs more than it saves
 MAX_PROCESSES = 64
 ADDRESS = re.compile(r"(?P<host>[^:]+):(?P<port>\d{1,5})")
 
@@ -51,18 +52,22 @@ class Machines:
 Log = Callable[[str], object]
 
 
-def run_parallel_stage(main: Callable[[], None], params: Path, log: Log, *, sharded: bool) -> None:
+def run_parallel_stage(main: Callable[[], None], params: Path, log: Log, data: Path | None = None) -> None:
     """Run a stage on a process per core, or as the environment says; errors end as in `run_stage`.
 
-    The number of processes must divide `train.shards` of a stage that trains (`sharded`).
+    The number of processes must divide `train.shards`, but for a stage that only evaluates: this one names the file of
+    its `data`, whose size limits their number.
     """
-    run_stage(lambda: _launch(main, params, log, sharded))
+    run_stage(lambda: _launch(main, params, log, data))
 
 
-def _launch(main: Callable[[], None], params: Path, log: Log, sharded: bool) -> None:
+def _launch(main: Callable[[], None], params: Path, log: Log, data: Path | None) -> None:
     """Call `main` in this process if one is enough, else in several new ones. Raises InputError."""
-    threads = load_params(params, threads=Threads).threads
-    shards = load_params(params, train=ShardedSection).train.shards if sharded else MAX_PROCESSES
+    threads, sharded = load_params(params, threads=Threads).threads, data is None
+    if data is None:
+        shards = load_params(params, train=ShardedSection).train.shards
+    else:
+        shards = 1 + (data.stat().st_size if data.exists() else 0) // BYTES_PER_PROCESS
     machines = read_machines(threads, shards)
     total = machines.processes * machines.nodes
     if sharded and shards % total:
@@ -105,27 +110,30 @@ def _run_agent(main: Callable[[], None], params: Path, machines: Machines) -> No
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # it would listen here, in threads that a fork may not have
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # failures are told below, in a line
     single = machines.nodes == 1
-    address = None if single else network_interface(machines.rendezvous)[1]
-    settings: dict[str, Any] = {} if single else {"is_host": machines.node == 0}
-    with tempfile.TemporaryDirectory() as folder:
-        failure = Path(folder) / "failure"
+    timeouts = {"timeout": machines.wait, "join_timeout": machines.wait}
+    if machines.node == 0 and not single:
+        host_store(int(machines.rendezvous.rpartition(":")[2]))
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as name:
+        folder = Path(name)
+        failure = folder / "failure"
         config = LaunchConfig(
             machines.nodes,
             machines.nodes,
             machines.processes,
-            logs_specs=DefaultLogsSpecs(log_dir=folder),
+            logs_specs=DefaultLogsSpecs(log_dir=name),
             run_id="lightweight",
             rdzv_backend="c10d",
-            rdzv_endpoint=machines.rendezvous or "127.0.0.1:0",
-            rdzv_configs={"timeout": machines.wait, "join_timeout": machines.wait, **settings},
+            rdzv_endpoint=str(folder / "rendezvous") if single else machines.rendezvous,
+            rdzv_configs={"store_type": "file" if single else "tcp", "is_host": False} | timeouts,
             max_restarts=MAX_RESTARTS,
             start_method="fork",
-            local_addr=address or "127.0.0.1",
+            local_addr="127.0.0.1" if single else network_interface(machines.rendezvous)[1],
         )
         try:
-            elastic_launch(config, work)(main, params, failure, machines)
+            elastic_launch(config, work)(main, params, folder, machines)
         except SignalException as signal:
             raise SystemExit(128 + signal.sigval.value) from None
         except ChildFailedError as error:

@@ -23,39 +23,53 @@ from lightweight.core.errors import InputError
 from lightweight.core.machine import package_versions
 from lightweight.core.yaml import read_yaml
 from lightweight.execution.process import describe_failure, die_with_parent
+from lightweight.execution.ranks import FOLDER, broadcast
 
 SIOCGIFADDR = 0x8915  # linux/sockios.h
 
 
-def work(main: Callable[[], None], params: Path, failure: Path, machines: Any) -> None:
-    """Run `main` as one of several processes; what a restart cannot mend is written to the file `failure`."""
+def work(main: Callable[[], None], params: Path, folder: Path, machines: Any) -> None:
+    """Run `main` as one of several processes.
+
+    The processes of one machine meet by a file in `folder`, and talk over the loopback interface. What a restart cannot
+    mend is written to the file `failure` there.
+    """
     import torch
     import torch.distributed as dist
 
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
-    if failure.exists():  # a restart
+    failure = folder / "failure"
+    if failure.exists():  # and this is a restart
         return
     if int(os.environ["LOCAL_RANK"]):
         files.read_only = True
         sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for the life of the process
-    if machines.nodes > 1:
-        os.environ["GLOO_SOCKET_IFNAME"] = network_interface(machines.rendezvous)[0]
+    store = f"file://{folder}/store-{os.environ['TORCHELASTIC_RESTART_COUNT']}"
+    interface = network_interface(machines.rendezvous)[0] if machines.nodes > 1 else "lo"
+    os.environ["GLOO_SOCKET_IFNAME"] = interface
+    if machines.nodes == 1:
+        os.environ[FOLDER] = str(folder)
+    number, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     try:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(seconds=machines.wait))
+        method = "env://" if machines.nodes > 1 else store
+        wait = timedelta(seconds=machines.wait)
+        dist.init_process_group(backend, method, timeout=wait, rank=number, world_size=size)
         check_equal(params)
         main()
     except files.NothingToWrite:
         return
     except BaseException as error:
-        if line := describe_failure(error):
-            failure.write_text(line)
-        elif not _is_lost_connection(error):
-            failure.write_text(f"process {os.environ['RANK']} failed; its traceback stands above")
+        line = describe_failure(error)
+        if line is None and not _is_lost_connection(error):
+            line = f"process {os.environ['RANK']} failed; its traceback stands above"
             traceback.print_exc(file=sys.__stderr__)
+        if line is not None:
+            files.read_only = False
+            files.write_text(failure, line)
         os._exit(1)  # which tells the others, wherever they wait
 
 
@@ -72,8 +86,6 @@ def _is_lost_connection(error: BaseException) -> bool:
 
 def check_equal(params: Path) -> None:
     """Raise InputError unless this process has the parameters, code, versions and instruction set of rank 0."""
-    from lightweight.execution.ranks import broadcast
-
     mine = describe(params)
     content = broadcast(json.dumps(mine).encode())
     first = json.loads(content or b"{}")
@@ -101,6 +113,31 @@ def describe(params: Path) -> dict[str, Any]:
         **versions,
         "instruction set": capability,
     }
+
+
+def host_store(port: int) -> None:
+    """Host the store by which the processes of several machines meet, in a process of its own.
+
+    The process that starts others must not host it: a fork of a process with busy threads may hang. Raises InputError
+    for a port that is in use.
+    """
+    from torch.distributed import TCPStore
+
+    reader, writer = os.pipe()
+    if not os.fork():
+        die_with_parent()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        try:
+            store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+            os.write(writer, str(store.port).encode())
+            signal.pause()
+        finally:
+            os._exit(1)
+    os.close(writer)
+    answer = os.read(reader, 16)  # empty if the other process has ended
+    os.close(reader)
+    if not answer:
+        raise InputError(f"environment: LIGHTWEIGHT_RENDEZVOUS: port {port} is in use or may not be used")
 
 
 def network_interface(rendezvous: str) -> tuple[str, str]:

@@ -74,8 +74,24 @@ class FakeQuantModule(FxModule):
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode, and switch the observers of ranges on or off."""
+        if not mode:
+            self.graph.apply(_update_scale)
         self.graph.apply(enable_observer if mode else disable_observer)
         return super().train(mode)
+
+
+@torch.no_grad()
+def _update_scale(module: nn.Module) -> None:
+    """Compute scale and zero point of an activation anew from its range, which is a mean where batches have shards."""
+    if not isinstance(module, FusedMovingAvgObsFakeQuantize) or module.is_per_channel:
+        return
+    observer = module.activation_post_process
+    if observer.min_val.isfinite():
+        on, blank = torch.ones_like(module.observer_enabled), torch.zeros(1)  # which moves the range by a share of 0
+        torch.fused_moving_avg_obs_fake_quant(
+            blank, on, module.fake_quant_enabled, observer.min_val, observer.max_val, module.scale, module.zero_point,
+            0.0, observer.quant_min, observer.quant_max, module.ch_axis, False, False,
+        )  # fmt: skip
 
 
 class QATConverter:

@@ -1,0 +1,79 @@
+"""How many processes compute a stage, by the environment and by default, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from lightweight.core.errors import InputError
+from lightweight.execution import launch, worker
+from lightweight.execution.launch import read_machines
+from lightweight.execution.worker import check_equal, describe
+
+VARIABLES = ("PROCESSES", "NODES", "NODE_RANK", "RENDEZVOUS", "WAIT")
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.delenv(f"LIGHTWEIGHT_{name}", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "shards", "processes"),
+    [
+        (1, 1, 8, 1),
+        (2, 1, 1, 1),
+        (2, 1, 2, 2),
+        (3, 1, 8, 2),
+        (16, 1, 4, 4),
+        (16, 4, 8, 4),
+        (2, 4, 8, 1),
+        (100, 1, 64, 64),
+    ],
+)
+def test_there_are_as_many_processes_as_cores_and_shards_allow(monkeypatch, cores, threads, shards, processes):
+    monkeypatch.setattr(launch, "usable_cores", lambda: cores)
+    assert read_machines(threads, shards).processes == processes
+
+
+def test_the_environment_decides_about_processes_and_machines(monkeypatch):
+    for name, value in (("PROCESSES", "3"), ("NODES", "2"), ("NODE_RANK", "1"), ("RENDEZVOUS", "10.0.0.1:29400")):
+        monkeypatch.setenv(f"LIGHTWEIGHT_{name}", value)
+    found = read_machines(1, 8)
+    assert (found.processes, found.nodes, found.node, found.rendezvous) == (3, 2, 1, "10.0.0.1:29400")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("PROCESSES", "0", "must be an integer from 1 to 64"),
+        ("PROCESSES", "two", "must be an integer from 1 to 64"),
+        ("NODES", "-1", "must be an integer from 1 to 64"),
+        ("NODE_RANK", "1", "must be an integer from 0 to 0"),
+        ("WAIT", "0", "must be an integer from 1 to 86400"),
+    ],
+)
+def test_a_bad_variable_is_refused_by_name_value_and_rule(monkeypatch, name, value, rule):
+    monkeypatch.setenv(f"LIGHTWEIGHT_{name}", value)
+    with pytest.raises(InputError, match=f"^environment: LIGHTWEIGHT_{name} = '{value}': {rule}$"):
+        read_machines(1, 8)
+
+
+@pytest.mark.parametrize("address", ["", "host", "host:", "host:0", "host:65536", ":29400", "a:b:1"])
+def test_machines_need_an_address_to_meet_at(monkeypatch, address):
+    monkeypatch.setenv("LIGHTWEIGHT_NODES", "2")
+    monkeypatch.setenv("LIGHTWEIGHT_RENDEZVOUS", address)
+    with pytest.raises(InputError, match=r"^environment: LIGHTWEIGHT_RENDEZVOUS = .*: must be HOST:PORT of the first"):
+        read_machines(1, 8)
+
+
+@pytest.mark.parametrize("name", ["params.yaml: train", "version of torch", "code of lightweight and stages"])
+def test_a_process_that_computes_something_else_is_refused_by_what_differs(monkeypatch, name):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("lightweight.execution.ranks.dist.is_initialized", lambda: False)
+    check_equal(Path("params.yaml"))
+    others = describe(Path("params.yaml")) | {name: "another"}
+    monkeypatch.setattr(worker, "broadcast", lambda content: worker.json.dumps(others).encode())
+    with pytest.raises(InputError, match=f"^machine 0: {name} = .*: of process 0 it is 'another'; all machines must"):
+        check_equal(Path("params.yaml"))
