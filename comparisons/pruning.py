@@ -149,7 +149,7 @@ def groups_of(model: nn.Module, dataset: Dataset, method: str) -> PruningGroups:
 
 
 def share_of_channels(dense: nn.Module, dataset: Dataset, sparsity: float) -> float:
-    """Find the share of every group's channels without which `sparsity` of the removable parameters is gone."""
+    """Find the share of channels to remove from every group so that `sparsity` of all parameters is gone."""
     groups = groups_of(deepcopy(dense), dataset, "structured")
 
     def too_large(share: float) -> bool:

@@ -36,7 +36,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Hold three splits, the class names and what the network takes.
+    """Hold the train, val and test splits, the class names, the normalisation and the input size of the network.
 
     `mean` and `std` (C,) are of pixels scaled to [0, 1]; `input_size` is the side of the images that the network takes,
     to which stored images are enlarged.

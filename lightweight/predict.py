@@ -31,12 +31,12 @@ class Classifier:
             (pixels,) = self.session.get_inputs()
             _, self.channels, height, self.size = pixels.shape
             metadata = self.session.get_modelmeta().custom_metadata_map
-            check_format("the model", json.loads(metadata.get(FORMAT_KEY, "0")))
+            check_format(path, json.loads(metadata.get(FORMAT_KEY, "0")))
             self.classes = json.loads(metadata["classes"])
             (logits,) = self.session.run(None, {"input": np.zeros((1, *pixels.shape[1:]), dtype=np.float32)})
             if not isinstance(self.classes, list) or logits.shape != (1, len(self.classes)):
                 raise ValueError(f"gives {logits.shape} for one image and {len(self.classes)} classes")
-        except OSError:
+        except (OSError, InputError):  # a missing file, or one of another format
             raise
         except Exception as error:  # of classes that ONNX Runtime does not name in its interface
             raise InputError(f"{path}: damaged or not an ONNX file of this project: {first_line(error)}") from None

@@ -47,7 +47,7 @@ class SensitivityResult:
 
 
 def measure_sensitivity(model: nn.Module, params: SensitivityParams, session: Session) -> SensitivityResult:
-    """Prune each group of a network alone by `amount`, then search the largest amount of all groups together."""
+    """Prune each group of a network alone by `amount`, then search for the largest amount of all groups together."""
     data = session.dataset
     groups = find_groups(model, data.blank(1), params, "sensitivity")
     importance = Importance(params.importance, data, params.images, session.seed)

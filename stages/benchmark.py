@@ -1,4 +1,4 @@
-"""Benchmark: latency of the original, the pruned and the optimized model, in turns. Timings never enter dvc.lock.
+"""Benchmark: measure the latency of the original, the pruned and the optimized model; timings stay out of dvc.lock.
 
 Reads   params.yaml, data/prepared.safetensors, models/{original,recalibrated}.safetensors, models/optimized.onnx
 Writes  metrics/latency/MODEL.json

@@ -1,4 +1,4 @@
-"""Evaluate: every variant on the test split, by the same keys; choices were made on validation.
+"""Evaluate: score every variant on the test split, by the same metrics; all choices were made on validation.
 
 Reads   params.yaml, data/prepared.safetensors, models/VARIANT
 Writes  metrics/VARIANT.json, plots/predictions.csv

@@ -1,4 +1,4 @@
-"""Plot: the pictures that compare original and optimized.
+"""Plot: draw the pictures that compare original and optimized.
 
 Reads   metrics/VARIANT.json, plots/{train,swa,prune,sparsity,sensitivity,predictions}.csv
 Writes  plots/models.csv, plots/{comparison,training,sparsity,sensitivity,confusion}.png

@@ -1,4 +1,4 @@
-"""Prepare: one packed file of images, labels, class names and pixel statistics.
+"""Prepare: pack images, labels, class names and pixel statistics into one file.
 
 Reads   params.yaml, raw images
 Writes  data/prepared.safetensors, plots/images.csv

@@ -1,4 +1,4 @@
-"""Provenance: who made each artifact. No outs: the record enters neither dvc.lock nor the artifacts.
+"""Provenance: record commit, CPU, threads and versions of each artifact, outside of dvc.lock and the artifacts.
 
 Reads   params.yaml, data/prepared.safetensors, models/MODEL, metrics/VARIANT.json
 Writes  metrics/provenance.json

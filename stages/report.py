@@ -1,4 +1,4 @@
-"""Report: the metrics of one variant at a fixed path, which is what `dvc metrics diff` compares.
+"""Report: copy the metrics of one variant to a fixed path, which `dvc metrics diff` compares.
 
 Reads   params.yaml, metrics/VARIANT.json
 Writes  metrics/model.json

@@ -139,7 +139,7 @@ def fix_the_batch(model: onnx.ModelProto) -> None:
         (name_one_class, "damaged or not an ONNX file of this project: gives (1, 10) for one image and 1 classes"),
         (
             lambda model: set_format(model, "2"),
-            "damaged or not an ONNX file of this project: the model: format = 2: this",
+            "format = 2: this version of the project reads 0 to 1",
         ),
         (fix_the_batch, "damaged or not an ONNX file of this project: "),
     ],

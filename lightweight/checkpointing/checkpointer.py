@@ -62,7 +62,7 @@ class Checkpointer:
 
     @property
     def run_folder(self) -> Path:
-        """Return the run folder, in which files that are to be added must lie."""
+        """Return the run folder; `add_file` takes only files in it."""
         assert self.folder is not None, "a checkpointer without a folder takes no files"
         return self.folder
 
@@ -112,7 +112,7 @@ class Checkpointer:
             self.removed.append(path)
 
     def export_files(self, target: Path) -> None:
-        """Replace the folder `target` by one of all added files, as hard links where the file system allows them."""
+        """Copy all added files into a new folder `target`, as hard links where the file system allows them."""
         shutil.rmtree(target, ignore_errors=True)  # left by another run, which DVC has not removed
         target.mkdir(parents=True)
         for path in (self.run_folder / name for name in self.files):

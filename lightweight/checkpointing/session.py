@@ -1,4 +1,4 @@
-"""The session of a stage: the data set, the seed and the log that all of its parts use, and its checkpoints."""
+"""The session of a stage: where an interrupted run finds its state, and what all parts of the stage share."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -24,12 +24,12 @@ from lightweight.execution.ranks import is_writer
 
 
 def discard(line: str) -> None:
-    """Log nothing."""
+    """Ignore a line of the log."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """Hold the objects that all parts of a stage share: the data set, the seed, the threads, checkpoints and log."""
+    """Hold what all parts of a stage share: data set, seed, number of threads, checkpointer and log."""
 
     dataset: Dataset
     seed: int
@@ -48,7 +48,7 @@ def open_session(
     *,
     log: Callable[[str], None],
 ) -> Iterator[Session]:
-    """Open the session of a stage, whose checkpoints lie in a run folder under `folder`; its name is that of the stage.
+    """Open the session of the stage `folder.name`, resumed from a matching run folder in `folder` if there is one.
 
     `params` has `seed`, `threads` and the sections that the stage has loaded. For the other arguments see `resumable`.
     """
@@ -67,7 +67,7 @@ def resumable(
     log: Callable[[str], None],
     lock: Path = Path("dvc.lock"),
 ) -> Iterator[Checkpointer]:
-    """Open the checkpoints of a run of a stage, in a run folder under `work/stage`.
+    """Open the checkpointer of a stage on a run folder in `work/stage`, with the checkpoint that is in it.
 
     A later run with equal `params`, contents of `files` and code is resumed from them. It begins anew after DVC has
     recorded `output` in its lock file: an interruption before that loses no work, and a run that is repeated on purpose

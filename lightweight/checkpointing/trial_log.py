@@ -19,7 +19,7 @@ class TrialLog:
         checkpointer.track(f"{name}s", self)
 
     def run(self, trial: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return the row of the next trial: the recorded one if any, else its number and the row of `trial`."""
+        """Run the next trial and record its row, or return the recorded row if a resumed run has it."""
         self.number += 1
         if self.number > len(self.rows):
             self.rows.append({self.name: self.number, **trial()})

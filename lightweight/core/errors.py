@@ -8,7 +8,7 @@ MAX_PROBLEM_CHARACTERS = 300
 
 
 class InputError(ValueError):
-    """Represent input that cannot be used, in one line with the file, the key, the value and the rule.
+    """Error in what the user gave, in one line: the file, the key, the value and the rule.
 
     The text may repeat anything that stands in a file: control characters are escaped, the middle of a long text is
     left out.

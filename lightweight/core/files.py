@@ -1,4 +1,4 @@
-"""Reading and writing of files, which are complete, new or old, whatever happens while they are written."""
+"""Atomic writing of files, and reading of them with errors that name the file."""
 
 import csv
 import io
@@ -81,7 +81,7 @@ def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, An
 
 
 def write_tables(folder: Path, tables: Mapping[str, Table]) -> None:
-    """Write NAME.csv for every table by name."""
+    """Write every table to `folder/NAME.csv`."""
     for name, (columns, rows) in tables.items():
         write_csv(folder / f"{name}.csv", columns, rows)
 

@@ -69,7 +69,7 @@ def usable_cores() -> int:
 
 
 def platform_name() -> str:
-    """Name the operating system and the instruction set, such as `Linux x86_64`, but not this very machine."""
+    """Return the operating system and the architecture, such as `Linux x86_64`, without the name of the host."""
     return f"{platform.system()} {platform.machine()}"
 
 

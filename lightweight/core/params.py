@@ -25,7 +25,7 @@ VALUE_REPR.maxlevel, VALUE_REPR.maxstring, VALUE_REPR.maxother = 2, 80, 80
 
 
 class Params(BaseModel):
-    """Represent one section: unknown keys, missing keys, wrong types, NaN and infinity are errors."""
+    """Base of the models of sections: unknown keys, missing keys, wrong types, NaN and infinity are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
@@ -40,7 +40,7 @@ def load_params(path: Path, **sections: Any) -> SimpleNamespace:
 
 
 def load_all_params(path: Path, **sections: Any) -> SimpleNamespace:
-    """Load a file that may hold no section besides the named ones, as `load_params` does. Raises InputError."""
+    """Load all sections as `load_params` does, and refuse a section that is not named. Raises InputError."""
     content = _read_sections(path)
     for name in content:
         if name not in sections:

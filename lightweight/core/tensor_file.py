@@ -47,9 +47,10 @@ def parse_tensors(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[s
         raise InputError(f"{path}: has no {METADATA_KEY!r} metadata: not written by this project") from None
     if not isinstance(metadata, dict) or "sha256" not in metadata:
         raise InputError(f"{path}: has no checksum: not written by this version of the project")
+    check_format(path, metadata.get(FORMAT_KEY, 0))
     if metadata.pop("sha256") != _digest(tensors, metadata):
         raise InputError(f"{path}: damaged: its content is not that of its checksum; delete it and run `dvc repro`")
-    check_format(path, metadata.pop(FORMAT_KEY, 0))
+    metadata.pop(FORMAT_KEY, None)
     return tensors, metadata
 
 

@@ -13,7 +13,7 @@ LIBRARY = torch.library.Library("torchvision", "FRAGMENT")  # what it declares l
 
 
 def torchvision(part: str) -> ModuleType:
-    """Import and return `torchvision.<part>`.
+    """Import and return `torchvision.<part>`, also where torchvision's own binary does not load.
 
     The wheel is built against CUDA torch. On CPU-only torch its import registers shapes for two detection
     operators that do not exist then; declaring them is enough for data sets, transforms and classifiers.

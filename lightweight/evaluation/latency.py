@@ -22,7 +22,7 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 def interleave(calls: Mapping[Name, Callable[[], Any]], rounds: int) -> dict[Name, np.ndarray]:
-    """Time every call once a round, in an order drawn anew for each round: milliseconds per call (rounds,), by name.
+    """Time every call once per round, in random order, and return milliseconds per call (rounds,) by name.
 
     Before the first round every call is warmed up.
     """

@@ -30,7 +30,7 @@ class EvaluateParams(Params):
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """Hold the predicted classes (N,) of a model file for the test images, and what the file costs."""
+    """Hold the predicted classes (N,) of a model file for the test images, and its sizes, parameters and MACs."""
 
     predictions: np.ndarray
     costs: dict[str, Any]
@@ -99,7 +99,7 @@ def score(variant: EvaluatedModel, original: EvaluatedModel, labels: np.ndarray)
 
 
 def prediction_rows(predictions: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> list[dict[str, str]]:
-    """List the actual and the predicted class of every test image, by name."""
+    """List the names of the actual and the predicted class of every test image, from predictions and labels (N,)."""
     return [
         {"actual": classes[actual], "predicted": classes[predicted]}
         for actual, predicted in zip(labels, predictions, strict=True)

@@ -37,7 +37,7 @@ def smallest_detectable_loss(images: int) -> float:
 
 
 def median_interval(samples: np.ndarray) -> tuple[float, float]:
-    """Compute the 95 % interval of the median by order statistics, which assumes no distribution (sign test).
+    """Compute the 95 % interval of the median of samples (n,) by order statistics (sign test).
 
     Both ends are samples. Needs at least six of them; with fewer, both ends are NaN.
     """

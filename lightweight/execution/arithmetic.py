@@ -27,7 +27,7 @@ FREE = {"OPENBLAS_CORETYPE"}  # needed on some machines for other programs, and 
 
 
 def fix_instruction_set(arithmetic: Arithmetic) -> None:
-    """Set the variables of `arithmetic` for this process and its children; must come before NumPy and torch load.
+    """Set the environment variables that select the instruction set of `arithmetic`, before NumPy and torch load.
 
     Raises InputError for a variable of the environment that says otherwise, which would be an input that DVC does not
     know, and for a CPU without x86-64-v3. On other architectures than x86-64 there is nothing to fix.

@@ -11,7 +11,7 @@ from lightweight.execution.linear import use_portable_linear
 
 
 def configure_torch(params: SimpleNamespace) -> torch.device:
-    """Fix threads, seed and algorithms of this process, and return the GPU if there is one, else the CPU.
+    """Set seed, threads and deterministic algorithms of torch, and return the GPU if there is one, else the CPU.
 
     `params` has the keys of `GENERAL`: `seed`, `threads` and `arithmetic`.
     """
@@ -32,5 +32,5 @@ def derive_seed(*numbers: int) -> int:
 
 
 def project_root() -> Path:
-    """Return the user's own working tree: DVC's copies of the project for experiments hold no untracked files."""
+    """Return the root of the user's working tree, which is not the current folder in an experiment of DVC."""
     return Path(os.environ.get("DVC_ROOT", ""))

@@ -1,4 +1,4 @@
-"""Linear layers that give the same bits on every CPU: by oneDNN, where PyTorch would take MKL.
+"""Linear layers of float32 on the CPU by oneDNN in place of MKL, so that all CPUs give the same bits.
 
 MKL takes other kernels on the CPUs of another vendor. oneDNN chooses its kernels by the instruction set alone, and is
 as fast. Every `aten::linear` of float32 on the CPU is computed so, and with it its gradients; matrix products that are
@@ -47,7 +47,7 @@ def _linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
 
 @cache
 def use_portable_linear() -> torch.library.Library | None:
-    """Compute linear layers by oneDNN from now on in this process, where PyTorch has oneDNN; returns the registration.
+    """Register oneDNN for `aten::linear` on the CPU, where PyTorch has it, and return the registration.
 
     What is registered stays for the life of the process.
     """

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def cnn(channels: int, image_size: int, num_classes: int) -> nn.Module:
-    """Build the reference original: 25 MB of float32 at 1x28x28 and 10 classes, 99.8 % of it in the linear layers."""
+    """Build three convolutions and two linear layers: 25 MB at 1x28x28 and 10 classes, 99.8 % of it linear."""
     pixels = (image_size // 2) ** 2
     return _chain(
         conv1=nn.Conv2d(channels, 16, 5, padding=2, bias=False),

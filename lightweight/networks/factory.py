@@ -85,7 +85,7 @@ def check_forward(network: nn.Module, name: str, channels: int, image_size: int,
 
 
 def build_on_meta(name: str, **arguments: Any) -> nn.Module | None:
-    """Build what `build` would make without memory for the weights, or None where the network needs them."""
+    """Build the network on the meta device, without memory for its weights; None where it cannot be built there."""
     try:
         with torch.device("meta"):
             network = _make(name, **arguments)

@@ -16,7 +16,7 @@ from lightweight.networks.pruned_shapes import Shapes, shrink_to
 
 @dataclass(frozen=True)
 class ModelFile:
-    """Hold a model, the name and arguments that `factory.build` made it from, and notes that are not weights.
+    """Hold a model, its name and arguments for `factory.build`, and notes, such as the learning rate of a snapshot.
 
     `shapes` holds the shapes of the tensors that structured pruning has made narrower since.
     """

@@ -11,13 +11,13 @@ Shapes = dict[str, list[int]]  # of tensors in `state_dict`, by name
 
 
 def changed_shapes(before: nn.Module, after: nn.Module) -> Shapes:
-    """Return the shapes of the tensors of `after` that have other ones in `before`."""
+    """Return the shapes, by name, of the tensors of `after` whose shape differs from that in `before`."""
     old = before.state_dict()
     return {name: list(tensor.shape) for name, tensor in after.state_dict().items() if tensor.shape != old[name].shape}
 
 
 def shrink_to(model: nn.Module, shapes: Shapes) -> None:
-    """Cut tensors of the model to the shapes, in place, and set the attributes of their layers; first channels stay.
+    """Cut tensors of a model to `shapes` in place, keeping first channels, and update `in_channels` and the like.
 
     Raises InputError when a shape is not one of a tensor of the model, or larger.
     """

@@ -12,7 +12,7 @@ ACCURACY_SLACK = 1e-9  # in comparisons of accuracies, which are shares of image
 
 @torch.no_grad()
 def validate(model: nn.Module, dataset: Dataset, split: Split, batch_size: int | None = None) -> tuple[float, float]:
-    """Compute the mean cross-entropy and the accuracy of `model`, which is left in evaluation mode.
+    """Compute mean cross-entropy and accuracy in [0, 1] of `model` on a split; leaves it in evaluation mode.
 
     By default a batch holds at most 512 images, and fewer where images are larger than 64x64 pixels.
     """

@@ -1,4 +1,4 @@
-"""Coverage: the part of a file that takes fewer bits or runs on integers, and why the rest does not."""
+"""Coverage of quantization: which layers run in int8 or are stored in fewer bits, and why others do not."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -58,7 +58,7 @@ COLUMNS = [field.name for field in fields(LayerCoverage)]
 def measure_coverage(
     layers: Iterable[Layer], convertible: Collection[str], excluded: Collection[str], method: str, macs: int = 0
 ) -> list[LayerCoverage]:
-    """Find the reason for each layer of `graph.list_layers` that does not run on 8-bit integers.
+    """Return all layers, each with the reason why it does not run on 8-bit integers, None if it does.
 
     `convertible` names the layers that the method can convert, `excluded` those that went back to float32. If the
     layers have fewer MACs than the whole network, `macs`, the rest becomes a last row by the name of `others`.

@@ -21,7 +21,7 @@ NORMALIZATION = {"offset", "scale"}  # the names of the two constants of the inp
 
 
 class FromPixels(nn.Module):
-    """Resize and normalise raw pixels, by `(pixels - 255 mean) / (255 std)`, before a copy of the network."""
+    """Wrap a copy of the network to take raw pixels: resize them, then `(pixels - 255 mean) / (255 std)`."""
 
     offset: Tensor
     scale: Tensor

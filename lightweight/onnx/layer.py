@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Layer:
-    """Hold the weights of a layer and how many are not zero, the bits of each, the MACs per image, and the precision.
+    """Hold the number of weights and of nonzero ones, bits per weight, MACs per image, and whether it runs in int8.
 
     `int8` says whether ONNX Runtime executes the layer on 8-bit integers. A product of two activations has no weights.
     """

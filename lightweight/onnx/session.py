@@ -50,16 +50,18 @@ def load_inference_session(path: Path, threads: int) -> onnxruntime.InferenceSes
     """
     content = read_bytes(path)
     try:
-        _check_structure(content)
+        _check_structure(content, path)
         _predict_zeros(_make_bounded_session(content), images=1)
         session = make_inference_session(content, threads)
         _predict_zeros(session, images=2)
         return session
+    except InputError:  # of another format
+        raise
     except Exception as error:  # of classes that ONNX Runtime does not name in its interface
         raise InputError(f"{path}: damaged or not an ONNX file of this project: {first_line(error)}") from None
 
 
-def _check_structure(content: bytes) -> None:
+def _check_structure(content: bytes, path: Path) -> None:
     """Check that a model is one fixed graph, from (N, C, H, W) to (N, classes), with all of its weights.
 
     ONNX Runtime would read other files that the model names, and run loops without end. Raises ValueError.
@@ -67,7 +69,7 @@ def _check_structure(content: bytes) -> None:
     model = onnx.load_from_string(content)
     graph = model.graph
     metadata = {item.key: item.value for item in model.metadata_props}
-    check_format("the model", json.loads(metadata.get(FORMAT_KEY, "0")))
+    check_format(path, json.loads(metadata.get(FORMAT_KEY, "0")))
     tensors = [*graph.initializer, *(item.t for node in graph.node for item in node.attribute if item.HasField("t"))]
     if any(tensor.data_location == TensorProto.EXTERNAL or tensor.external_data for tensor in tensors):
         raise ValueError("names other files")

@@ -20,7 +20,7 @@ FIRST_SETTING = {
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Hold a tensor of a file: `values` of any shape, of which `zero` stands for 0, and the bits that each takes."""
+    """Hold a tensor as stored in an ONNX file: `values` of any shape, zero point `zero`, and bits per value."""
 
     values: np.ndarray
     zero: float

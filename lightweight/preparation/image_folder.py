@@ -15,7 +15,7 @@ SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 class Findings:
-    """Hold what was done to which images of a folder: nothing is skipped or converted in silence."""
+    """Record which images of a folder were skipped or converted, and how."""
 
     def __init__(self) -> None:
         self.images_by_finding: dict[str, list[str]] = {}

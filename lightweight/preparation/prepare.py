@@ -20,7 +20,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class PrepareParams(Params):
-    """Hold the section `prepare` of params.yaml."""
+    """Describe section `prepare` of params.yaml."""
 
     dataset: Literal["digits", "mnist", "fashion_mnist", "cifar10", "folder"]
     path: str | None

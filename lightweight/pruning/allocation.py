@@ -49,7 +49,7 @@ def amount_within_drop(curve: Curve, drop: float) -> float:
 
 
 def allocate(curves: dict[str, Curve], cost: Callable[[dict[str, float]], float], target: float) -> dict[str, float]:
-    """Choose an amount per group such that `cost` is at most `target`, at the same and smallest drop for all groups.
+    """Choose amounts by group with `cost`, a share in [0, 1], at most `target`, at the smallest drop, equal for all.
 
     Where a curve is flat, amounts jump as the drop rises: then all groups go the same share of the way from the amounts
     before the jump to those after it. If no amounts meet the target, returns the amounts of the lowest cost.

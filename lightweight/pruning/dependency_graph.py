@@ -130,7 +130,7 @@ def _has_tied_channels(graph: torch_pruning.DependencyGraph, layer: nn.Module) -
 
 @torch.no_grad()
 def removal_is_consistent(model: nn.Module, image: Tensor, groups: list[str]) -> bool:
-    """Check that removing the first channel of the groups has the effect of nothing reading that channel.
+    """Check that removing channel 0 of each group gives the logits of zeroing the weights that read it.
 
     The network without the channels, and the network that `shrink_to` rebuilds from their shapes alone, must compute
     the logits of the whole network in which the weights that read the channels are zero.

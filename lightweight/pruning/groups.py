@@ -41,7 +41,7 @@ class PruningGroups(Protocol):
         ...
 
     def allowed_count(self, count: int, size: int) -> int:
-        """Return the number of members to prune of a group of `size` that is possible and nearest to `count`."""
+        """Round `count` to the nearest number of members that can be pruned of a group of `size` members."""
         ...
 
     def mask_least_important(self, counts: dict[str, int], scores: dict[str, Tensor]) -> None:

@@ -35,7 +35,7 @@ class Importance:
         self.generator = torch.Generator()
 
     def prepare(self, model: nn.Module) -> None:
-        """Collect in the parameters of `model` the gradients for `taylor`, and restart the random numbers.
+        """Accumulate the loss gradients that `taylor` needs in the parameters of `model`, and reseed `random`.
 
         Must be called before the model is scored, and again after its weights have changed.
         """
@@ -69,10 +69,10 @@ class Importance:
                 return torch.rand(weight.shape, generator=self.generator).to(weight.device)
 
     def score_channels(self, coupled: Any) -> Tensor:
-        """Compute the importance of every channel (channels,) of coupled layers, a group of torch-pruning.
+        """Compute the importance of every channel (channels,) of a group of torch-pruning, never negative.
 
-        The mean over the channels is 1 in every group, so that the scores of different groups can be compared. All
-        scores are NaN in a group whose weights are all zero.
+        The mean over the channels is 1 in every group, but for `random`, so that the scores of different groups can be
+        compared. All scores are NaN in a group whose weights are all zero.
         """
         match self.criterion:
             case "l1":

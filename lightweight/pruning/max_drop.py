@@ -21,7 +21,7 @@ Prune = Callable[[dict[str, float]], tuple[ModelFile, History]]  # from amounts 
 
 
 class MaxDropSearch:
-    """Search the largest share of MACs or parameters that can be pruned within a drop in accuracy.
+    """Search for the largest share of MACs or parameters that can be pruned within a drop in accuracy, in [0, 1].
 
     After `run`, `rows` holds a row per trial, and `history` the fine-tuning of the best one. The bounds of the search
     and the best model so far are part of the checkpoint.

@@ -42,7 +42,7 @@ class PruningResult:
         }
 
     def describe(self) -> str:
-        """Count the weights that are removed or zero."""
+        """Describe in a phrase how many weights are removed or zero."""
         pruned, weights = (sum(row[name] for row in self.sparsity) for name in ("pruned", "weights"))
         return f"{pruned:,} of {weights:,} weights are removed or zero"
 

@@ -84,7 +84,7 @@ class ChannelGroups:
                     del self.sizes[name]
 
     def keep_only(self, groups: list[str]) -> None:
-        """Prune only these groups from now on."""
+        """Drop all groups but these from what can be pruned."""
         self.sizes = {name: self.sizes[name] for name in groups}
         self.layers = {name: self.layers[name] for name in groups}
 

@@ -1,4 +1,4 @@
-"""A converter turns a network into an ONNX model of fewer bits; each method of quantization has one."""
+"""A converter turns a network into a low-precision ONNX model; each quantization method has one."""
 
 import logging
 from collections.abc import Callable, Collection, Iterable
@@ -29,7 +29,7 @@ class Converter(Protocol):
         ...
 
     def train(self, fine_tune: FineTuner) -> Iterable[Epoch]:
-        """Train the network with rounding and yield a row of the history per epoch, if the method trains at all."""
+        """Train the network with fake quantization and yield its epochs; nothing for methods that do not train."""
 
     def convert(self, excluded: Collection[str]) -> onnx.ModelProto:
         """Make the model in which the excluded layers stay float32."""
@@ -56,7 +56,7 @@ def make_converter(network: nn.Module, dataset: Dataset, images: Tensor, params:
 
 
 def import_training(params: QuantizeParams) -> ModuleType | None:
-    """Import quantization-aware training if the method needs it, so that the digest of a resumed run counts its code.
+    """Import quantization-aware training if the method needs it, before the digest of the run is taken.
 
     torchao takes seconds to import, and logs which optional GPU packages are missing.
     """

@@ -24,7 +24,7 @@ def accuracy(logits: np.ndarray, split: Split) -> float:
 def check_parity(
     expected: np.ndarray, actual: np.ndarray, split: Split, params: QuantizeParams, before: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """Return the logit error of a file's `actual` logits on `split`, and the accuracy that the file lost.
+    """Check logits (N, classes) of a file against those expected; return relative error and drop in accuracy.
 
     Logits are (N, classes). `expected` are the logits of the network that the file was made from; if that network was
     trained since the pipeline made it, `before` are the earlier ones, against which accuracy is lost. Raises InputError

@@ -84,7 +84,7 @@ class Float32Converter(PostTrainingConverter):
 
 
 class Float16Converter(PostTrainingConverter):
-    """Store weights and compute activations in half precision; pixels and logits stay float32."""
+    """Store weights in float16; pixels and logits stay float32, and the CPU computes in float32."""
 
     def convert(self, excluded: Collection[str]) -> onnx.ModelProto:
         nodes = self._nodes_to_exclude(excluded)

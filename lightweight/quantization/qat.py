@@ -1,4 +1,4 @@
-"""Quantization-aware training: weights are trained with rounding, in the graph that ONNX Runtime will fuse.
+"""Quantization-aware training: fake quantization at the places where ONNX Runtime will fuse integer operators.
 
 Fake quantization after Jacob et al. 2018 by torchao's export flow (pt2e), with BatchNorm folded into the layers before
 it. Every layer's input, weight and output, and both sides of a residual sum, are rounded: ONNX Runtime multiplies in
@@ -95,7 +95,7 @@ def _update_scale(module: nn.Module) -> None:
 
 
 class QATConverter:
-    """Train a network with rounding and convert it; `layers` maps the layers that are rounded to their nodes."""
+    """Train a network with fake quantization and convert it; `layers` maps quantized layers to their graph nodes."""
 
     def __init__(self, network: nn.Module, dataset: Dataset, images: Tensor, reduce_range: bool) -> None:
         """Take the ranges that training begins with from images uint8 (N, C, H, W).
@@ -114,7 +114,7 @@ class QATConverter:
         self.module.eval()
 
     def train(self, fine_tune: FineTuner) -> Iterator[Epoch]:
-        """Train the network with rounding and yield a row of the history per epoch; weights that are zero stay zero."""
+        """Train with fake quantization and yield a row per epoch; weights that are zero stay zero."""
         zeros = {name: weight == 0 for name, weight in self.module.named_parameters() if weight.ndim > 1}
 
         @torch.no_grad()
@@ -127,7 +127,7 @@ class QATConverter:
         self.module.eval()
 
     def reference(self, excluded: Collection[str]) -> nn.Module:
-        """Return the network with rounding, but for the excluded layers."""
+        """Return the network with fake quantization, except in the excluded layers."""
         with warnings.catch_warnings(action="ignore"):  # torch warns of its own deprecations
             module = deepcopy(self.module)
         _remove_rounding(module.graph, {self.layers[name] for name in excluded})

@@ -9,7 +9,7 @@ SHOWN = 4  # names of layers, or ranges of names, in one phrase
 
 
 def percent(share: float) -> str:
-    """Write a share in percent; a small one does not become 0 %, nor one just below the whole 100 %."""
+    """Format a share in [0, 1] in percent; one that is not 0 or 1 never becomes 0 % or 100 %."""
     if 0 < share < 0.0005:
         return "less than 0.1 %"
     if 0.9995 <= share < 1:

@@ -20,9 +20,9 @@ SOURCES = ("params.yaml", "dvc.yaml", "stages", "lightweight")  # files in git t
 
 
 def update_record(record: Path, artifacts: Iterable[Path], threads: int) -> dict[str, dict[str, Any]]:
-    """Update the entries of the artifacts: those in the file `record` whose MD5 is still true stay, others are new.
+    """Return the entries of the artifacts: those of `record` whose MD5 still matches, and new ones for the others.
 
-    Returns the entries by path and writes nothing. Raises InputError for a missing artifact or a damaged record.
+    The entries are by path, and nothing is written. Raises InputError for a missing artifact or a damaged record.
     """
     known = read_json(record) if record.exists() else {}
     if not isinstance(known, dict) or not all(isinstance(entry, dict) for entry in known.values()):
@@ -40,7 +40,7 @@ def update_record(record: Path, artifacts: Iterable[Path], threads: int) -> dict
 
 
 def describe_origin(threads: int) -> dict[str, Any]:
-    """Describe what, besides data, decides about the bytes that are made here and now."""
+    """Describe what determines results beside the data: commit, changed files, versions, platform, CPU and threads."""
     commit, changed = _commit()
     return {
         "commit": commit,

@@ -13,7 +13,7 @@ COLUMNS = ("rotate", "shift_x", "shift_y", "scale", "crop_y", "crop_x", "flip", 
 
 
 class AugmentParams(Params):
-    """Describe section `train.augment` of params.yaml; 0 and false switch a transformation off."""
+    """Describe section `train.augment`: shift (share of side), rotate (degrees), crop, cutout (pixels); 0 is off."""
 
     shift: float = Field(ge=0, le=0.5)
     rotate: float = Field(ge=0, le=180)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 @dataclass(frozen=True)
 class Epoch:
-    """Represent a row of a history; `lr` is the rate of the last step, accuracies are shares in [0, 1]."""
+    """Hold the results of one epoch: losses, accuracy in [0, 1], and the learning rate of its last step."""
 
     epoch: int
     lr: float

@@ -72,7 +72,7 @@ def make_schedule(
 
 
 class Stepper:
-    """Make optimizer steps with gradient clipping (Pascanu et al. 2013) and mixed precision (Micikevicius et al. 2018).
+    """Take optimizer steps with gradient clipping (Pascanu et al. 2013) and mixed precision (Micikevicius et al. 2018).
 
     In mixed precision the weights stay float32, and convolutions and matrix products compute in bf16 or fp16. Raises
     InputError for fp16 without a GPU.

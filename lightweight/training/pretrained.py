@@ -24,7 +24,7 @@ REAL_DTYPES = {
 
 
 def load_weights(model: nn.Module, network: str, source: str, root: Path, *, new_classifier: bool) -> list[str]:
-    """Load pretrained weights into `model`, and return the names of the weights that it keeps instead.
+    """Load pretrained weights into `model`, and return the names of those that keep their initial values.
 
     `source` is a torchvision weights name such as `IMAGENET1K_V1` (downloaded, hash checked), or a `.safetensors` or
     state-dict file relative to `root`. With `new_classifier`, the last layer is kept where its number of classes

@@ -1,4 +1,4 @@
-"""The state of a training run, and the loop over the batches of an epoch."""
+"""One training run: its resumable state, and the loop over the batches of an epoch."""
 
 import math
 from collections.abc import Callable
