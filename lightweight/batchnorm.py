@@ -1,6 +1,6 @@
 """BatchNorm re-estimation: running means and variances are computed anew after weights were averaged or pruned."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -10,8 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightweight.core.params import Params
 from lightweight.dataset import Dataset, count_batches, random_indices
+from lightweight.execution.averaging import average
 from lightweight.execution.determinism import derive_seed
-from lightweight.execution.ranks import BLOCKS, map_shared
 
 
 class BnUpdateParams(Params):
@@ -65,16 +65,3 @@ def _of_single_batches(model: nn.Module, norms: list[_BatchNorm]) -> Iterator[No
         module.training = True
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-
-
-def average(measure: Callable[[int], Tensor], batches: int, width: int) -> Tensor:
-    """Average what `measure` returns for the number of each batch, float64 (width,), shared out over the processes.
-
-    The sum has one order for any number of processes: first within each of `BLOCKS` runs of batches, then over these.
-    """
-
-    def add(block: int) -> Tensor:
-        numbers = range(block * batches // BLOCKS, (block + 1) * batches // BLOCKS)
-        return sum((measure(number) for number in numbers), torch.zeros(width, dtype=torch.float64))
-
-    return map_shared(add, BLOCKS, width).sum(0) / batches

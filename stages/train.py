@@ -8,6 +8,7 @@ Resumes from work/train
 from functools import partial
 from pathlib import Path
 
+from lightweight.checkpointing import resource_usage
 from lightweight.checkpointing.session import open_session
 from lightweight.core.files import write_csv
 from lightweight.core.params import GENERAL, load_params
@@ -15,7 +16,6 @@ from lightweight.dataset import load_dataset
 from lightweight.execution.determinism import configure_torch, project_root
 from lightweight.execution.launch import run_parallel_stage
 from lightweight.networks.model_file import save_model
-from lightweight.training import resource_usage
 from lightweight.training.history import COLUMNS
 from lightweight.training.loss import load_teacher
 from lightweight.training.original import new_original, train_original

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lightweight.checkpointing.resource_usage import load
 from lightweight.core.errors import InputError
 from lightweight.core.files import write_bytes, write_json
 from lightweight.core.variants import VARIANTS
@@ -19,7 +20,6 @@ from lightweight.core.yaml import parse_yaml, read_yaml
 from lightweight.execution.process import run_stage
 from lightweight.reporting.plots import draw_comparison
 from lightweight.reporting.results import TIMED_MODELS, Scores
-from lightweight.training.resource_usage import load
 
 FOLDER = Path("recipes")
 RESULTS = FOLDER / "results"

@@ -1,52 +1,31 @@
 """The launch of a stage on several processes, by the engine of torchrun: one per core, on one machine or on several.
 
-    LIGHTWEIGHT_PROCESSES   processes on this machine; by default as many as its cores and `train.shards` allow
-    LIGHTWEIGHT_NODES       machines that compute together, 1 by default; every one runs the same command in its clone
-    LIGHTWEIGHT_RENDEZVOUS  HOST:PORT of the first machine, on which it listens
-    LIGHTWEIGHT_NODE_RANK   the number of this machine, from 0
-    LIGHTWEIGHT_WAIT        seconds to wait for the other machines, and for a process that does not answer
-
 A process that is killed is replaced: all begin again at the last checkpoint. Bad input is not tried again.
 """
 
 import logging
 import os
-import re
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from lightweight.core.errors import InputError
-from lightweight.core.machine import usable_cores
 from lightweight.core.params import Shards, Threads, load_params
+from lightweight.execution.machines import Machines, host_store, network_interface, read_machines
 from lightweight.execution.process import run_stage
-from lightweight.execution.worker import host_store, network_interface, work
+from lightweight.execution.worker import work
 
 MAX_RESTARTS = 3
 MEMORY = Path("/dev/shm")  # files in memory, on Linux
 BYTES_PER_PROCESS = 100_000_000  # of the data set, below which another process costs more than it saves
-MAX_PROCESSES = 64
-ADDRESS = re.compile(r"(?P<host>[^:]+):(?P<port>\d{1,5})")
 
 
 class ShardedSection(BaseModel):
     """Read what the number of processes must divide from section `train`, whose other keys its own stage checks."""
 
     shards: Shards
-
-
-@dataclass(frozen=True)
-class Machines:
-    """Hold how many processes run on this machine, and how it finds the others."""
-
-    processes: int
-    nodes: int
-    node: int
-    rendezvous: str
-    wait: int
 
 
 Log = Callable[[str], object]
@@ -80,28 +59,6 @@ def _launch(main: Callable[[], None], params: Path, log: Log, data: Path | None)
     noun = "thread" if threads == 1 else "threads"
     log(f"{machines.processes} processes of {threads} {noun}{place}")
     _run_agent(main, params, machines)
-
-
-def read_machines(threads: int, shards: int) -> Machines:
-    """Read the variables above. Raises InputError that names the variable, its value and the rule."""
-    nodes = _read_number("LIGHTWEIGHT_NODES", 1, 1, MAX_PROCESSES)
-    node = _read_number("LIGHTWEIGHT_NODE_RANK", 0, 0, nodes - 1)
-    wait = _read_number("LIGHTWEIGHT_WAIT", 300, 1, 86_400)
-    rendezvous = os.environ.get("LIGHTWEIGHT_RENDEZVOUS", "")
-    match = ADDRESS.fullmatch(rendezvous)
-    if nodes > 1 and not (match and 0 < int(match["port"]) < 2**16):
-        rule = "must be HOST:PORT of the first machine"
-        raise InputError(f"environment: LIGHTWEIGHT_RENDEZVOUS = {rendezvous!r}: {rule}")
-    most = min(shards // nodes, max(1, usable_cores() // threads), MAX_PROCESSES)
-    default = 1 << (max(1, most).bit_length() - 1)  # a power of two, which divides the shards
-    return Machines(_read_number("LIGHTWEIGHT_PROCESSES", default, 1, MAX_PROCESSES), nodes, node, rendezvous, wait)
-
-
-def _read_number(name: str, default: int, low: int, high: int) -> int:
-    value = os.environ.get(name) or str(default)
-    if not value.isdecimal() or not low <= int(value) <= high:
-        raise InputError(f"environment: {name} = {value!r}: must be an integer from {low} to {high}")
-    return int(value)
 
 
 def _run_agent(main: Callable[[], None], params: Path, machines: Machines) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from lightweight.core.errors import bad_param
 from lightweight.execution.determinism import derive_seed
-from lightweight.execution.ranks import share, tree_sum
+from lightweight.execution.ranks import share
+from lightweight.execution.tree_sum import tree_sum
 
 Backward = Callable[[Tensor, float], Tensor]  # computes gradients of a shard by indices and weight, returns its loss
 

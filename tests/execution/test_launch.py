@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from lightweight.core.errors import InputError
-from lightweight.execution import launch, worker
-from lightweight.execution.launch import read_machines
-from lightweight.execution.worker import check_equal, describe
+from lightweight.execution import agreement, machines
+from lightweight.execution.agreement import check_equal, describe
+from lightweight.execution.machines import read_machines
 
 VARIABLES = ("PROCESSES", "NODES", "NODE_RANK", "RENDEZVOUS", "WAIT")
 ROOT = Path(__file__).parent.parent.parent
@@ -33,7 +33,7 @@ def _no_variables(monkeypatch):
     ],
 )
 def test_there_are_as_many_processes_as_cores_and_shards_allow(monkeypatch, cores, threads, shards, processes):
-    monkeypatch.setattr(launch, "usable_cores", lambda: cores)
+    monkeypatch.setattr(machines, "usable_cores", lambda: cores)
     assert read_machines(threads, shards).processes == processes
 
 
@@ -74,6 +74,6 @@ def test_a_process_that_computes_something_else_is_refused_by_what_differs(monke
     monkeypatch.setattr("lightweight.execution.ranks.dist.is_initialized", lambda: False)
     check_equal(Path("params.yaml"))
     others = describe(Path("params.yaml")) | {name: "another"}
-    monkeypatch.setattr(worker, "broadcast", lambda content: worker.json.dumps(others).encode())
+    monkeypatch.setattr(agreement, "broadcast", lambda content: agreement.json.dumps(others).encode())
     with pytest.raises(InputError, match=f"^machine 0: {name} = .*: of process 0 it is 'another'; all machines must"):
         check_equal(Path("params.yaml"))

@@ -6,22 +6,26 @@ import pytest
 import torch
 
 from lightweight.execution import ranks
-from lightweight.execution.ranks import map_shared, share, tree_sum
+from lightweight.execution.broadcast import broadcast
+from lightweight.execution.ranks import map_shared, share
+from lightweight.execution.tree_sum import tree_sum
 
 TREE = """
 import os, sys, torch
 import torch.distributed as dist
 from lightweight.execution import ranks
+from lightweight.execution.broadcast import broadcast
+from lightweight.execution.tree_sum import FOLDER, tree_sum
 number, size, folder, shared = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4] == "True"
 os.environ["GLOO_SOCKET_IFNAME"] = "lo"
 if shared:
-    os.environ[ranks.FOLDER] = folder
+    os.environ[FOLDER] = folder
 dist.init_process_group("gloo", f"file://{folder}/store", rank=number, world_size=size)
 vectors = torch.randn(8, 101, generator=torch.Generator().manual_seed(0)) * 10.0 ** torch.arange(8)[:, None]
-total = ranks.tree_sum(vectors[shard] for shard in ranks.share(8)).clone()
-again = ranks.tree_sum(2 * vectors[shard] for shard in ranks.share(8))
+total = tree_sum(vectors[shard] for shard in ranks.share(8)).clone()
+again = tree_sum(2 * vectors[shard] for shard in ranks.share(8))
 rows = ranks.map_shared(lambda row: [row, 1 - row], 5, 2)
-given = ranks.broadcast(b"of rank 0" if number == 0 else None), ranks.broadcast(None)
+given = broadcast(b"of rank 0" if number == 0 else None), broadcast(None)
 print(total.numpy().tobytes().hex(), torch.equal(again, 2 * total), rows.tolist(), *given,
       ranks.agree(True), ranks.agree(number != size - 1), ranks.largest(number))
 """
@@ -47,7 +51,7 @@ def test_a_tree_sum_has_the_same_bits_in_every_process_for_any_number_of_them(st
 def test_one_process_computes_everything():
     assert list(share(5)) == [0, 1, 2, 3, 4]
     assert map_shared(lambda row: [row / 3], 4, 1).tolist() == [[row / 3] for row in range(4)]
-    assert ranks.broadcast(b"x") == b"x"
+    assert broadcast(b"x") == b"x"
     assert ranks.agree(True)
     assert not ranks.agree(False)
 

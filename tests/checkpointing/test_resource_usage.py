@@ -5,8 +5,8 @@ import hashlib
 import pytest
 import torch
 
+from lightweight.checkpointing.resource_usage import load, record
 from lightweight.core.machine import cpu_name
-from lightweight.training.resource_usage import load, record
 
 
 def test_a_record_is_found_by_the_md5_of_the_model_and_its_epochs(tmp_path):
@@ -30,7 +30,7 @@ PEAK = """
 import sys
 from pathlib import Path
 import torch
-from lightweight.training.resource_usage import record
+from lightweight.checkpointing.resource_usage import record
 block = torch.ones(int(sys.argv[2]), dtype=torch.uint8)
 del block
 print(record(Path(sys.argv[1]), Path(sys.argv[1]) / "model", [], torch.device("cpu"), 1)["peak_memory_bytes"])

@@ -1,0 +1,23 @@
+"""Averages over batches that processes share out, in one order for any number of processes."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lightweight.execution.ranks import map_shared
+
+BLOCKS = 64  # runs of batches: more than there are processes
+
+
+def average(measure: Callable[[int], Tensor], batches: int, width: int) -> Tensor:
+    """Average what `measure` returns for the number of each batch, float64 (width,), shared out over the processes.
+
+    The sum has one order for any number of processes: first within each of `BLOCKS` runs of batches, then over these.
+    """
+
+    def add(block: int) -> Tensor:
+        numbers = range(block * batches // BLOCKS, (block + 1) * batches // BLOCKS)
+        return sum(map(measure, numbers), torch.zeros(width, dtype=torch.float64))
+
+    return map_shared(add, BLOCKS, width).sum(0) / batches

@@ -1,0 +1,102 @@
+"""The machines that compute a stage together, as the environment names them.
+
+LIGHTWEIGHT_PROCESSES   processes on this machine; by default as many as its cores and `train.shards` allow
+LIGHTWEIGHT_NODES       machines that compute together, 1 by default; every one runs the same command in its clone
+LIGHTWEIGHT_RENDEZVOUS  HOST:PORT of the first machine, on which it listens
+LIGHTWEIGHT_NODE_RANK   the number of this machine, from 0
+LIGHTWEIGHT_WAIT        seconds to wait for the other machines, and for a process that does not answer
+"""
+
+import fcntl
+import os
+import re
+import signal
+import socket
+import struct
+from dataclasses import dataclass
+
+from torch.distributed import TCPStore
+
+from lightweight.core.errors import InputError
+from lightweight.core.machine import usable_cores
+from lightweight.execution.process import die_with_parent
+
+MAX_PROCESSES = 64
+ADDRESS = re.compile(r"(?P<host>[^:]+):(?P<port>\d{1,5})")
+SIOCGIFADDR = 0x8915  # linux/sockios.h
+
+
+@dataclass(frozen=True)
+class Machines:
+    """Hold how many processes run on this machine, and how it finds the others."""
+
+    processes: int
+    nodes: int
+    node: int
+    rendezvous: str
+    wait: int
+
+
+def read_machines(threads: int, shards: int) -> Machines:
+    """Read the variables above. Raises InputError that names the variable, its value and the rule."""
+    nodes = _read_number("LIGHTWEIGHT_NODES", 1, 1, MAX_PROCESSES)
+    node = _read_number("LIGHTWEIGHT_NODE_RANK", 0, 0, nodes - 1)
+    wait = _read_number("LIGHTWEIGHT_WAIT", 300, 1, 86_400)
+    rendezvous = os.environ.get("LIGHTWEIGHT_RENDEZVOUS", "")
+    match = ADDRESS.fullmatch(rendezvous)
+    if nodes > 1 and not (match and 0 < int(match["port"]) < 2**16):
+        rule = "must be HOST:PORT of the first machine"
+        raise InputError(f"environment: LIGHTWEIGHT_RENDEZVOUS = {rendezvous!r}: {rule}")
+    most = min(shards // nodes, max(1, usable_cores() // threads), MAX_PROCESSES)
+    default = 1 << (max(1, most).bit_length() - 1)  # a power of two, which divides the shards
+    return Machines(_read_number("LIGHTWEIGHT_PROCESSES", default, 1, MAX_PROCESSES), nodes, node, rendezvous, wait)
+
+
+def _read_number(name: str, default: int, low: int, high: int) -> int:
+    value = os.environ.get(name) or str(default)
+    if not value.isdecimal() or not low <= int(value) <= high:
+        raise InputError(f"environment: {name} = {value!r}: must be an integer from {low} to {high}")
+    return int(value)
+
+
+def network_interface(rendezvous: str) -> tuple[str, str]:
+    """Find the network interface, and its address, by which this machine reaches HOST:PORT. Raises InputError."""
+    host, _, port = rendezvous.rpartition(":")
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((host, int(port)))  # sends nothing
+            address = probe.getsockname()[0]
+            for _, name in socket.if_nameindex():
+                request = struct.pack("256s", name.encode()[:15])
+                try:
+                    found = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, request)[20:24]
+                except OSError:  # an interface without an address
+                    continue
+                if socket.inet_ntoa(found) == address:
+                    return name, address
+    except OSError as error:
+        raise InputError(f"environment: LIGHTWEIGHT_RENDEZVOUS = {rendezvous!r}: not reached: {error}") from None
+    raise InputError(f"environment: LIGHTWEIGHT_RENDEZVOUS = {rendezvous!r}: no network interface leads there")
+
+
+def host_store(port: int) -> None:
+    """Host the store by which the processes of several machines meet, in a process of its own.
+
+    The process that starts others must not host it: a fork of a process with busy threads may hang. Raises InputError
+    for a port that is in use.
+    """
+    reader, writer = os.pipe()
+    if not os.fork():
+        die_with_parent()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        try:
+            store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+            os.write(writer, str(store.port).encode())
+            signal.pause()
+        finally:
+            os._exit(1)
+    os.close(writer)
+    answer = os.read(reader, 16)  # empty if the other process has ended
+    os.close(reader)
+    if not answer:
+        raise InputError(f"environment: LIGHTWEIGHT_RENDEZVOUS: port {port} is in use or may not be used")
