@@ -1,6 +1,5 @@
 """Properties of this machine that results or timings depend on: processor, system, versions; torch is not imported."""
 
-import os
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -56,16 +55,6 @@ def _read_cpuinfo() -> dict[str, str]:
     except OSError:
         return {}
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
-
-
-def usable_cores() -> int:
-    """Count the cores that this process may use: those it is bound to, and no more than a container's quota."""
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(bound, int(quota) // int(period)))
-    except (OSError, ValueError):  # no control groups, or no limit
-        return bound
 
 
 def platform_name() -> str:

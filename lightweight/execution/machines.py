@@ -14,11 +14,11 @@ import signal
 import socket
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch.distributed import TCPStore
 
 from lightweight.core.errors import InputError
-from lightweight.core.machine import usable_cores
 from lightweight.execution.process import die_with_parent
 
 MAX_PROCESSES = 64
@@ -50,6 +50,16 @@ def read_machines(threads: int, shards: int) -> Machines:
     most = min(shards // nodes, max(1, usable_cores() // threads), MAX_PROCESSES)
     default = 1 << (max(1, most).bit_length() - 1)  # a power of two, which divides the shards
     return Machines(_read_number("LIGHTWEIGHT_PROCESSES", default, 1, MAX_PROCESSES), nodes, node, rendezvous, wait)
+
+
+def usable_cores() -> int:
+    """Count the cores that this process may use: those it is bound to, and no more than a container's quota."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(bound, int(quota) // int(period)))
+    except (OSError, ValueError):  # no control groups, or no limit
+        return bound
 
 
 def _read_number(name: str, default: int, low: int, high: int) -> int:

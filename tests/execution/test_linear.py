@@ -1,5 +1,7 @@
 """Linear layers of oneDNN compute what those of PyTorch compute, forwards and backwards."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,8 +9,17 @@ import torch.nn.functional as F
 from lightweight.execution.linear import OneDnnLinear, _linear, use_portable_linear
 
 
+@pytest.fixture
+def registered() -> Iterator[None]:
+    """Other tests of this process compute as PyTorch does."""
+    library = use_portable_linear()
+    yield
+    library._destroy()
+    use_portable_linear.cache_clear()
+
+
+@pytest.mark.usefixtures("registered")
 def test_pytorch_calls_the_linear_layer_of_onednn_once_it_is_registered():
-    use_portable_linear()
     layer = torch.nn.Linear(5, 3)
     assert type(layer(torch.ones(2, 5)).grad_fn).__name__ == "OneDnnLinearBackward"
     assert use_portable_linear() is use_portable_linear()
@@ -46,14 +57,14 @@ def test_what_onednn_does_not_compute_is_left_to_pytorch(inputs):
     assert torch.equal(_linear(inputs, weight), inputs @ weight.T)
 
 
+@pytest.mark.usefixtures("registered")
 def test_an_exported_graph_holds_the_linear_layer_itself():
-    use_portable_linear()
     program = torch.export.export(torch.nn.Linear(5, 3), (torch.ones(2, 5),))
     assert "aten.linear.default" in [str(node.target) for node in program.graph.nodes]
 
 
+@pytest.mark.usefixtures("registered")
 def test_a_parameter_of_another_type_under_autocast_is_cast_as_by_pytorch():
-    use_portable_linear()
     layer = torch.nn.Linear(5, 3)
     with torch.autocast("cpu", torch.bfloat16):
         outputs = layer(torch.ones(2, 5))

@@ -28,7 +28,8 @@ STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 # Every key of params.yaml, and the stages whose declared dependencies change with it. What these stages write decides
 # about the ones behind them.
 STALE = {
-    "seed": {"check", "prepare", "train", "swa", "prune", "sensitivity", "bn_update", "quantize"},
+    "seed": {"check", "prepare", "train", "swa", "prune", "sensitivity", "bn_update", "quantize", "evaluate"},
+    "arithmetic": {"check", "prepare", "train", "swa", "prune", "sensitivity", "bn_update", "quantize", "evaluate"},
     "threads": {"check", "train", "swa", "prune", "sensitivity", "bn_update", "quantize", "evaluate", "benchmark"}
     | {"provenance"},
     "prepare": {"check", "prepare"},

@@ -53,7 +53,10 @@ def test_the_metrics_of_a_recipe_are_of_these_params(recipe):
     assert stored.exists() == (recipe.stem not in UNMEASURED)
     if stored.exists():
         content = json.loads(stored.read_text())
-        assert content["params"] == read(recipe)
+        params = content["params"]
+        params |= {"arithmetic": "portable"} | params
+        params["train"] |= {"shards": 1} | params["train"]  # both are newer than most of the stored metrics
+        assert params == read(recipe)
         train, epochs = content["params"]["train"], content["training"]["epochs"]
         assert epochs <= train["epochs"] if train["patience"] else epochs == train["epochs"]
         assert (content["training"]["seconds_per_epoch"] is None) == (epochs == 0)

@@ -151,7 +151,8 @@ def test_nothing_but_these_two_calls_downloads():
     calls = set()
     for path in SOURCES:
         text = path.read_text()
-        assert not re.search(rf"^\s*(import|from) {network}", text, re.MULTILINE), path
+        found = re.search(rf"^\s*(import|from) {network}", text, re.MULTILINE)
+        assert not found or path.name == "machines.py", path  # which asks by which interface another machine is reached
         calls |= {(path.stem, call) for call in re.findall(fetch, text)}
     assert calls == {("downloads", "download="), ("pretrained", "get_state_dict")}
 
