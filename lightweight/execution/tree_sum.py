@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -40,9 +41,15 @@ def _add_in_memory(mine: Tensor) -> Tensor:
 
 @cache
 def _shared_memory(length: int, rows: int) -> Tensor:
-    """Map the file of float32 (rows, length) that all processes of this machine have in common."""
-    path = f"{os.environ[FOLDER]}/sum-{length}"
-    memory = torch.from_file(path, shared=True, size=rows * length, dtype=torch.float32)
+    """Map the file of float32 (rows, length) that all processes of this machine have in common.
+
+    The file is removed as soon as all have it: the memory ends with them, however they end.
+    """
+    path = Path(os.environ[FOLDER], f"sum-{length}")
+    memory = torch.from_file(str(path), shared=True, size=rows * length, dtype=torch.float32)
+    dist.barrier()
+    if rank() == 0:
+        path.unlink()
     return memory.view(rows, length)
 
 
