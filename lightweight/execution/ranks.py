@@ -1,7 +1,7 @@
-"""The processes that compute a stage together, and sums over them that do not depend on their number.
+"""The processes that compute a stage together: who they are, what each computes, and how they exchange results.
 
-The processes are the ranks of torch.distributed; without it there is one, of rank 0. Its collectives only move data:
-every sum is made here, in one order for any number of processes.
+The processes are the ranks of torch.distributed; without it there is one, of rank 0. Sums that round are made in one
+order for any number of processes, by tree_sum.py and averaging.py.
 """
 
 from collections.abc import Callable
