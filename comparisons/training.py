@@ -38,10 +38,11 @@ PREPARE = PrepareParams(
     test_fraction=0.1,
 )  # fmt: skip
 TRAIN = TrainParams(
-    network="convnet", small_stem=False, weights=None, freeze=[], epochs=1, batch_size=BATCH, optimizer="adamw",
-    momentum=0.9, lr=LR, weight_decay=0.01, decay_all=True, clip_norm=0.0, precision="fp32", schedule="constant",
-    step_epochs=1, step_factor=0.1, label_smoothing=0.0, ema=0.0, teacher=None, temperature=1.0, teacher_weight=0.5,
-    patience=0, snapshots=0, augment=AugmentParams(shift=0, rotate=0, scale=0, flip=False, crop=0, cutout=0),
+    network="convnet", small_stem=False, weights=None, freeze=[], epochs=1, batch_size=BATCH, shards=1, exact=True,
+    optimizer="adamw", momentum=0.9, lr=LR, weight_decay=0.01, decay_all=True, clip_norm=0.0, precision="fp32",
+    schedule="constant", step_epochs=1, step_factor=0.1, label_smoothing=0.0, ema=0.0, teacher=None, temperature=1.0,
+    teacher_weight=0.5, patience=0, snapshots=0,
+    augment=AugmentParams(shift=0, rotate=0, scale=0, flip=False, crop=0, cutout=0),
 )  # fmt: skip
 
 

@@ -84,6 +84,7 @@ def train_params(**changes: Any) -> TrainParams:
         "epochs": 3,
         "batch_size": 64,
         "shards": 1,
+        "exact": True,
         "optimizer": "adamw",
         "momentum": 0.9,
         "lr": 0.003,

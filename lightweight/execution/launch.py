@@ -9,11 +9,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import BaseModel
-
 from lightweight.core.errors import InputError
-from lightweight.core.params import Shards, Threads, load_params
-from lightweight.execution.machines import Machines, host_store, network_interface, read_machines
+from lightweight.core.params import Threads, load_params
+from lightweight.execution.machines import Machines, ParallelSection, host_store, network_interface, read_machines
 from lightweight.execution.process import run_stage
 from lightweight.execution.worker import work
 
@@ -22,37 +20,30 @@ MEMORY = Path("/dev/shm")  # files in memory, on Linux
 BYTES_PER_PROCESS = 100_000_000  # of the data set, below which another process costs more than it saves
 
 
-class ShardedSection(BaseModel):
-    """Read what the number of processes must divide from section `train`, whose other keys its own stage checks."""
-
-    shards: Shards
-
-
 Log = Callable[[str], object]
 
 
 def run_parallel_stage(main: Callable[[], None], params: Path, log: Log, data: Path | None = None) -> None:
     """Run a stage on a process per core, or as the environment says; errors end as in `run_stage`.
 
-    The number of processes must divide `train.shards`, but for a stage that only evaluates: this one names the file of
-    its `data`, whose size limits their number.
+    The number of processes must divide `train.shards`, unless `train.exact` is false. A stage that only evaluates names
+    the file of its `data`, whose size limits their number.
     """
     run_stage(lambda: _launch(main, params, log, data))
 
 
 def _launch(main: Callable[[], None], params: Path, log: Log, data: Path | None) -> None:
     """Call `main` in this process if one is enough, else in several new ones. Raises InputError."""
-    threads, sharded = load_params(params, threads=Threads).threads, data is None
+    threads = load_params(params, threads=Threads).threads
     if data is None:
-        shards = load_params(params, train=ShardedSection).train.shards
+        train = load_params(params, train=ParallelSection).train
+        machines = read_machines(threads, train.parts)
+        if train.exact and train.shards % machines.total:
+            number = f"the number of processes, {machines.total} (LIGHTWEIGHT_PROCESSES, LIGHTWEIGHT_NODES)"
+            raise InputError(f"{params}: train.shards = {train.shards}: must be a multiple of {number}")
     else:
-        shards = 1 + (data.stat().st_size if data.exists() else 0) // BYTES_PER_PROCESS
-    machines = read_machines(threads, shards)
-    total = machines.processes * machines.nodes
-    if sharded and shards % total:
-        rule = f"must be a multiple of the number of processes, {total} (LIGHTWEIGHT_PROCESSES, LIGHTWEIGHT_NODES)"
-        raise InputError(f"{params}: train.shards = {shards}: {rule}")
-    if total == 1:
+        machines = read_machines(threads, 1 + (data.stat().st_size if data.exists() else 0) // BYTES_PER_PROCESS)
+    if machines.total == 1:
         main()
         return
     place = f" on each of {machines.nodes} machines" if machines.nodes > 1 else ""

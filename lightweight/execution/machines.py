@@ -1,6 +1,6 @@
 """The machines that compute a stage together, as the environment names them.
 
-LIGHTWEIGHT_PROCESSES   processes on this machine; by default as many as its cores and `train.shards` allow
+LIGHTWEIGHT_PROCESSES   processes on this machine; by default as many as its cores and section `train` allow
 LIGHTWEIGHT_NODES       machines that compute together, 1 by default; every one runs the same command in its clone
 LIGHTWEIGHT_RENDEZVOUS  HOST:PORT of the first machine, on which it listens
 LIGHTWEIGHT_NODE_RANK   the number of this machine, from 0
@@ -16,12 +16,14 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch.distributed import TCPStore
+from pydantic import BaseModel, Field, StrictBool
 
 from lightweight.core.errors import InputError
+from lightweight.core.params import Shards
 from lightweight.execution.process import die_with_parent
 
 MAX_PROCESSES = 64
+IMAGES_PER_PROCESS = 32  # of a batch where training is not exact, below which BatchNorm sees few: for the default only
 ADDRESS = re.compile(r"(?P<host>[^:]+):(?P<port>\d{1,5})")
 SIOCGIFADDR = 0x8915  # linux/sockios.h
 
@@ -36,9 +38,30 @@ class Machines:
     rendezvous: str
     wait: int
 
+    @property
+    def total(self) -> int:
+        """Count the processes of all machines."""
+        return self.processes * self.nodes
 
-def read_machines(threads: int, shards: int) -> Machines:
-    """Read the variables above. Raises InputError that names the variable, its value and the rule."""
+
+class ParallelSection(BaseModel):
+    """Read from section `train` what decides about processes; its own stage checks the other keys."""
+
+    shards: Shards
+    exact: StrictBool
+    batch_size: int = Field(ge=2, strict=True)
+
+    @property
+    def parts(self) -> int:
+        """Count the parts of a batch, at most so many processes compute by default; without `exact` parts are large."""
+        return self.shards if self.exact else max(1, self.batch_size // IMAGES_PER_PROCESS)
+
+
+def read_machines(threads: int, parts: int) -> Machines:
+    """Read the variables above, for work that has so many parts.
+
+    Raises InputError that names the variable, its value and the rule.
+    """
     nodes = _read_number("LIGHTWEIGHT_NODES", 1, 1, MAX_PROCESSES)
     node = _read_number("LIGHTWEIGHT_NODE_RANK", 0, 0, nodes - 1)
     wait = _read_number("LIGHTWEIGHT_WAIT", 300, 1, 86_400)
@@ -47,9 +70,14 @@ def read_machines(threads: int, shards: int) -> Machines:
     if nodes > 1 and not (match and 0 < int(match["port"]) < 2**16):
         rule = "must be HOST:PORT of the first machine"
         raise InputError(f"environment: LIGHTWEIGHT_RENDEZVOUS = {rendezvous!r}: {rule}")
-    most = min(shards // nodes, max(1, usable_cores() // threads), MAX_PROCESSES)
-    default = 1 << (max(1, most).bit_length() - 1)  # a power of two, which divides the shards
+    most = min(parts // nodes, max(1, usable_cores() // threads), MAX_PROCESSES)
+    default = 1 << (max(1, most).bit_length() - 1)  # a power of two, which divides `train.shards`
     return Machines(_read_number("LIGHTWEIGHT_PROCESSES", default, 1, MAX_PROCESSES), nodes, node, rendezvous, wait)
+
+
+def count_inexact_processes(threads: int, train: ParallelSection) -> int | None:
+    """Count the processes that train here, if results depend on their number; None where training is exact."""
+    return None if train.exact else read_machines(threads, train.parts).total
 
 
 def usable_cores() -> int:
@@ -95,6 +123,8 @@ def host_store(port: int) -> None:
     The process that starts others must not host it: a fork of a process with busy threads may hang. Raises InputError
     for a port that is in use.
     """
+    from torch.distributed import TCPStore  # others who count processes do not wait for torch
+
     reader, writer = os.pipe()
     if not os.fork():
         die_with_parent()

@@ -28,6 +28,7 @@ class TrainParams(OptimizationParams, LossParams):
     epochs: int = Field(ge=0, le=10_000)
     batch_size: int = Field(ge=2, le=65_536)
     shards: Shards
+    exact: bool
     ema: float = Field(ge=0, lt=1)
     patience: int = Field(ge=0, le=10_000)
     snapshots: int = Field(ge=0)

@@ -14,13 +14,14 @@ from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.core.errors import InputError
 from lightweight.dataset import Dataset, random_indices, steps_per_epoch
 from lightweight.execution.determinism import derive_seed
+from lightweight.execution.ranks import world_size
 from lightweight.training.augmentation import augment, random_numbers
 from lightweight.training.ema import make_ema
 from lightweight.training.freezing import freeze
 from lightweight.training.loss import batch_loss
 from lightweight.training.optimizer import Stepper, make_optimizer
 from lightweight.training.params import TrainingSettings
-from lightweight.training.shards import ShardedGradient, check_shards
+from lightweight.training.shards import DistributedGradient, ShardedGradient, check_shards
 
 
 class TrainingRun:
@@ -38,9 +39,11 @@ class TrainingRun:
         self.total_loss = torch.zeros((), device=dataset.mean.device)
         self.frozen = freeze(model, params.freeze)
         self.stepper = Stepper(make_optimizer(model, params, lr), params, dataset.mean.device)
-        check_shards(params.shards, params.batch_size, len(dataset.train))
-        self.steps = steps_per_epoch(dataset.train, params.batch_size, 2 * params.shards)
-        self.gradient = ShardedGradient(model, params.shards)
+        shards = params.shards if params.exact else 1
+        check_shards(shards, params.batch_size, len(dataset.train))
+        self.steps = steps_per_epoch(dataset.train, params.batch_size, 2 * shards)
+        sharded = params.exact or world_size() == 1
+        self.gradient = ShardedGradient(model, shards) if sharded else DistributedGradient(model)
         self.schedule = settings.schedule(self.stepper.optimizer, self.steps)
         self.average = make_ema(model, params.ema) if params.ema else None
 
@@ -112,7 +115,7 @@ class TrainingRun:
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Compute the loss of a batch. Raises InputError when the network returns something other than one tensor."""
         with self.stepper.autocast():
-            logits = self.model(images)
+            logits = self.gradient.model(images)
             if not isinstance(logits, Tensor):
                 kind = type(logits).__name__
                 raise InputError(f"the network gives {kind} in training mode, not one tensor of logits")

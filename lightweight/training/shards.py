@@ -3,16 +3,21 @@
 Gradients, BatchNorm statistics and losses of the shards are added by a balanced tree, so that the same bits come out
 whatever process computed which shard. BatchNorm normalises by the statistics of one shard ("ghost batch normalization",
 Hoffer, Hubara and Soudry 2017).
+
+Where the bits may depend on the number of processes, `DistributedGradient` computes the same by PyTorch's
+DistributedDataParallel (Li et al. 2020).
 """
 
 from collections.abc import Callable, Iterator
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from lightweight.core.errors import bad_param
 from lightweight.execution.determinism import derive_seed
-from lightweight.execution.ranks import share
+from lightweight.execution.ranks import rank, share, world_size
 from lightweight.execution.tree_sum import tree_sum
 
 Backward = Callable[[Tensor, float], Tensor]  # computes gradients of a shard by indices and weight, returns its loss
@@ -29,7 +34,7 @@ class ShardedGradient:
     """Compute the gradients of a model on a batch in `shards` parts, and the statistics that its layers collect."""
 
     def __init__(self, model: nn.Module, shards: int) -> None:
-        self.shards = shards
+        self.model, self.shards = model, shards
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
         self.counters = [buffer for buffer in model.buffers() if not buffer.is_floating_point()]
@@ -51,8 +56,7 @@ class ShardedGradient:
         for parameter in used:
             assert parameter.grad is not None
             parameter.grad.copy_(next(changes))
-        for statistic, old in zip(self.statistics, before, strict=False):
-            statistic.copy_(_finite(old) + next(changes))
+        _move(self.statistics, before, changes)
         return total[0]
 
     def _shards(
@@ -68,10 +72,57 @@ class ShardedGradient:
             weight = len(parts[number]) / size
             loss = backward(parts[number], weight)
             gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-            changes = [
-                (statistic - _finite(old)) * weight for statistic, old in zip(self.statistics, before, strict=False)
-            ]
-            yield torch.cat([tensor.detach().reshape(-1).float() for tensor in (loss, *gradients, *changes)])
+            yield _join([loss, *gradients, *_changes(self.statistics, before, weight)])
+
+
+class DistributedGradient:
+    """Compute the gradients of a model on a batch by DistributedDataParallel: every process its part, all at once.
+
+    The forward pass must go through `model`. Parameters and statistics are equal in all processes after each batch, and
+    their bits depend on the number of processes.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = DistributedDataParallel(model, gradient_as_bucket_view=True, forward_sync_buffers=False)
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+
+    def compute(self, batch: Tensor, seed: int, backward: Backward) -> Tensor:
+        """Set the gradients of the mean loss of a batch, and return that loss, as `ShardedGradient.compute` does.
+
+        A batch of fewer than two images for each process is computed as a whole by all of them: BatchNorm needs two.
+        Statistics become the mean over the processes, of which each has normalised by its own part. Raises InputError
+        for a network with parameters that the loss does not depend on.
+        """
+        number, size = (rank(), world_size()) if len(batch) >= 2 * world_size() else (0, 1)
+        part = batch.tensor_split(size)[number]
+        weight = len(part) * size / len(batch)  # sums are divided by the number of processes
+        before = [statistic.clone() for statistic in self.statistics]
+        torch.manual_seed(derive_seed(seed, number))
+        loss = backward(part, weight)
+        if any(parameter.grad is None for parameter in self.parameters):
+            rule = "must be true for a network with parameters that the loss does not depend on"
+            raise bad_param("train.exact", False, rule)
+        total = _join([loss, *_changes(self.statistics, before, weight)]) / world_size()
+        dist.all_reduce(total)
+        _move(self.statistics, before, _split(total[1:], self.statistics))
+        return total[0]
+
+
+def _join(tensors: list[Tensor]) -> Tensor:
+    """Join tensors of any shapes to one vector."""
+    return torch.cat([tensor.detach().reshape(-1).float() for tensor in tensors])
+
+
+def _changes(statistics: list[Tensor], before: list[Tensor], weight: float) -> list[Tensor]:
+    """Compute how far statistics have moved, times `weight`; `before` may hold more than these."""
+    return [(statistic - _finite(old)) * weight for statistic, old in zip(statistics, before, strict=False)]
+
+
+def _move(statistics: list[Tensor], before: list[Tensor], changes: Iterator[Tensor]) -> None:
+    """Set statistics to what they were before, plus their changes; `before` may hold more than these."""
+    for statistic, old in zip(statistics, before, strict=False):
+        statistic.copy_(_finite(old) + next(changes))
 
 
 def _finite(tensor: Tensor) -> Tensor:
