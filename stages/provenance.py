@@ -9,6 +9,7 @@ from pathlib import Path
 from lightweight.core.files import write_json
 from lightweight.core.params import Threads, load_params
 from lightweight.core.variants import VARIANTS
+from lightweight.execution.machines import ParallelSection, count_inexact_processes
 from lightweight.execution.process import run_stage
 from lightweight.reporting.provenance import update_record
 
@@ -21,8 +22,9 @@ RECORD = Path("metrics/provenance.json")
 
 
 def main() -> None:
-    params = load_params(PARAMS, threads=Threads)
-    entries = update_record(RECORD, [PREPARED, *MODELS, OPTIMIZED, *METRICS], params.threads)
+    params = load_params(PARAMS, threads=Threads, train=ParallelSection)
+    processes = count_inexact_processes(params.threads, params.train)
+    entries = update_record(RECORD, [PREPARED, *MODELS, OPTIMIZED, *METRICS], params.threads, processes)
     write_json(RECORD, entries)
     print(f"provenance  {len(entries)} artifacts  -> {RECORD}")
 

@@ -8,30 +8,32 @@ Writes  plots/latency.png, plots/report.html
 
 from pathlib import Path
 
-from lightweight.core.files import read_csv, write_bytes
+from lightweight.core.files import read_csv, read_json, write_bytes
 from lightweight.core.machine import hardware_description
 from lightweight.execution.process import run_stage
 from lightweight.onnx.coverage import describe, read_coverage
 from lightweight.reporting.page import write_page
 from lightweight.reporting.plots import draw_latency
 from lightweight.reporting.results import read_latency, read_scores
-from lightweight.reporting.summary import explain, headline
+from lightweight.reporting.summary import explain, headline, warn_of_inexact
 from lightweight.reporting.table import comparison, plain_text
 
 METRICS = Path("metrics")
+RECORD = METRICS / "provenance.json"
 PLOTS = Path("plots")
 
 
 def main() -> None:
     scores, latency = read_scores(METRICS), read_latency(METRICS / "latency")
+    notes = warn_of_inexact(read_json(RECORD)) if RECORD.exists() else []
     print(plain_text(comparison(scores, latency)))
-    print(*headline(scores, latency), *explain(scores, latency, read_csv(PLOTS / "sparsity.csv")), sep="\n")
+    print(*headline(scores, latency), *explain(scores, latency, read_csv(PLOTS / "sparsity.csv")), *notes, sep="\n")
     print(f"In the optimized file, {describe(read_coverage(PLOTS / 'coverage.csv'))}")
     if latency:
         write_bytes(PLOTS / "latency.png", draw_latency(latency))
         hardware = hardware_description(latency["original"])
         print(f"Latency on {hardware}; `dvc repro -fs benchmark` measures it here and now.")
-    write_page(PLOTS / "report.html", scores, latency, PLOTS)
+    write_page(PLOTS / "report.html", scores, latency, PLOTS, notes)
     print(f"-> {PLOTS / 'report.html'}")
 
 

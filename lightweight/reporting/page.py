@@ -1,6 +1,7 @@
 """One HTML page holds the table and every picture, so that it can be sent by mail and opened without a network."""
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
@@ -24,13 +25,16 @@ TITLES = {
 }
 
 
-def write_page(path: Path, scores: Scores, latency: Latency, plots: Path) -> None:
-    """Write the page from the metrics and from the pictures and CSV files that lie in the folder `plots` now."""
+def write_page(path: Path, scores: Scores, latency: Latency, plots: Path, notes: Sequence[str] = ()) -> None:
+    """Write the page from the metrics and from the pictures and CSV files that lie in the folder `plots` now.
+
+    `notes` are sentences on how the models were made.
+    """
     layers = read_coverage(plots / "coverage.csv") if (plots / "coverage.csv").exists() else []
     sentences = [*headline(scores, latency), *explain(scores, latency, _rows(plots / "sparsity.csv"))]
     html = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     page = html.from_string(TEMPLATE.read_text()).render(
-        sentences=[*sentences, *slowdown_warnings(latency)],
+        sentences=[*sentences, *notes, *slowdown_warnings(latency)],
         table=comparison(scores, latency),
         hardware=hardware_description(latency["original"]) if latency else "",
         coverage=[f"In the optimized file, {describe(layers)}", *filter(None, [warning(layers)])] if layers else [],

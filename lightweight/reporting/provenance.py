@@ -19,10 +19,13 @@ from lightweight.core.machine import cpu_type, package_versions, platform_name
 SOURCES = ("params.yaml", "dvc.yaml", "stages", "lightweight")  # files in git that decide about the bytes
 
 
-def update_record(record: Path, artifacts: Iterable[Path], threads: int) -> dict[str, dict[str, Any]]:
+def update_record(
+    record: Path, artifacts: Iterable[Path], threads: int, processes: int | None = None
+) -> dict[str, dict[str, Any]]:
     """Return the entries of the artifacts: those of `record` whose MD5 still matches, and new ones for the others.
 
-    The entries are by path, and nothing is written. Raises InputError for a missing artifact or a damaged record.
+    The entries are by path, and nothing is written. `processes` is the number of processes that trained, if results
+    depend on it. Raises InputError for a missing artifact or a damaged record.
     """
     known = read_json(record) if record.exists() else {}
     if not isinstance(known, dict) or not all(isinstance(entry, dict) for entry in known.values()):
@@ -32,15 +35,18 @@ def update_record(record: Path, artifacts: Iterable[Path], threads: int) -> dict
     for path in artifacts:
         name, md5 = path.as_posix(), md5_of_file(path)
         if known.get(name, {}).get("md5") != md5:
-            origin = origin or describe_origin(threads)
+            origin = origin or describe_origin(threads, processes)
             entries[name] = {"md5": md5, **origin}
         else:
             entries[name] = known[name]
     return entries
 
 
-def describe_origin(threads: int) -> dict[str, Any]:
-    """Describe what determines results beside the data: commit, changed files, versions, platform, CPU and threads."""
+def describe_origin(threads: int, processes: int | None = None) -> dict[str, Any]:
+    """Describe what determines results beside the data: commit, changed files, versions, platform, CPU and threads.
+
+    The number of processes is part of it only if results depend on that number.
+    """
     commit, changed = _commit()
     return {
         "commit": commit,
@@ -49,6 +55,7 @@ def describe_origin(threads: int) -> dict[str, Any]:
         "platform": platform_name(),
         "cpu": cpu_type(),
         "threads": threads,
+        **({} if processes is None else {"processes": processes}),
         "versions": package_versions(),
     }
 

@@ -41,6 +41,19 @@ def headline(scores: Scores, latency: Latency) -> list[str]:
     return lines
 
 
+def warn_of_inexact(record: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say by the record of provenance that results depend on the number of processes, if training was not exact."""
+    models = [entry for path, entry in record.items() if path.startswith("models/")]
+    counts = sorted({entry["processes"] for entry in models if "processes" in entry})
+    if not counts:
+        return []
+    number = enumeration([str(count) for count in counts])
+    return [
+        f"Trained with train.exact: false on {number} {'process' if counts == [1] else 'processes'}: "
+        "another number of processes gives other weights, and other accuracies."
+    ]
+
+
 def explain(scores: Scores, latency: Latency, sparsity: Sequence[Row] = ()) -> list[str]:
     """Say of the pruned, the recalibrated and the optimized model what changed against the original, and why.
 

@@ -7,7 +7,7 @@ import pytest
 from lightweight.core.errors import InputError
 from lightweight.execution import agreement, machines
 from lightweight.execution.agreement import check_equal, describe
-from lightweight.execution.machines import read_machines
+from lightweight.execution.machines import ParallelSection, count_inexact_processes, read_machines
 
 VARIABLES = ("PROCESSES", "NODES", "NODE_RANK", "RENDEZVOUS", "WAIT")
 ROOT = Path(__file__).parent.parent.parent
@@ -35,6 +35,22 @@ def _no_variables(monkeypatch):
 def test_there_are_as_many_processes_as_cores_and_shards_allow(monkeypatch, cores, threads, shards, processes):
     monkeypatch.setattr(machines, "usable_cores", lambda: cores)
     assert read_machines(threads, shards).processes == processes
+
+
+@pytest.mark.parametrize(
+    ("exact", "batch_size", "processes"), [(True, 256, 2), (False, 256, 8), (False, 64, 2), (False, 8, 1)]
+)
+def test_without_exact_batches_limit_processes_in_place_of_shards(monkeypatch, exact, batch_size, processes):
+    monkeypatch.setattr(machines, "usable_cores", lambda: 8)
+    train = ParallelSection(shards=2, exact=exact, batch_size=batch_size)
+    assert read_machines(1, train.parts).processes == processes
+    assert count_inexact_processes(1, train) == (None if exact else processes)
+
+
+def test_all_machines_count_among_the_processes_on_which_results_depend(monkeypatch):
+    for name, value in (("PROCESSES", "3"), ("NODES", "2"), ("RENDEZVOUS", "10.0.0.1:29400")):
+        monkeypatch.setenv(f"LIGHTWEIGHT_{name}", value)
+    assert count_inexact_processes(1, ParallelSection(shards=1, exact=False, batch_size=64)) == 6
 
 
 def test_the_environment_decides_about_processes_and_machines(monkeypatch):

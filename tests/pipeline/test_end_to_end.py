@@ -33,7 +33,7 @@ STALE = {
     "threads": {"check", "train", "swa", "prune", "sensitivity", "bn_update", "quantize", "evaluate", "benchmark"}
     | {"provenance"},
     "prepare": {"check", "prepare"},
-    "train": {"check", "train", "swa", "prune", "quantize"},
+    "train": {"check", "train", "swa", "prune", "quantize", "provenance"},
     "swa": {"check", "swa"},
     "prune": {"check", "prune"},
     "sensitivity": {"check", "sensitivity"},

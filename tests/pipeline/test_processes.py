@@ -1,6 +1,7 @@
 """One hash for any number of processes, also after a kill and a resumption by another number; bad input in one line."""
 
 import hashlib
+import json
 import os
 import re
 import signal
@@ -58,6 +59,19 @@ def test_every_artifact_of_every_stage_has_the_bytes_of_one_process(alone, tmp_p
         output = project.stage(name, LIGHTWEIGHT_PROCESSES=str(processes))
         assert output.startswith(f"{processes} processes of 1 thread\n")
     assert hashes(project) == hashes(alone)
+
+
+def test_without_exact_any_number_of_processes_trains_everything_to_other_bytes(alone, tmp_path, tiny_dataset):
+    project = make_project(tmp_path, tiny_dataset, ("  exact: true ", "  exact: false "))
+    for name in STAGES:
+        output = project.stage(name, LIGHTWEIGHT_PROCESSES="3")
+        assert output.startswith("3 processes of 1 thread\n"), "3 does not divide the shards"
+    found, expected = hashes(project), hashes(alone)
+    assert found.keys() == expected.keys()
+    for name in ("original.safetensors", "averaged.safetensors", "pruned.safetensors", "optimized.onnx"):
+        assert found[f"models/{name}"] != expected[f"models/{name}"]
+    entries = json.loads((project.path / "metrics/optimized.json").read_text())
+    assert entries["accuracy"] > 0.3
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,15 @@ def test_an_entry_stays_while_its_bytes_do_and_is_new_with_them(made):
     assert after["model"]["threads"] == 2
 
 
+def test_an_entry_has_the_number_of_processes_where_bytes_depend_on_it(made):
+    record = Path("record")
+    before = update_record(record, [made], threads=1, processes=3)
+    assert before["model"]["processes"] == 3
+    assert "processes" not in update_record(record, [made], threads=1)["model"]
+    record.write_text(json.dumps(before))
+    assert update_record(record, [made], threads=1, processes=2) == before, "it was made by three"
+
+
 def test_an_artifact_that_is_no_more_is_dropped(made):
     record = Path("record")
     record.write_text(json.dumps({"vanished": {"md5": "0"}, **update_record(record, [made], threads=1)}))

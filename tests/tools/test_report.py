@@ -42,6 +42,17 @@ def test_it_prints_a_table_that_fits_the_terminal_and_every_sentence_and_writes_
     assert (workspace / "plots/latency.png").exists()
 
 
+def test_it_says_that_results_depend_on_the_number_of_processes_where_they_do(workspace, capsys):
+    sentence = "Trained with train.exact: false on 3 processes: another number of processes gives other weights"
+    record = {"data/prepared.safetensors": {"processes": 8}, "models/original.safetensors": {"threads": 1}}
+    for entry in ({"threads": 1}, {"threads": 1, "processes": 3}):
+        (workspace / "metrics/provenance.json").write_text(json.dumps(record | {"models/optimized.onnx": entry}))
+        report.main()
+        for text in (capsys.readouterr().out, (workspace / "plots/report.html").read_text()):
+            assert (sentence in text) == ("processes" in entry)
+            assert "8 processes" not in text, "no process prepares"
+
+
 def test_the_stages_that_make_models_and_metrics_do_not_wait_for_pandas_or_jinja(start_python):
     names = "check prepare train swa prune sensitivity bn_update quantize evaluate benchmark provenance report"
     imports = ", ".join(f"stages.{name}" for name in names.split())
