@@ -114,7 +114,7 @@ def judge(figures: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_round(figures: pd.DataFrame) -> pd.DataFrame:
-    """Arrange milliseconds by round (rows) and by network, machine and setup (columns), in the order of the file."""
+    """Arrange milliseconds by round (rows) and by network, machine and setup (columns), in the order above."""
     kinds = ["network", "machine", "setup"]
     known = figures[kinds].drop_duplicates()
     order = {QUIET: 0, BUSY: 1} | {name: number for number, name in enumerate((*NETWORKS, *SETUPS))}

@@ -17,15 +17,13 @@ from lightweight.core.files import read_json
 from lightweight.core.machine import cpu_type, package_versions, platform_name
 
 SOURCES = ("params.yaml", "dvc.yaml", "stages", "lightweight")  # files in git that decide about the bytes
+Entries = dict[str, dict[str, Any]]  # by the path of the artifact
 
 
-def update_record(
-    record: Path, artifacts: Iterable[Path], threads: int, processes: int | None = None
-) -> dict[str, dict[str, Any]]:
+def update_record(record: Path, artifacts: Iterable[Path], threads: int, processes: int | None = None) -> Entries:
     """Return the entries of the artifacts: those of `record` whose MD5 still matches, and new ones for the others.
 
-    The entries are by path, and nothing is written. `processes` is the number of processes that trained, if results
-    depend on it. Raises InputError for a missing artifact or a damaged record.
+    The entries are by path, and nothing is written. Raises InputError for a missing artifact or a damaged record.
     """
     known = read_json(record) if record.exists() else {}
     if not isinstance(known, dict) or not all(isinstance(entry, dict) for entry in known.values()):
@@ -43,10 +41,7 @@ def update_record(
 
 
 def describe_origin(threads: int, processes: int | None = None) -> dict[str, Any]:
-    """Describe what determines results beside the data: commit, changed files, versions, platform, CPU and threads.
-
-    The number of processes is part of it only if results depend on that number.
-    """
+    """Describe what determines results beside the data; `processes`, which train, only if results depend on them."""
     commit, changed = _commit()
     return {
         "commit": commit,
