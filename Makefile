@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 AUDITING := .venv/audit/installed
 OSV := https://api.osv.dev/v1/query
 
-.PHONY: help setup repro mend verify test lint baseline recipe weights readme litert executorch audit licences needs-git
+.PHONY: help setup repro mend verify test lint baseline recipe weights readme sweep litert executorch audit licences needs-git
 .SECONDARY:
 
 help: ## list the targets
@@ -47,6 +47,9 @@ baseline: setup needs-git ## make the experiment `original`, for `dvc metrics di
 recipe: setup needs-git ## NAME=mnist: run recipes/mnist.yaml as an experiment, store its metrics beside it
 	@python -m tools.recipe $(NAME)
 	@python -m tools.readme
+
+sweep: setup needs-git .venv/sweep/installed ## FILE=sweeps/amounts.csv: every line as an experiment, on all cores or SCHEDULER=ADDRESS of a dask cluster
+	@.venv/sweep/bin/python -m tools.sweep "$(FILE)" $(if $(SCHEDULER),--scheduler $(SCHEDULER)) $(if $(WORKERS),--workers $(WORKERS))
 
 weights: setup needs-git ## NAME=mnist: copy the original that the recipe trained to data/raw/NAME.safetensors
 	dvc get . models/original.safetensors --rev recipe-$(NAME) --out data/raw/$(NAME).safetensors --force
