@@ -1,7 +1,7 @@
 """One experiment on a worker: `dvc exp run` in a clone of the commit, whose result comes home as a git bundle.
 
 This module is sent to workers as it is, which need nothing but Python, dask, git, and the project's `python` and `dvc`.
-A clone is used again for the next experiment of the same thread, and goes with the worker's folder.
+The next experiment of the same thread runs in the same clone, and finds the stages done that it shares with the last.
 """
 
 import os
@@ -75,7 +75,7 @@ def run_on_worker(job: Job) -> Outcome:
 def run_experiment(job: Job, folder: Path) -> Outcome:
     """Run an experiment in this thread's clone below `folder`."""
     begin = time.monotonic()
-    clone = folder / f"clone-{threading.get_ident()}"
+    clone = folder / f"{job.source.commit[:12]}-{threading.get_ident()}"
     try:
         bundle, output, stored = reproduce(job, folder, clone)
         return Outcome(job.name, time.monotonic() - begin, output, bundle, stored=stored)
@@ -93,21 +93,21 @@ def reproduce(job: Job, folder: Path, clone: Path) -> tuple[bytes, str, bool]:
 
     if not clone.exists():
         make_clone(source, folder, clone, environment)
-    call("git", "reset", "--quiet", "--hard", source.commit)
-    call("git", "clean", "--quiet", "--force", "-d")
-    for ref in call("git", "for-each-ref", "--format=%(refname)", "refs/exps").split():
-        call("git", "update-ref", "-d", ref)
+    call("git", "checkout", "--quiet", source.commit, "--", "params.yaml")  # the rest is as the last experiment left it
+    find = ("git", "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{job.name}")
+    for reference in call(*find).split():  # of an earlier run, whose result got lost on the way home
+        call("git", "update-ref", "-d", reference)
     remote = not shared and bool(call("dvc", "remote", "list").strip())
     changes = [word for override in job.overrides for word in ("--set-param", override)]
     launcher = ("python", "-c", DIE_WITH_WORKER)
     output = call(*launcher, *job.command, "--name", job.name, *changes, *(["--pull"] if remote else []))
     if remote:
         call(*launcher, "dvc", "push", "--run-cache")
-    found = call("git", "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{job.name}").split()
-    if not found:
-        raise CommandFailed(f"{output}\nerror: dvc made no experiment")
-    call("git", "bundle", "create", "--quiet", "../result.bundle", found[0], f"^{source.commit}")
-    return (folder / "result.bundle").read_bytes(), output, shared or remote
+    file = folder / f"{job.name}.bundle"
+    call("git", "bundle", "create", "--quiet", str(file), *call(*find).split(), f"^{source.commit}")
+    bundle = file.read_bytes()
+    file.unlink()
+    return bundle, output, shared or remote
 
 
 def make_clone(source: Source, folder: Path, clone: Path, environment: dict[str, str]) -> None:

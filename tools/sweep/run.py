@@ -37,9 +37,7 @@ def run_sweep(settings: Settings, log: Log) -> bool:
     Raises InputError before anything runs when the file, the repository or the cluster is not usable.
     """
     if settings.workers is not None and (settings.scheduler or settings.workers < 1):
-        raise InputError(
-            f"--workers = {settings.workers}: must be positive, and is of local workers, without --scheduler"
-        )
+        raise InputError(f"--workers = {settings.workers}: must be 1 or more, and not stand with --scheduler")
     commit = find_commit()
     planned = plan_sweep(settings.file, commit)
     results = Results(RESULTS / f"{settings.file.stem}.csv", commit, [each.line for each in planned])
@@ -82,9 +80,7 @@ def _run_missing(settings: Settings, missing: dict[str, Planned], results: Resul
             log(_take_in(outcome, missing[outcome.name].line, results))
             left += not outcome.stored
     if left:
-        log(
-            f"The models of {left} experiments are on their workers alone: dvc remote add --default ... brings them home."
-        )
+        log(f"the models of {left} experiments stayed with their workers: no DVC remote is set (see docs/scale.md)")
 
 
 def _take_in(outcome: Outcome, line: Line, results: Results) -> str:
