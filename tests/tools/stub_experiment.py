@@ -30,8 +30,7 @@ options = parser.parse_args()
 
 def note(event: str) -> None:
     with options.log.open("a") as file:
-        cores = os.environ["LIGHTWEIGHT_PROCESSES"]
-        file.write(f"{event} {options.name} {Path.cwd().parent.name} {os.getpid()} {cores}\n")
+        file.write(f"{event} {options.name} {Path.cwd().parent.name} {os.getpid()}\n")
 
 
 baseline = git("rev-parse", "HEAD")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -25,16 +26,28 @@ PYTHON = ROOT / ".venv/sweep/bin/python"
 STUB = Path(__file__).with_name("stub_experiment.py")
 RUN = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from lightweight.execution.process import run_stage
 from tools.sweep.run import Settings, run_sweep
 
 def main():
-    sys.exit(not run_sweep(Settings(Path(sys.argv[1]), workers=2, command=tuple(sys.argv[2:])), print))
+    file, address, *command = sys.argv[1:]
+    settings = Settings(Path(file), scheduler=address or None, command=tuple(command))
+    sys.exit(not run_sweep(settings if address else replace(settings, workers=2), print))
 
 if __name__ == "__main__":
     run_stage(main)
 """
+
+
+def can_unshare() -> bool:
+    return (
+        bool(shutil.which("unshare"))
+        and not subprocess.run(["unshare", "--mount", "true"], stderr=subprocess.DEVNULL).returncode
+    )
+
+
 needs_dask = pytest.mark.skipif(not PYTHON.exists(), reason="`make sweep` installs dask into .venv/sweep")
 
 
@@ -139,6 +152,14 @@ def sweep(workspace: Workspace, text: str, *arguments: str, code: int = 0, pytho
     return workspace.run(*command, code=code, PYTHONPATH=str(ROOT))
 
 
+def stub_command(folder: Path, address: str = "") -> tuple[str, ...]:
+    """The arguments of a sweep of stub experiments, which write `folder`/log, on the scheduler at an address."""
+    script = folder / "run.py"
+    script.write_text(RUN)
+    stub = ("env", f"PYTHONPATH={ROOT}", sys.executable, str(STUB), str(folder / "log"))
+    return (str(script), "sweeps/amounts.csv", address, *stub)
+
+
 def experiments(workspace: Workspace) -> list[str]:
     refs = workspace.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
     return sorted(ref.rpartition("/")[2] for ref in refs)
@@ -167,10 +188,10 @@ def test_what_cannot_be_run_is_one_line_before_anything_starts(toy):
 
 @needs_dask
 def test_a_scheduler_that_is_not_there_is_one_line(toy):
-    for address in ("tcp://127.0.0.1:9", "nowhere.invalid", "odd://x"):
+    for address in ("tcp://127.0.0.1:9", "odd://x"):
         arguments = ("-m", "tools.sweep", "sweeps/amounts.csv", "--scheduler", address)
         lines = sweep(toy, "seed\n1\n", *arguments, code=1, python=PYTHON).splitlines()
-        assert lines[0] == "1 experiments, of which 0 are there"
+        assert lines[0] == "experiments: 1, of which 0 are there"
         assert lines[1].startswith(f"error: --scheduler = {address!r}: no scheduler of dask was reached within")
         assert len(lines) == 2
 
@@ -180,9 +201,8 @@ def test_each_line_is_done_once_though_a_worker_is_killed_and_one_fails_and_only
     text = "name,report.model,prune.amount\n"
     text += "".join(f"line{number},optimized,0.{number}\n" for number in range(1, 5))
     text += "deadly,averaged,0.5\nunlucky,pruned,0.6\n"
-    script, log = tmp_path / "run.py", tmp_path / "log"
-    script.write_text(RUN)
-    command = (str(script), "sweeps/amounts.csv", sys.executable, str(STUB), str(log))
+    log = tmp_path / "log"
+    command = stub_command(tmp_path)
     output = sweep(toy, text, *command, code=1, python=PYTHON)
     names = ["deadly", "line1", "line2", "line3", "line4", "unlucky"]
 
@@ -214,7 +234,7 @@ def test_each_line_is_done_once_though_a_worker_is_killed_and_one_fails_and_only
     assert rows["unlucky"]["accuracy"] == ""
 
     output = sweep(toy, text, *command, python=PYTHON)
-    assert "6 experiments, of which 5 are there" in output
+    assert "experiments: 6, of which 5 are there" in output
     assert re.findall(r"^(?:done|failed) +(\w+)", output, re.MULTILINE) == ["unlucky"]
     assert experiments(toy) == names
     again = {row["experiment"]: row for row in read_csv(toy.path / "sweeps/results/amounts.csv")}
@@ -223,6 +243,35 @@ def test_each_line_is_done_once_though_a_worker_is_killed_and_one_fails_and_only
 
     other = sweep(toy, text.replace("0.1", "0.15"), *command, code=1, python=PYTHON)
     assert other.startswith("error: sweeps/amounts.csv: line 2: line1: this commit has another experiment of that name")
+
+
+@needs_dask
+@pytest.mark.skipif(not can_unshare(), reason="needs a namespace of mounts")
+def test_workers_that_have_neither_the_project_nor_the_files_of_the_user_send_everything_home(toy, tmp_path):
+    shutil.copytree(ROOT / "lightweight", toy.path / "lightweight", ignore=shutil.ignore_patterns("__pycache__"))
+    toy.run("git", "add", ".")
+    toy.run("git", "commit", "--quiet", "-m", "the one module that starts an experiment")
+    dask, file = str(PYTHON.with_name("dask")), tmp_path / "scheduler.json"
+    given = {"cwd": "/", "env": toy.environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    options = ("--no-dashboard", "--scheduler-file", str(file))
+    hide = f"mount -t tmpfs none {toy.path} && exec {dask} worker --nthreads 1 --local-directory {tmp_path} {{}}"
+    with (
+        subprocess.Popen((dask, "scheduler", "--host", "127.0.0.1", "--port", "0", *options), **given) as scheduler,
+        subprocess.Popen(("unshare", "--mount", "sh", "-c", hide.format(" ".join(options))), **given) as worker,
+    ):
+        try:
+            while not file.exists():
+                assert scheduler.poll() is None
+                time.sleep(0.1)
+            address = json.loads(file.read_text())["address"]
+            text = "name,prune.amount\na,0.1\nb,0.2\n"
+            output = sweep(toy, text, *stub_command(tmp_path, address), python=PYTHON)
+        finally:
+            worker.terminate()
+            scheduler.terminate()
+    assert experiments(toy) == ["a", "b"], output
+    assert "of 2 experiments, the models stayed with the workers: no DVC remote is set" in output
+    assert [row["accuracy"] for row in read_csv(toy.path / "sweeps/results/amounts.csv")] == ["0.1", "0.2"]
 
 
 @needs_dask
@@ -257,7 +306,7 @@ def test_twelve_real_experiments_survive_a_killed_worker_and_come_home_once(fini
     assert sorted(each["name"] for each in shown[1]["experiments"] for each in each["revs"]) == sorted(done)
     assert workspace.run("git", "status", "--porcelain", "--untracked-files=no") == ""
     again = workspace.run(*command)
-    assert "12 experiments, of which 12 are there" in again
+    assert "experiments: 12, of which 12 are there" in again
     assert "workers" not in again
 
 

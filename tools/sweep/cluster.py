@@ -2,9 +2,11 @@
 
 import logging
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import dask
@@ -67,21 +69,36 @@ def reach_scheduler(address: str) -> Iterator[Client]:
         yield client
 
 
+class Portable:
+    """Represent a call of no arguments that is pickled with its code: workers elsewhere do not have this module."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._content = cloudpickle.dumps(call)
+
+    def __call__(self) -> Any:
+        return cloudpickle.loads(self._content)()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return cloudpickle.loads, (self._content,)
+
+
 def run_jobs(client: Client, jobs: Sequence[Job], bundle: Path) -> Iterator[Outcome]:
     """Run the experiments on the workers, which get the file `bundle`, and yield each outcome when it is there.
 
     The experiment of a worker that was killed is run again by another one, up to `ATTEMPTS` times.
     """
-    cloudpickle.register_pickle_by_value(experiment)  # workers of other machines do not have the module
+    cloudpickle.register_pickle_by_value(experiment)
     sweep = uuid.uuid4().hex
     client.register_plugin(UploadFile(str(bundle), load=False), name=sweep)
     try:
-        futures = {client.submit(run_on_worker, job, key=f"{job.name}-{sweep}", pure=False): job for job in jobs}
+        calls = {f"{job.name}-{sweep}": Portable(partial(run_on_worker, job)) for job in jobs}
+        futures = [client.submit(call, key=key, pure=False) for key, call in calls.items()]
         for future in as_completed(futures):
             try:
                 yield future.result()
             except Exception as error:  # KilledWorker, or whatever a worker could not do
-                yield Outcome(futures[future].name, 0.0, "", failure=one_line(f"{type(error).__name__}: {error}"))
+                name = future.key.removesuffix(f"-{sweep}")
+                yield Outcome(name, 0.0, "", failure=one_line(f"{type(error).__name__}: {error}"))
             future.release()
     finally:
         client.unregister_worker_plugin(sweep)

@@ -45,7 +45,7 @@ def run_sweep(settings: Settings, log: Log) -> bool:
         if each.present:
             results.add_present(each.line)
     missing = {each.line.name: each for each in planned if not each.present}
-    log(f"{len(planned)} experiments, of which {len(planned) - len(missing)} are there")
+    log(f"experiments: {len(planned)}, of which {len(planned) - len(missing)} are there")
     if missing:
         _run_missing(settings, missing, results, log)
     results.write()
@@ -75,12 +75,12 @@ def _run_missing(settings: Settings, missing: dict[str, Planned], results: Resul
     ]
     left = 0
     with opened as client:
-        log(f"{cluster.count_connected(client)} workers")
+        log(f"workers: {cluster.count_connected(client)}")
         for outcome in cluster.run_jobs(client, jobs, BUNDLE):
             log(_take_in(outcome, missing[outcome.name].line, results))
             left += not outcome.stored
     if left:
-        log(f"the models of {left} experiments stayed with their workers: no DVC remote is set (see docs/scale.md)")
+        log(f"of {left} experiments, the models stayed with the workers: no DVC remote is set (see docs/scale.md)")
 
 
 def _take_in(outcome: Outcome, line: Line, results: Results) -> str:
