@@ -9,6 +9,7 @@ Writes  DVC experiments, sweeps/results/NAME.csv, and work/sweep with the output
 """
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -22,6 +23,8 @@ def main() -> None:
     parser.add_argument("--scheduler", help="address of a running scheduler of dask, such as tcp://10.0.0.1:8786")
     parser.add_argument("--workers", type=int, help="workers on this machine; by default one per core")
     options = parser.parse_args()
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # workers are stopped and their folders removed then, too
+        signal.signal(ending, signal.default_int_handler)
     try:
         complete = run_sweep(Settings(**vars(options)), lambda line: print(line, flush=True))
     except KeyboardInterrupt:

@@ -1,9 +1,10 @@
 """The cluster of dask.distributed that runs the experiments of a sweep: processes of this machine, or a user's own."""
 
 import logging
+import signal
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,19 +42,23 @@ def count_connected(client: Client) -> int:
 def start_workers(number: int, folder: Path) -> Iterator[Client]:
     """Start a scheduler and workers on this machine that only this process can use: by keys that are in no file."""
     dask.config.set({"distributed.scheduler.allowed-failures": ATTEMPTS - 1})
-    with (
-        LocalCluster(
-            n_workers=number,
-            threads_per_worker=1,
-            memory_limit=0,
-            dashboard_address=None,
-            security=Security.temporary(),
-            local_directory=str(folder),
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+    heed = signal.signal(signal.SIGINT, signal.SIG_IGN)  # at Ctrl-C, this process alone ends the others
+    cluster = LocalCluster(
+        n_workers=number,
+        threads_per_worker=1,
+        memory_limit=0,
+        dashboard_address=None,
+        security=Security.temporary(),
+        local_directory=str(folder),
+        silence_logs=logging.CRITICAL,
+    )
+    signal.signal(signal.SIGINT, heed)
+    try:
+        with Client(cluster) as client:
+            yield client
+    finally:
+        with suppress(TimeoutError):  # of workers that had to be killed, after Ctrl-C
+            cluster.close()
 
 
 @contextmanager
