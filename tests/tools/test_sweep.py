@@ -19,7 +19,9 @@ from tests.contract import ROOT
 from tests.finished import Run
 from tests.workspace import Workspace, commit_all
 from tools.sweep import values
-from tools.sweep.lines import read_lines
+from tools.sweep.lines import Line, read_lines
+from tools.sweep.plan import Planned
+from tools.sweep.repository import lock_sweep
 
 PARAMS = read_yaml(ROOT / "params.yaml")
 PYTHON = ROOT / ".venv/sweep/bin/python"
@@ -131,6 +133,22 @@ def test_a_value_that_no_stage_would_take_is_refused(tmp_path, monkeypatch, over
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
         values.apply((ROOT / "params.yaml").read_text(), "line 2", [override])
+
+
+@pytest.mark.parametrize(
+    ("shards", "threads", "cores", "count"), [(1, 1, 8, 1), (4, 1, 3, 2), (4, 1, 64, 4), (4, 4, 2, 1)]
+)
+def test_the_processes_of_an_experiment_fit_its_cores_and_divide_its_shards(shards, threads, cores, count):
+    params = {"threads": threads, "train": {"shards": shards}}
+    assert Planned(Line("line 2", "a", {}), params, present=False).count_processes(cores) == count
+
+
+def test_one_sweep_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with lock_sweep(), pytest.raises(InputError, match="another sweep of this repository runs"), lock_sweep():
+        pass
+    with lock_sweep():
+        pass
 
 
 @pytest.fixture

@@ -1,7 +1,10 @@
 """The repository of the user: the commit that a sweep is of, and the experiments that it has and gets."""
 
+import fcntl
 import subprocess
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lightweight.core.errors import InputError, one_line
@@ -30,6 +33,18 @@ def pack_commit(commit: str) -> Source:
     author = (run_git("config", "user.name").strip(), run_git("config", "user.email").strip())
     cache = Path(run_program("dvc", "cache", "dir").strip())
     return Source(commit, BUNDLE.name, author, Path.cwd(), cache, token)
+
+
+@contextmanager
+def lock_sweep() -> Iterator[None]:
+    """Lock the folder of sweeps. Raises InputError while another sweep has it."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{FOLDER}: another sweep of this repository runs; one at a time") from None
+        yield
 
 
 def has_experiment(commit: str, name: str) -> bool:

@@ -11,7 +11,7 @@ from lightweight.core.files import write_text
 from tools.sweep.experiment import Job, Outcome
 from tools.sweep.lines import Line
 from tools.sweep.plan import Planned, plan_sweep
-from tools.sweep.repository import BUNDLE, FOLDER, add_experiment, find_commit, has_experiment, pack_commit
+from tools.sweep.repository import BUNDLE, FOLDER, add_experiment, find_commit, has_experiment, lock_sweep, pack_commit
 from tools.sweep.results import FOLDER as RESULTS
 from tools.sweep.results import Results
 
@@ -47,7 +47,8 @@ def run_sweep(settings: Settings, log: Log) -> bool:
     missing = {each.line.name: each for each in planned if not each.present}
     log(f"experiments: {len(planned)}, of which {len(planned) - len(missing)} are there")
     if missing:
-        _run_missing(settings, missing, results, log)
+        with lock_sweep():
+            _run_missing(settings, missing, results, log)
     results.write()
     failed = results.count("failed")
     log(f"{results.count('done')} done, {failed} failed  -> {results.path}; dvc exp show --only-changed")
