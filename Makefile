@@ -6,6 +6,7 @@ AUDITING := .venv/audit/installed
 OSV := https://api.osv.dev/v1/query
 
 .PHONY: help setup repro mend verify test lint baseline recipe weights readme sweep litert executorch audit licences needs-git
+.PHONY: help setup repro mend verify test lint baseline recipe weights readme litert executorch remotes audit licences needs-git
 .SECONDARY:
 
 help: ## list the targets
@@ -62,6 +63,9 @@ litert: .venv/litert/installed ## convert the model to models/optimized.tflite i
 
 executorch: .venv/executorch/installed ## the same to models/optimized.pte
 	@.venv/executorch/bin/python -m edge.executorch
+
+remotes: setup .venv/remotes/installed ## try DVC remotes: a folder, S3, SSH; writes tests/faults/remotes.csv
+	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && python -m tests.faults.remotes "$$scratch"
 
 audit: ## look every pinned package up in the OSV database of vulnerabilities; accepted ones: SECURITY.md
 	@why=$$($(PYTHON) -c 'import sys, urllib.request as web; web.urlopen(sys.argv[1], b"{\"package\": {\"purl\": \"pkg:pypi/pip\"}}", timeout=20)' $(OSV) 2>&1 | tail -n 1); \

@@ -1,0 +1,313 @@
+"""Share artifacts through DVC remotes, with objects that are damaged or missing and servers that go away.
+
+    python -m tests.faults.remotes FOLDER        which `make remotes` runs
+
+Each line of the log is a command on a clone that knows nothing of the first machine but git and the remote. The DVC
+that reaches remotes is that of .venv/remotes; its stages run in this environment.
+"""
+
+import csv
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from itertools import chain
+from pathlib import Path
+
+from lightweight.core.files import write_csv
+from lightweight.core.yaml import read_yaml
+from tests.contract import ROOT
+from tests.faults.killing import outputs
+from tests.faults.remote_servers import PROGRAMS, REMOTES, SSHD, Remote, ssh_openssh
+from tests.finished import run_default
+from tests.workspace import Workspace
+from tools.verify.integrity import find_damaged_artifacts, find_damaged_objects
+
+LOG = ROOT / "tests/faults/remotes.csv"
+VICTIM, MAKER = "models/recalibrated.safetensors", "bn_update"  # made again in seconds
+CHANGE = ("  method: dynamic ", "  method: none ")  # of quantize
+LAST = ("ERROR: ", "Everything is up to date", "Pushed experiment", "Pulled experiment")
+
+UNCHECKED = "pull of a damaged object"
+CHECK = "make verify after it"
+CUT = ("push, cut off in the middle", "pull, cut off in the middle")
+FAILING = (*CUT, "pull of a damaged object, verify", "pull of a missing object")
+COUNTS = ("pushed", "fetched", "added", "uploaded")
+
+Seen = tuple[str, str, int, str]  # trial, words, exit code, identical
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a user saw: the exit code of the command, what it said in the end, and whether all bytes are right.
+
+    `identical` is `yes`, `no`, `whole` where whatever is there has the right bytes and something is missing, or `nothing`.
+    """
+
+    remote: str
+    trial: str
+    seen: str
+    code: int
+    identical: str
+
+
+@dataclass(frozen=True)
+class Machines:
+    """The first machine with what it made, its experiment `tried`, and the git repository that all clone."""
+
+    first: Workspace
+    origin: Path
+    cache: dict[str, str]
+    expected: dict[str, str]
+    tried: dict[str, str]
+
+    def clone(self, folder: Path, remote: Remote, **settings: str) -> Workspace:
+        """A machine more, with a clone, an empty cache and the remote."""
+        machine = Workspace(folder / "project")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        Workspace(folder).run("git", "clone", "--quiet", str(self.origin), "project")
+        identify(machine)
+        use_remote(machine, remote, **settings)
+        return machine
+
+
+def identify(machine: Workspace) -> None:
+    machine.run("git", "config", "user.name", "Test")
+    machine.run("git", "config", "user.email", "test@example.com")
+
+
+def use_remote(machine: Workspace, remote: Remote, **settings: str) -> None:
+    """Write what `dvc remote add --local --default store URL` and `dvc remote modify --local store` do."""
+    lines = [f"    {name} = {value}" for name, value in ({"url": remote.url} | remote.settings | settings).items()]
+    text = "\n".join(["[core]", "    remote = store", "['remote \"store\"']", *lines])
+    (machine.path / ".dvc/config.local").write_text(f"{text}\n")
+
+
+def dvc(machine: Workspace, *arguments: str) -> tuple[int, str]:
+    """The exit code of a command of DVC, and its output."""
+    done = subprocess.run(
+        [PROGRAMS / "dvc", *arguments],
+        cwd=machine.path,
+        env=machine.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+    return done.returncode, done.stdout
+
+
+def ran(output: str) -> str:
+    stages = [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage ")]
+    return f"runs {', '.join(stages) or 'nothing'}"
+
+
+def last_word(output: str) -> str:
+    """The line in which DVC says what came of it, with what the error names."""
+    lines = output.splitlines()
+    found = [place for place, line in enumerate(lines) if line.startswith(LAST) or line.endswith(COUNTS)]
+    assert found, output
+    line = lines[found[-1]]
+    words = " ".join(lines[found[-1] : found[-1] + 2]) if line.endswith("following targets:") else line
+    return re.sub(r"\d+ files?", "N files", words)  # how many passed before a cut differs
+
+
+def state(found: dict[str, str], expected: dict[str, str]) -> str:
+    if any(expected.get(name) != content for name, content in found.items()):
+        return "no"
+    return "yes" if found.keys() == expected.keys() else "whole" if found else "nothing"
+
+
+def state_of(machine: Workspace, expected: dict[str, str]) -> str:
+    """Compare the workspace with what it is to be; damage in the cache counts, too."""
+    scratch = machine.path.parent / "state"
+    scratch.mkdir(exist_ok=True)
+    damaged, _ = find_damaged_objects(machine.path, scratch)
+    return "no" if damaged else state(outputs(machine), expected)
+
+
+def state_of_remote(remote: Remote, expected: dict[str, str]) -> str:
+    """Compare the objects that others would get with what they are to be."""
+    names = expected.keys() & set(remote.names())
+    return state({name: hashlib.md5(remote.read(name)).hexdigest() for name in names}, expected)
+
+
+def stored(machine: Workspace) -> dict[str, str]:
+    """MD5 of the objects in the machine's cache, by their names in a remote."""
+    paths = sorted((machine.path / ".dvc/cache/files/md5").glob("??/*"))
+    return {f"files/md5/{path.parent.name}/{path.name}": path.parent.name + path.stem for path in paths}
+
+
+def prepare(folder: Path, source: Path) -> Machines:
+    """Clone what was run in `source`, and try another method of quantization there as an experiment."""
+    origin, nowhere = folder / "origin.git", Remote(str(folder / "nowhere"), {}, folder)
+    Workspace(source).run("git", "clone", "--quiet", "--bare", ".", str(origin))
+    first = Machines(Workspace(folder), origin, {}, {}, {}).clone(folder / "first", nowhere)
+    shutil.copytree(source / ".dvc/cache", first.path / ".dvc/cache")
+    first.run("dvc", "checkout")
+    cache = stored(first)
+    expected = outputs(first)
+    first.run("dvc", "exp", "run", "--name", "tried", "-S", "quantize.method=none")
+    tried = outputs(first)
+    first.run("git", "checkout", ".")
+    first.run("dvc", "checkout")
+    return Machines(first, origin, cache, expected, tried)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One kind of remote, tried by the machines in folders of its own."""
+
+    name: str
+    machines: Machines
+    remote: Remote
+    folder: Path
+
+    def rows(self) -> Iterator[Row]:
+        shutil.rmtree(self.machines.first.path.parent / "site", ignore_errors=True)  # what DVC knows of other remotes
+        use_remote(self.machines.first, self.remote)
+        for trial, seen, code, identical in chain(self.push(), self.pull(), self.share(), self.damage(), self.lose()):
+            yield Row(self.name, trial, seen, code, identical)
+
+    def clone(self, name: str, **settings: str) -> Workspace:
+        return self.machines.clone(self.folder / name, self.remote, **settings)
+
+    def cut_after_half(self, machine: Workspace, command: str) -> tuple[int, str]:
+        """Run a command whose remote goes away when half of all bytes have passed, and comes back afterwards."""
+        stored = (self.machines.first.path / ".dvc/cache/files").rglob("*")
+        self.remote.cable.left = sum(path.stat().st_size for path in stored if path.is_file()) // 2
+        code, output = dvc(machine, command, "--jobs", "2")  # of 12 large files some are through before
+        assert self.remote.cable.left <= 0, "it was through before the cut"
+        self.remote.cable.mend()
+        return code, last_word(output)
+
+    def push(self) -> Iterator[Seen]:
+        """Upload everything, at first in vain."""
+        first, cache = self.machines.first, self.machines.cache
+        if self.remote.cable:
+            code, said = self.cut_after_half(first, "push")
+            yield CUT[0], said, code, state_of_remote(self.remote, cache)
+        code, output = dvc(first, "push")
+        yield "push", last_word(output), code, state_of_remote(self.remote, cache)
+
+    def pull(self) -> Iterator[Seen]:
+        """Get everything into a second clone, at first in vain, and into a third by `dvc repro`."""
+        second, expected = self.clone("second"), self.machines.expected
+        if self.remote.cable:
+            code, said = self.cut_after_half(second, "pull")
+            yield CUT[1], said, code, state_of(second, expected)
+        code, output = dvc(second, "pull")
+        yield "pull", last_word(output), code, state_of(second, expected)
+        code, output = dvc(second, "repro")
+        yield "repro after pull", ran(output), code, state_of(second, expected)
+        third = self.clone("third")
+        code, output = dvc(third, "repro", "--pull")
+        yield "repro --pull in a fresh clone", ran(output), code, state_of(third, expected)
+
+    def share(self) -> Iterator[Seen]:
+        """Share an experiment, and what it computed with somebody who tries the same."""
+        second, third = Workspace(self.folder / "second/project"), Workspace(self.folder / "third/project")
+        code, output = dvc(self.machines.first, "exp", "push", "origin", "tried")
+        yield "exp push", last_word(output), code, state_of_remote(self.remote, stored(self.machines.first))
+        code, output = dvc(second, "exp", "pull", "origin", "tried")
+        applied, _ = dvc(second, "exp", "apply", "tried")
+        yield "exp pull, exp apply", last_word(output), code or applied, state_of(second, self.machines.tried)
+        code, output = dvc(self.machines.first, "push", "--run-cache")
+        yield "push --run-cache", last_word(output), code, state_of_remote(self.remote, stored(self.machines.first))
+        code, output = dvc(third, "pull", "--run-cache")
+        yield "pull --run-cache", last_word(output), code, state_of(third, self.machines.expected)
+        third.set_params(CHANGE)
+        code, output = dvc(third, "repro", "--pull", "evaluate")
+        models = {name: md5 for name, md5 in self.machines.tried.items() if name.startswith("models/")}
+        found = {name: md5 for name, md5 in outputs(third).items() if name in models}
+        yield "repro --pull of what the experiment changed", ran(output), code, state(found, models)
+
+    def damage(self) -> Iterator[Seen]:
+        """Flip one bit of an object: what comes of it without and with `verify`."""
+        victim, expected = self.victim(), self.machines.expected
+        content = bytearray(self.remote.read(victim))
+        content[len(content) // 2] ^= 1
+        self.remote.write(victim, bytes(content))
+        careless = self.clone("careless")
+        code, output = dvc(careless, "pull")
+        yield UNCHECKED, last_word(output), code, state_of(careless, expected)
+        found = find_damaged_artifacts(careless.path, self.folder / "careless/state")
+        yield CHECK, f"damaged: {', '.join(map(str, found))}", bool(found), state_of(careless, expected)
+        careful = self.clone("careful", verify="true")
+        code, output = dvc(careful, "pull")
+        yield "pull of a damaged object, verify", last_word(output), code, state_of(careful, expected)
+        code, output = dvc(careful, "repro", "--pull")
+        yield "repro --pull after a damaged object, verify", ran(output), code, state_of(careful, expected)
+
+    def lose(self) -> Iterator[Seen]:
+        """Remove an object, which is made again and pushed."""
+        victim, expected = self.victim(), self.machines.expected
+        self.remote.remove(victim)
+        poor = self.clone("poor")
+        code, output = dvc(poor, "pull")
+        yield "pull of a missing object", last_word(output), code, state_of(poor, expected)
+        code, output = dvc(poor, "repro", "--pull")
+        yield "repro --pull after a missing object", ran(output), code, state_of(poor, expected)
+        code, output = dvc(poor, "push")
+        yield "push after it", last_word(output), code, state_of_remote(self.remote, self.machines.cache)
+
+    def victim(self) -> str:
+        lock = read_yaml(self.machines.first.path / "dvc.lock")["stages"][MAKER]["outs"]
+        (md5,) = [out["md5"] for out in lock if out["path"] == VICTIM]
+        return f"files/md5/{md5[:2]}/{md5[2:]}"
+
+
+def try_remote(name: str, machines: Machines, folder: Path) -> list[Row]:
+    (folder / "server").mkdir(parents=True)
+    with REMOTES[name](folder / "server") as remote:
+        return list(Trial(name, machines, remote, folder).rows())
+
+
+def available() -> list[str]:
+    """The kinds of remotes whose servers are there."""
+    return [name for name in REMOTES if SSHD or REMOTES[name] is not ssh_openssh]
+
+
+def broken_promises(rows: list[Row]) -> list[Row]:
+    """The rows in which a command that ends well leaves wrong bytes or does work twice, or one that must fail does not.
+
+    The one exception is a damaged object that DVC is not told to check.
+    """
+    return [row for row in rows if row.trial != UNCHECKED and not _is_kept(row)]
+
+
+def _is_kept(row: Row) -> bool:
+    if row.trial == CHECK:
+        return row.code == 1
+    if row.trial in FAILING:
+        return row.code != 0 and row.identical in ("whole", "nothing")
+    expected = f"runs {MAKER}" if row.trial.startswith("repro --pull after") else "runs nothing"
+    return (row.code, row.identical) == (0, "yes") and (not row.seen.startswith("runs") or row.seen == expected)
+
+
+def read_rows(log: Path) -> list[Row]:
+    with log.open(newline="") as file:
+        return [Row(**line | {"code": int(line["code"])}) for line in csv.DictReader(file)]
+
+
+def main(folder: Path, log: Path) -> int:
+    """Try all remotes whose servers are here, and return the exit code; the rows of others stay in the log."""
+    rows = read_rows(log) if log.exists() else []
+    machines = prepare(folder, run_default(folder / "default").workspace.path)
+    for name in available():
+        rows = [row for row in rows if row.remote != name] + try_remote(name, machines, folder / name)
+        print(*(f"{row.trial}: {row.seen} ({row.code})" for row in rows if row.remote == name), sep="\n", flush=True)
+    rows.sort(key=lambda row: list(REMOTES).index(row.remote))
+    write_csv(log, [field.name for field in fields(Row)], map(asdict, rows))
+    broken = broken_promises(rows)
+    print(*(f"broken: {row}" for row in broken), f"{len(rows)} trials, {len(broken)} of them not as promised", sep="\n")
+    return bool(broken)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), LOG))
