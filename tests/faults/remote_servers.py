@@ -1,6 +1,6 @@
 """DVC remotes to try: a shared folder, an S3 server and two SSH servers, on this machine.
 
-Both kinds of server are reached by a cable that can be cut. What lies in a remote is read and damaged behind DVC's back.
+Servers are reached by a cable that can be cut. What lies in a remote is read and damaged behind DVC's back.
 """
 
 import asyncio

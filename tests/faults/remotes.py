@@ -2,15 +2,12 @@
 
     python -m tests.faults.remotes FOLDER        which `make remotes` runs
 
-Each line of the log is a command on a clone that knows nothing of the first machine but git and the remote. The DVC
-that reaches remotes is that of .venv/remotes; its stages run in this environment.
+Each line of the log is a command on a clone that knows nothing of the first machine but git and the remote.
 """
 
 import csv
-import hashlib
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -21,10 +18,11 @@ from lightweight.core.files import write_csv
 from lightweight.core.yaml import read_yaml
 from tests.contract import ROOT
 from tests.faults.killing import outputs
-from tests.faults.remote_servers import PROGRAMS, REMOTES, SSHD, Remote, ssh_openssh
+from tests.faults.remote_machines import Machines, dvc, prepare, state, state_of, state_of_remote, stored, use_remote
+from tests.faults.remote_servers import REMOTES, SSHD, Remote, ssh_openssh
 from tests.finished import run_default
 from tests.workspace import Workspace
-from tools.verify.integrity import find_damaged_artifacts, find_damaged_objects
+from tools.verify.integrity import find_damaged_artifacts
 
 LOG = ROOT / "tests/faults/remotes.csv"
 VICTIM, MAKER = "models/recalibrated.safetensors", "bn_update"  # made again in seconds
@@ -32,9 +30,15 @@ CHANGE = ("  method: dynamic ", "  method: none ")  # of quantize
 LAST = ("ERROR: ", "Everything is up to date", "Pushed experiment", "Pulled experiment")
 
 UNCHECKED = "pull of a damaged object"
-CHECK = "make verify after it"
+CHECK = "what make verify finds after it"
 CUT = ("push, cut off in the middle", "pull, cut off in the middle")
 FAILING = (*CUT, "pull of a damaged object, verify", "pull of a missing object")
+RUNS = {
+    "repro after pull": "runs nothing",
+    "repro --pull in a fresh clone": "runs nothing",
+    "repro --pull after a damaged object, verify": f"runs {MAKER}",
+    "repro --pull after a missing object": f"runs {MAKER}",
+}  # the stages that DVC may run, where it has to run one at all
 COUNTS = ("pushed", "fetched", "added", "uploaded")
 
 Seen = tuple[str, str, int, str]  # trial, words, exit code, identical
@@ -44,7 +48,7 @@ Seen = tuple[str, str, int, str]  # trial, words, exit code, identical
 class Row:
     """What a user saw: the exit code of the command, what it said in the end, and whether all bytes are right.
 
-    `identical` is `yes`, `no`, `whole` where whatever is there has the right bytes and something is missing, or `nothing`.
+    `identical` is `yes` or `no`, or `whole` where what is there has the right bytes and something is missing.
     """
 
     remote: str
@@ -52,54 +56,6 @@ class Row:
     seen: str
     code: int
     identical: str
-
-
-@dataclass(frozen=True)
-class Machines:
-    """The first machine with what it made, its experiment `tried`, and the git repository that all clone."""
-
-    first: Workspace
-    origin: Path
-    cache: dict[str, str]
-    expected: dict[str, str]
-    tried: dict[str, str]
-
-    def clone(self, folder: Path, remote: Remote, **settings: str) -> Workspace:
-        """A machine more, with a clone, an empty cache and the remote."""
-        machine = Workspace(folder / "project")
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        Workspace(folder).run("git", "clone", "--quiet", str(self.origin), "project")
-        identify(machine)
-        use_remote(machine, remote, **settings)
-        return machine
-
-
-def identify(machine: Workspace) -> None:
-    machine.run("git", "config", "user.name", "Test")
-    machine.run("git", "config", "user.email", "test@example.com")
-
-
-def use_remote(machine: Workspace, remote: Remote, **settings: str) -> None:
-    """Write what `dvc remote add --local --default store URL` and `dvc remote modify --local store` do."""
-    lines = [f"    {name} = {value}" for name, value in ({"url": remote.url} | remote.settings | settings).items()]
-    text = "\n".join(["[core]", "    remote = store", "['remote \"store\"']", *lines])
-    (machine.path / ".dvc/config.local").write_text(f"{text}\n")
-
-
-def dvc(machine: Workspace, *arguments: str) -> tuple[int, str]:
-    """The exit code of a command of DVC, and its output."""
-    done = subprocess.run(
-        [PROGRAMS / "dvc", *arguments],
-        cwd=machine.path,
-        env=machine.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        timeout=900,
-    )
-    return done.returncode, done.stdout
 
 
 def ran(output: str) -> str:
@@ -115,48 +71,6 @@ def last_word(output: str) -> str:
     line = lines[found[-1]]
     words = " ".join(lines[found[-1] : found[-1] + 2]) if line.endswith("following targets:") else line
     return re.sub(r"\d+ files?", "N files", words)  # how many passed before a cut differs
-
-
-def state(found: dict[str, str], expected: dict[str, str]) -> str:
-    if any(expected.get(name) != content for name, content in found.items()):
-        return "no"
-    return "yes" if found.keys() == expected.keys() else "whole" if found else "nothing"
-
-
-def state_of(machine: Workspace, expected: dict[str, str]) -> str:
-    """Compare the workspace with what it is to be; damage in the cache counts, too."""
-    scratch = machine.path.parent / "state"
-    scratch.mkdir(exist_ok=True)
-    damaged, _ = find_damaged_objects(machine.path, scratch)
-    return "no" if damaged else state(outputs(machine), expected)
-
-
-def state_of_remote(remote: Remote, expected: dict[str, str]) -> str:
-    """Compare the objects that others would get with what they are to be."""
-    names = expected.keys() & set(remote.names())
-    return state({name: hashlib.md5(remote.read(name)).hexdigest() for name in names}, expected)
-
-
-def stored(machine: Workspace) -> dict[str, str]:
-    """MD5 of the objects in the machine's cache, by their names in a remote."""
-    paths = sorted((machine.path / ".dvc/cache/files/md5").glob("??/*"))
-    return {f"files/md5/{path.parent.name}/{path.name}": path.parent.name + path.stem for path in paths}
-
-
-def prepare(folder: Path, source: Path) -> Machines:
-    """Clone what was run in `source`, and try another method of quantization there as an experiment."""
-    origin, nowhere = folder / "origin.git", Remote(str(folder / "nowhere"), {}, folder)
-    Workspace(source).run("git", "clone", "--quiet", "--bare", ".", str(origin))
-    first = Machines(Workspace(folder), origin, {}, {}, {}).clone(folder / "first", nowhere)
-    shutil.copytree(source / ".dvc/cache", first.path / ".dvc/cache")
-    first.run("dvc", "checkout")
-    cache = stored(first)
-    expected = outputs(first)
-    first.run("dvc", "exp", "run", "--name", "tried", "-S", "quantize.method=none")
-    tried = outputs(first)
-    first.run("git", "checkout", ".")
-    first.run("dvc", "checkout")
-    return Machines(first, origin, cache, expected, tried)
 
 
 @dataclass(frozen=True)
@@ -225,7 +139,12 @@ class Trial:
         code, output = dvc(third, "repro", "--pull", "evaluate")
         models = {name: md5 for name, md5 in self.machines.tried.items() if name.startswith("models/")}
         found = {name: md5 for name, md5 in outputs(third).items() if name in models}
-        yield "repro --pull of what the experiment changed", ran(output), code, state(found, models)
+        yield (
+            "repro --pull after pull --run-cache, of what the experiment changed",
+            ran(output),
+            code,
+            state(found, models),
+        )
 
     def damage(self) -> Iterator[Seen]:
         """Flip one bit of an object: what comes of it without and with `verify`."""
@@ -237,7 +156,7 @@ class Trial:
         code, output = dvc(careless, "pull")
         yield UNCHECKED, last_word(output), code, state_of(careless, expected)
         found = find_damaged_artifacts(careless.path, self.folder / "careless/state")
-        yield CHECK, f"damaged: {', '.join(map(str, found))}", bool(found), state_of(careless, expected)
+        yield CHECK, f"damaged: {', '.join(map(str, found))}", int(bool(found)), state_of(careless, expected)
         careful = self.clone("careful", verify="true")
         code, output = dvc(careful, "pull")
         yield "pull of a damaged object, verify", last_word(output), code, state_of(careful, expected)
@@ -286,8 +205,7 @@ def _is_kept(row: Row) -> bool:
         return row.code == 1
     if row.trial in FAILING:
         return row.code != 0 and row.identical in ("whole", "nothing")
-    expected = f"runs {MAKER}" if row.trial.startswith("repro --pull after") else "runs nothing"
-    return (row.code, row.identical) == (0, "yes") and (not row.seen.startswith("runs") or row.seen == expected)
+    return (row.code, row.identical) == (0, "yes") and RUNS.get(row.trial, row.seen) == row.seen
 
 
 def read_rows(log: Path) -> list[Row]:

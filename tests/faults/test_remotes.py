@@ -9,7 +9,17 @@ import pytest
 
 from tests.contract import ROOT
 from tests.faults.remote_servers import REMOTES
-from tests.faults.remotes import LOG, UNCHECKED, Machines, available, broken_promises, prepare, read_rows, try_remote
+from tests.faults.remotes import (
+    CHECK,
+    LOG,
+    UNCHECKED,
+    Machines,
+    available,
+    broken_promises,
+    prepare,
+    read_rows,
+    try_remote,
+)
 from tests.workspace import Workspace
 
 ROWS = read_rows(LOG)
@@ -35,7 +45,7 @@ def test_the_log_keeps_every_promise():
         ("pull, cut off in the middle", {"code": 0}),
         ("repro after pull", {"seen": "runs train"}),
         ("repro --pull after a missing object", {"identical": "whole"}),
-        ("make verify after it", {"code": 0}),
+        (CHECK, {"code": 0}),
     ],
     ids=str,
 )
@@ -47,7 +57,7 @@ def test_a_row_of_wrong_bytes_or_of_work_done_twice_breaks_a_promise(change):
 
 
 def test_the_damaged_object_that_nobody_checks_is_the_only_exception():
-    assert {row.trial for row in ROWS if row.identical == "no"} == {UNCHECKED, "make verify after it"}
+    assert {row.trial for row in ROWS if row.identical == "no"} == {UNCHECKED, CHECK}
 
 
 @pytest.fixture(scope="module")

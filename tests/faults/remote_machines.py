@@ -1,0 +1,105 @@
+"""Machines that share artifacts through a DVC remote: each a clone with a cache and a DVC of its own.
+
+The DVC that reaches remotes is that of .venv/remotes; its stages run in this environment.
+"""
+
+import hashlib
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults.killing import outputs
+from tests.faults.remote_servers import PROGRAMS, Remote
+from tests.workspace import Workspace
+from tools.verify.integrity import find_damaged_objects
+
+
+@dataclass(frozen=True)
+class Machines:
+    """The first machine with what it made, its experiment `tried`, and the git repository that all clone."""
+
+    first: Workspace
+    origin: Path
+    cache: dict[str, str]
+    expected: dict[str, str]
+    tried: dict[str, str]
+
+    def clone(self, folder: Path, remote: Remote, **settings: str) -> Workspace:
+        """A machine more, with a clone, an empty cache and the remote."""
+        machine = Workspace(folder / "project")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        Workspace(folder).run("git", "clone", "--quiet", str(self.origin), "project")
+        identify(machine)
+        use_remote(machine, remote, **settings)
+        return machine
+
+
+def identify(machine: Workspace) -> None:
+    machine.run("git", "config", "user.name", "Test")
+    machine.run("git", "config", "user.email", "test@example.com")
+
+
+def use_remote(machine: Workspace, remote: Remote, **settings: str) -> None:
+    """Write what `dvc remote add --local --default store URL` and `dvc remote modify --local store` do."""
+    lines = [f"    {name} = {value}" for name, value in ({"url": remote.url} | remote.settings | settings).items()]
+    text = "\n".join(["[core]", "    remote = store", "['remote \"store\"']", *lines])
+    (machine.path / ".dvc/config.local").write_text(f"{text}\n")
+
+
+def dvc(machine: Workspace, *arguments: str) -> tuple[int, str]:
+    """The exit code of a command of DVC, and its output."""
+    done = subprocess.run(
+        [PROGRAMS / "dvc", *arguments],
+        cwd=machine.path,
+        env=machine.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+    return done.returncode, done.stdout
+
+
+def state(found: dict[str, str], expected: dict[str, str]) -> str:
+    if any(expected.get(name) != content for name, content in found.items()):
+        return "no"
+    return "yes" if found.keys() == expected.keys() else "whole" if found else "nothing"
+
+
+def state_of(machine: Workspace, expected: dict[str, str]) -> str:
+    """Compare the workspace with what it is to be; damage in the cache counts, too."""
+    scratch = machine.path.parent / "state"
+    scratch.mkdir(exist_ok=True)
+    damaged, _ = find_damaged_objects(machine.path, scratch)
+    return "no" if damaged else state(outputs(machine), expected)
+
+
+def state_of_remote(remote: Remote, expected: dict[str, str]) -> str:
+    """Compare the objects that others would get with what they are to be."""
+    names = expected.keys() & set(remote.names())
+    return state({name: hashlib.md5(remote.read(name)).hexdigest() for name in names}, expected)
+
+
+def stored(machine: Workspace) -> dict[str, str]:
+    """MD5 of the objects in the machine's cache, by their names in a remote."""
+    paths = sorted((machine.path / ".dvc/cache/files/md5").glob("??/*"))
+    return {f"files/md5/{path.parent.name}/{path.name}": path.parent.name + path.stem for path in paths}
+
+
+def prepare(folder: Path, source: Path) -> Machines:
+    """Clone what was run in `source`, and try another method of quantization there as an experiment."""
+    origin, nowhere = folder / "origin.git", Remote(str(folder / "nowhere"), {}, folder)
+    Workspace(source).run("git", "clone", "--quiet", "--bare", ".", str(origin))
+    first = Machines(Workspace(folder), origin, {}, {}, {}).clone(folder / "first", nowhere)
+    shutil.copytree(source / ".dvc/cache", first.path / ".dvc/cache")
+    first.run("dvc", "checkout")
+    cache = stored(first)
+    expected = outputs(first)
+    first.run("dvc", "exp", "run", "--name", "tried", "-S", "quantize.method=none")
+    tried = outputs(first)
+    first.run("git", "checkout", ".")
+    first.run("dvc", "checkout")
+    return Machines(first, origin, cache, expected, tried)
