@@ -17,11 +17,15 @@ from tools.verify.integrity import find_damaged_objects
 
 @dataclass(frozen=True)
 class Machines:
-    """The first machine with what it made, its experiment `tried`, and the git repository that all clone."""
+    """The first machine with what it made, its experiment `tried`, and the git repository that all clone.
+
+    `cache` has the MD5 of objects by their names in a remote, the others SHA-256 by path in the workspace.
+    """
 
     first: Workspace
     origin: Path
     cache: dict[str, str]
+    cache_with_tried: dict[str, str]
     expected: dict[str, str]
     tried: dict[str, str]
 
@@ -93,13 +97,14 @@ def prepare(folder: Path, source: Path) -> Machines:
     """Clone what was run in `source`, and try another method of quantization there as an experiment."""
     origin, nowhere = folder / "origin.git", Remote(str(folder / "nowhere"), {}, folder)
     Workspace(source).run("git", "clone", "--quiet", "--bare", ".", str(origin))
-    first = Machines(Workspace(folder), origin, {}, {}, {}).clone(folder / "first", nowhere)
+    first = Machines(Workspace(folder), origin, {}, {}, {}, {}).clone(folder / "first", nowhere)
     shutil.copytree(source / ".dvc/cache", first.path / ".dvc/cache")
     first.run("dvc", "checkout")
     cache = stored(first)
     expected = outputs(first)
     first.run("dvc", "exp", "run", "--name", "tried", "-S", "quantize.method=none")
     tried = outputs(first)
+    md5 = hashlib.md5((first.path / "models/optimized.onnx").read_bytes()).hexdigest()
     first.run("git", "checkout", ".")
     first.run("dvc", "checkout")
-    return Machines(first, origin, cache, expected, tried)
+    return Machines(first, origin, cache, cache | {f"files/md5/{md5[:2]}/{md5[2:]}": md5}, expected, tried)

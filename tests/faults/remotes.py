@@ -18,7 +18,7 @@ from lightweight.core.files import write_csv
 from lightweight.core.yaml import read_yaml
 from tests.contract import ROOT
 from tests.faults.killing import outputs
-from tests.faults.remote_machines import Machines, dvc, prepare, state, state_of, state_of_remote, stored, use_remote
+from tests.faults.remote_machines import Machines, dvc, prepare, state, state_of, state_of_remote, use_remote
 from tests.faults.remote_servers import REMOTES, SSHD, Remote, ssh_openssh
 from tests.finished import run_default
 from tests.workspace import Workspace
@@ -127,12 +127,12 @@ class Trial:
         """Share an experiment, and what it computed with somebody who tries the same."""
         second, third = Workspace(self.folder / "second/project"), Workspace(self.folder / "third/project")
         code, output = dvc(self.machines.first, "exp", "push", "origin", "tried")
-        yield "exp push", last_word(output), code, state_of_remote(self.remote, stored(self.machines.first))
+        yield "exp push", last_word(output), code, state_of_remote(self.remote, self.machines.cache_with_tried)
         code, output = dvc(second, "exp", "pull", "origin", "tried")
         applied, _ = dvc(second, "exp", "apply", "tried")
         yield "exp pull, exp apply", last_word(output), code or applied, state_of(second, self.machines.tried)
         code, output = dvc(self.machines.first, "push", "--run-cache")
-        yield "push --run-cache", last_word(output), code, state_of_remote(self.remote, stored(self.machines.first))
+        yield "push --run-cache", last_word(output), code, state_of_remote(self.remote, self.machines.cache_with_tried)
         code, output = dvc(third, "pull", "--run-cache")
         yield "pull --run-cache", last_word(output), code, state_of(third, self.machines.expected)
         third.set_params(CHANGE)
