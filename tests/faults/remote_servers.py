@@ -76,7 +76,8 @@ class Bucket(Remote):
     def _ask(self, method: str, path: str, content: bytes | None = None) -> bytes:
         headers = {"Authorization": "AWS any:any"} | ({"Content-Type": "application/octet-stream"} if content else {})
         address = f"http://127.0.0.1:{self.cable.server}/{BUCKET}{path}"
-        return urllib.request.urlopen(urllib.request.Request(address, content, headers, method=method)).read()
+        with urllib.request.urlopen(urllib.request.Request(address, content, headers, method=method)) as answer:
+            return answer.read()
 
 
 @contextmanager
@@ -101,7 +102,7 @@ def s3_moto(scratch: Path) -> Iterator[Remote]:
 def ssh_asyncssh(scratch: Path) -> Iterator[Remote]:
     """The SSH server of asyncssh, which serves files and no shell."""
     host, user = make_key(scratch / "host"), make_key(scratch / "user")
-    keys = asyncssh.import_authorized_keys(f"{user.with_suffix('.pub').read_text()}")
+    keys = asyncssh.import_authorized_keys(user.with_suffix(".pub").read_text())
     loop = asyncio.new_event_loop()
     options = {"server_host_keys": [host], "authorized_client_keys": keys, "sftp_factory": True}
     server = loop.run_until_complete(asyncssh.listen("127.0.0.1", 0, **options))
@@ -112,6 +113,9 @@ def ssh_asyncssh(scratch: Path) -> Iterator[Remote]:
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+        server.close()
+        loop.run_until_complete(server.wait_closed())
+        loop.close()
 
 
 @contextmanager

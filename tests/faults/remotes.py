@@ -93,8 +93,8 @@ class Trial:
 
     def cut_after_half(self, machine: Workspace, command: str) -> tuple[int, str]:
         """Run a command whose remote goes away when half of all bytes have passed, and comes back afterwards."""
-        stored = (self.machines.first.path / ".dvc/cache/files").rglob("*")
-        self.remote.cable.left = sum(path.stat().st_size for path in stored if path.is_file()) // 2
+        objects = (self.machines.first.path / ".dvc/cache/files").rglob("*")
+        self.remote.cable.left = sum(path.stat().st_size for path in objects if path.is_file()) // 2
         code, output = dvc(machine, command, "--jobs", "2")  # of 12 large files some are through before
         assert self.remote.cable.left <= 0, "it was through before the cut"
         self.remote.cable.mend()
@@ -124,7 +124,10 @@ class Trial:
         yield "repro --pull in a fresh clone", ran(output), code, state_of(third, expected)
 
     def share(self) -> Iterator[Seen]:
-        """Share an experiment, and what it computed with somebody who tries the same."""
+        """Share an experiment; by the run cache, somebody who sets the same parameters gets next to nothing of it.
+
+        DVC keeps no stage in it with an output of `cache: false` that it does not know as a metric or a plot.
+        """
         second, third = Workspace(self.folder / "second/project"), Workspace(self.folder / "third/project")
         code, output = dvc(self.machines.first, "exp", "push", "origin", "tried")
         yield "exp push", last_word(output), code, state_of_remote(self.remote, self.machines.cache_with_tried)
@@ -184,7 +187,11 @@ class Trial:
 def try_remote(name: str, machines: Machines, folder: Path) -> list[Row]:
     (folder / "server").mkdir(parents=True)
     with REMOTES[name](folder / "server") as remote:
-        return list(Trial(name, machines, remote, folder).rows())
+        rows = list(Trial(name, machines, remote, folder).rows())
+        if remote.cable:
+            remote.cable.cut()
+    shutil.rmtree(folder)  # gigabytes
+    return rows
 
 
 def available() -> list[str]:

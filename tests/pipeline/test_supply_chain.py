@@ -130,7 +130,7 @@ def test_every_licence_is_known_and_strong_copyleft_is_named():
 def test_dvc_reports_nothing_and_asks_for_no_update():
     config = ConfigParser()
     config.read(ROOT / ".dvc/config")
-    assert dict(config["core"]) == {"analytics": "false", "check_update": "false"}
+    assert {"analytics": "false", "check_update": "false"}.items() <= dict(config["core"]).items()  # beside a remote
 
 
 def test_onnx_runtime_is_silenced_before_its_import(start_python):
