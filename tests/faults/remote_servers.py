@@ -5,6 +5,7 @@ Servers are reached by a cable that can be cut. What lies in a remote is read an
 
 import asyncio
 import getpass
+import logging
 import shutil
 import socket
 import subprocess
@@ -101,6 +102,7 @@ def s3_moto(scratch: Path) -> Iterator[Remote]:
 @contextmanager
 def ssh_asyncssh(scratch: Path) -> Iterator[Remote]:
     """The SSH server of asyncssh, which serves files and no shell."""
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns at length of a cable that is cut
     host, user = make_key(scratch / "host"), make_key(scratch / "user")
     keys = asyncssh.import_authorized_keys(user.with_suffix(".pub").read_text())
     loop = asyncio.new_event_loop()
@@ -167,7 +169,7 @@ def program(scratch: Path, command: Callable[[int], list]) -> Iterator[int]:
 
 REMOTES: dict[str, Callable[[Path], AbstractContextManager[Remote]]] = {
     "folder": shared_folder,
-    "s3 (moto)": s3_moto,
-    "ssh (asyncssh)": ssh_asyncssh,
-    "ssh (OpenSSH)": ssh_openssh,
+    "s3-moto": s3_moto,
+    "ssh-asyncssh": ssh_asyncssh,
+    "ssh-openssh": ssh_openssh,
 }

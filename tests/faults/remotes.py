@@ -142,12 +142,7 @@ class Trial:
         code, output = dvc(third, "repro", "--pull", "evaluate")
         models = {name: md5 for name, md5 in self.machines.tried.items() if name.startswith("models/")}
         found = {name: md5 for name, md5 in outputs(third).items() if name in models}
-        yield (
-            "repro --pull after pull --run-cache, of what the experiment changed",
-            ran(output),
-            code,
-            state(found, models),
-        )
+        yield "repro --pull of what the experiment set", ran(output), code, state(found, models)
 
     def damage(self) -> Iterator[Seen]:
         """Flip one bit of an object: what comes of it without and with `verify`."""
@@ -226,9 +221,9 @@ def main(folder: Path, log: Path) -> int:
     machines = prepare(folder, run_default(folder / "default").workspace.path)
     for name in available():
         rows = [row for row in rows if row.remote != name] + try_remote(name, machines, folder / name)
-        print(*(f"{row.trial}: {row.seen} ({row.code})" for row in rows if row.remote == name), sep="\n", flush=True)
-    rows.sort(key=lambda row: list(REMOTES).index(row.remote))
-    write_csv(log, [field.name for field in fields(Row)], map(asdict, rows))
+        rows.sort(key=lambda row: list(REMOTES).index(row.remote))
+        write_csv(log, [field.name for field in fields(Row)], map(asdict, rows))
+        print(f"{name}: tried", flush=True)
     broken = broken_promises(rows)
     print(*(f"broken: {row}" for row in broken), f"{len(rows)} trials, {len(broken)} of them not as promised", sep="\n")
     return bool(broken)
