@@ -9,6 +9,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightweight.core.files import read_json
+from lightweight.core.yaml import read_yaml
 from tests.faults.killing import outputs
 from tests.faults.remote_servers import PROGRAMS, Remote
 from tests.workspace import Workspace
@@ -19,13 +21,13 @@ from tools.verify.integrity import find_damaged_objects
 class Machines:
     """The first machine with what it made, its experiment `tried`, and the git repository that all clone.
 
-    `cache` has the MD5 of objects by their names in a remote, the others SHA-256 by path in the workspace.
+    `objects` has MD5 by the name in a remote, `expected` and `tried` have SHA-256 by the path in the workspace.
     """
 
     first: Workspace
     origin: Path
-    cache: dict[str, str]
-    cache_with_tried: dict[str, str]
+    objects: dict[str, str]
+    objects_with_tried: dict[str, str]
     expected: dict[str, str]
     tried: dict[str, str]
 
@@ -87,10 +89,17 @@ def state_of_remote(remote: Remote, expected: dict[str, str]) -> str:
     return state({name: hashlib.md5(remote.read(name)).hexdigest() for name in names}, expected)
 
 
-def stored(machine: Workspace) -> dict[str, str]:
-    """MD5 of the objects in the machine's cache, by their names in a remote."""
-    paths = sorted((machine.path / ".dvc/cache/files/md5").glob("??/*"))
-    return {f"files/md5/{path.parent.name}/{path.name}": path.parent.name + path.stem for path in paths}
+def named_by_lock(machine: Workspace) -> dict[str, str]:
+    """MD5 of the objects that dvc.lock names and git does not track, by their names in a remote."""
+    outs = (out for stage in read_yaml(machine.path / "dvc.lock")["stages"].values() for out in stage.get("outs", ()))
+    hashes = [out["md5"] for out in outs if out["path"].startswith(("data/", "models/"))]
+    for folder in [md5 for md5 in hashes if md5.endswith(".dir")]:
+        hashes += [file["md5"] for file in read_json(machine.path / ".dvc/cache" / object_name(folder))]
+    return {object_name(md5): md5.removesuffix(".dir") for md5 in hashes}
+
+
+def object_name(md5: str) -> str:
+    return f"files/md5/{md5[:2]}/{md5[2:]}"
 
 
 def prepare(folder: Path, source: Path) -> Machines:
@@ -100,11 +109,9 @@ def prepare(folder: Path, source: Path) -> Machines:
     first = Machines(Workspace(folder), origin, {}, {}, {}, {}).clone(folder / "first", nowhere)
     shutil.copytree(source / ".dvc/cache", first.path / ".dvc/cache")
     first.run("dvc", "checkout")
-    cache = stored(first)
-    expected = outputs(first)
+    objects, expected = named_by_lock(first), outputs(first)
     first.run("dvc", "exp", "run", "--name", "tried", "-S", "quantize.method=none")
-    tried = outputs(first)
-    md5 = hashlib.md5((first.path / "models/optimized.onnx").read_bytes()).hexdigest()
+    objects_with_tried, tried = objects | named_by_lock(first), outputs(first)
     first.run("git", "checkout", ".")
     first.run("dvc", "checkout")
-    return Machines(first, origin, cache, cache | {f"files/md5/{md5[:2]}/{md5[2:]}": md5}, expected, tried)
+    return Machines(first, origin, objects, objects_with_tried, expected, tried)

@@ -18,7 +18,16 @@ from lightweight.core.files import write_csv
 from lightweight.core.yaml import read_yaml
 from tests.contract import ROOT
 from tests.faults.killing import outputs
-from tests.faults.remote_machines import Machines, dvc, prepare, state, state_of, state_of_remote, use_remote
+from tests.faults.remote_machines import (
+    Machines,
+    dvc,
+    object_name,
+    prepare,
+    state,
+    state_of,
+    state_of_remote,
+    use_remote,
+)
 from tests.faults.remote_servers import REMOTES, SSHD, Remote, ssh_openssh
 from tests.finished import run_default
 from tests.workspace import Workspace
@@ -93,8 +102,8 @@ class Trial:
 
     def cut_after_half(self, machine: Workspace, command: str) -> tuple[int, str]:
         """Run a command whose remote goes away when half of all bytes have passed, and comes back afterwards."""
-        objects = (self.machines.first.path / ".dvc/cache/files").rglob("*")
-        self.remote.cable.left = sum(path.stat().st_size for path in objects if path.is_file()) // 2
+        cache = self.machines.first.path / ".dvc/cache"
+        self.remote.cable.left = sum((cache / name).stat().st_size for name in self.machines.objects) // 2
         code, output = dvc(machine, command, "--jobs", "2")  # of 12 large files some are through before
         assert self.remote.cable.left <= 0, "it was through before the cut"
         self.remote.cable.mend()
@@ -102,12 +111,12 @@ class Trial:
 
     def push(self) -> Iterator[Seen]:
         """Upload everything, at first in vain."""
-        first, cache = self.machines.first, self.machines.cache
+        first, objects = self.machines.first, self.machines.objects
         if self.remote.cable:
             code, said = self.cut_after_half(first, "push")
-            yield CUT[0], said, code, state_of_remote(self.remote, cache)
+            yield CUT[0], said, code, state_of_remote(self.remote, objects)
         code, output = dvc(first, "push")
-        yield "push", last_word(output), code, state_of_remote(self.remote, cache)
+        yield "push", last_word(output), code, state_of_remote(self.remote, objects)
 
     def pull(self) -> Iterator[Seen]:
         """Get everything into a second clone, at first in vain, and into a third by `dvc repro`."""
@@ -129,13 +138,14 @@ class Trial:
         DVC keeps no stage in it with an output of `cache: false` that it does not know as a metric or a plot.
         """
         second, third = Workspace(self.folder / "second/project"), Workspace(self.folder / "third/project")
-        code, output = dvc(self.machines.first, "exp", "push", "origin", "tried")
-        yield "exp push", last_word(output), code, state_of_remote(self.remote, self.machines.cache_with_tried)
+        first, objects = self.machines.first, self.machines.objects_with_tried
+        code, output = dvc(first, "exp", "push", "origin", "tried")
+        yield "exp push", last_word(output), code, state_of_remote(self.remote, objects)
         code, output = dvc(second, "exp", "pull", "origin", "tried")
         applied, _ = dvc(second, "exp", "apply", "tried")
         yield "exp pull, exp apply", last_word(output), code or applied, state_of(second, self.machines.tried)
-        code, output = dvc(self.machines.first, "push", "--run-cache")
-        yield "push --run-cache", last_word(output), code, state_of_remote(self.remote, self.machines.cache_with_tried)
+        code, output = dvc(first, "push", "--run-cache")
+        yield "push --run-cache", last_word(output), code, state_of_remote(self.remote, objects)
         code, output = dvc(third, "pull", "--run-cache")
         yield "pull --run-cache", last_word(output), code, state_of(third, self.machines.expected)
         third.set_params(CHANGE)
@@ -171,12 +181,12 @@ class Trial:
         code, output = dvc(poor, "repro", "--pull")
         yield "repro --pull after a missing object", ran(output), code, state_of(poor, expected)
         code, output = dvc(poor, "push")
-        yield "push after it", last_word(output), code, state_of_remote(self.remote, self.machines.cache)
+        yield "push after it", last_word(output), code, state_of_remote(self.remote, self.machines.objects)
 
     def victim(self) -> str:
         lock = read_yaml(self.machines.first.path / "dvc.lock")["stages"][MAKER]["outs"]
         (md5,) = [out["md5"] for out in lock if out["path"] == VICTIM]
-        return f"files/md5/{md5[:2]}/{md5[2:]}"
+        return object_name(md5)
 
 
 def try_remote(name: str, machines: Machines, folder: Path) -> list[Row]:
