@@ -8,6 +8,7 @@ Each line of the log is a command on a clone that knows nothing of the first mac
 import csv
 import re
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -240,4 +241,5 @@ def main(folder: Path, log: Path) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # servers are stopped then, too
     sys.exit(main(Path(sys.argv[1]), LOG))
