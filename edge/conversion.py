@@ -21,7 +21,8 @@ from lightweight.core.errors import InputError, bad_param, first_line
 from lightweight.core.files import write_bytes
 from lightweight.core.machine import cpu_name, vector_extensions
 from lightweight.core.params import GENERAL, load_params
-from lightweight.dataset import Dataset, Split, load_dataset
+from lightweight.data.dataset import Dataset, Split, split_batches
+from lightweight.data.dataset_file import load_dataset
 from lightweight.evaluation.latency import interleave, summarize
 from lightweight.evaluation.scores import EvaluatedModel, evaluate_file, score
 from lightweight.execution.determinism import configure_torch
@@ -156,4 +157,4 @@ def converter(name: str) -> Iterator[None]:
 
 def logits(predict: Predict, split: Split) -> np.ndarray:
     """Predict the logits of a split image by image: float32 (N, classes)."""
-    return np.concatenate([predict(pixels(image)) for image in split.images.split(1)])
+    return np.concatenate([predict(pixels(image)) for image, _ in split.read(split_batches(split, 1))])

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightweight.core.params import Params
-from lightweight.dataset import Dataset, count_batches, random_indices
-from lightweight.execution.averaging import average
+from lightweight.data.dataset import Dataset, count_batches, random_indices
+from lightweight.execution.averaging import average, own_batches
 from lightweight.execution.determinism import derive_seed
 
 
@@ -35,11 +35,12 @@ def reestimate_batchnorm(model: nn.Module, dataset: Dataset, num_images: int, ba
         return
     images = dataset.train.take(order.to(dataset.mean.device))
     batches = count_batches(images, batch_size)
+    read = dataset.batches(images, batch_size, own_batches(batches))
     statistics = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var) if buffer is not None]
 
     def measure(number: int) -> Tensor:
         torch.manual_seed(derive_seed(seed, number))  # for dropout, which is on while statistics are taken
-        model(dataset.batch(images, number, batch_size)[0])
+        model(next(read)[0])
         return torch.cat([buffer.cpu().double() for buffer in statistics])
 
     with torch.no_grad(), _of_single_batches(model, norms):

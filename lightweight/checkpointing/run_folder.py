@@ -62,8 +62,9 @@ def acquire_run_folder(stage: Path, digest: str) -> tuple[Path, int]:
     """Lock the first folder `stage/DIGEST-N` that no other process has locked; N counts from 1.
 
     Returns the folder and the descriptor that locks it until the descriptor is closed. Two experiments that differ in a
-    later stage make equal runs at the same time, each in a folder of its own.
+    later stage make equal runs at the same time, each in a folder of its own. Raises OSError where none can be made.
     """
+    stage.mkdir(parents=True, exist_ok=True)
     for number in count(1):
         folder = stage / f"{digest}-{number}"
         deadline = time.monotonic() + WAIT_SECONDS

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from lightweight.checkpointing.checkpointer import STATE, Checkpointer
+from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.checkpointing.run_folder import (
     FINISHED,
     acquire_run_folder,
@@ -19,7 +19,7 @@ from lightweight.checkpointing.run_folder import (
 )
 from lightweight.core.errors import InputError
 from lightweight.core.files import read_json, write_json
-from lightweight.dataset import Dataset
+from lightweight.data.dataset import Dataset
 from lightweight.execution.ranks import is_writer
 
 
@@ -82,8 +82,9 @@ def resumable(
         finished = folder / FINISHED
         if finished.exists():
             if _recorded_in_lock(finished, lock):
-                (folder / STATE).unlink(missing_ok=True)
-            finished.unlink()
+                for file in filter(Path.is_file, folder.iterdir()):
+                    file.unlink()
+            finished.unlink(missing_ok=True)
         with ThreadPoolExecutor(1) as writer:
             yield Checkpointer(folder, stage, writer, log)
         write_json(finished, {"lock": _lock_mtime(lock), "output": checksum(output, "md5")})

@@ -93,12 +93,17 @@ def check_format(file: object, version: object) -> None:
         raise InputError(f"{file}: {FORMAT_KEY} = {version!r}: {rule}")
 
 
+def missing(path: Path) -> InputError:
+    """Make the error of a file that a stage should have made."""
+    return InputError(f"{path}: no such file; `dvc repro` makes it")
+
+
 def read_bytes(path: Path) -> bytes:
     """Read a file that a stage has made. Raises InputError that names a missing one."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; `dvc repro` makes it") from None
+        raise missing(path) from None
     except MemoryError:
         raise InputError(f"{path}: larger than the memory that is left: {path.stat().st_size:,} bytes") from None
 

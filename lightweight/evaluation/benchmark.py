@@ -12,7 +12,7 @@ from torch import nn
 from lightweight.core.machine import cpu_name, vector_extensions
 from lightweight.core.memory_format import to_memory_format
 from lightweight.core.params import Params
-from lightweight.dataset import Dataset
+from lightweight.data.dataset import Dataset
 from lightweight.evaluation.latency import compare, interleave
 from lightweight.onnx.export import export_onnx
 from lightweight.onnx.session import load_inference_session, make_inference_session, pixels

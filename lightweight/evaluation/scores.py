@@ -15,10 +15,11 @@ from pydantic import Field
 
 from lightweight.core.files import read_bytes
 from lightweight.core.params import Params
-from lightweight.dataset import Dataset
+from lightweight.data.dataset import Dataset
 from lightweight.evaluation.statistics import mcnemar_p, wilson_interval
 from lightweight.macs import count_macs
 from lightweight.networks.model_file import load_model
+from lightweight.networks.validation import limit_batch
 from lightweight.onnx.graph import list_layers
 from lightweight.onnx.session import load_inference_session, onnx_logits, torch_logits
 from lightweight.onnx.weights import count_parameters
@@ -45,6 +46,7 @@ def evaluate_variants(
     than the MACs of its layers. Raises InputError when a file is missing or damaged.
     """
     variants: dict[str, EvaluatedModel] = {}
+    batch_size = limit_batch(batch_size, dataset)
     for name, path in paths.items():
         macs = variants["recalibrated"].costs["macs"] if path.suffix == ".onnx" else 0
         variants[name] = evaluate_file(path, dataset, batch_size, threads, macs)

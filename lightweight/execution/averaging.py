@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lightweight.execution.ranks import map_shared
+from lightweight.execution.ranks import map_shared, share
 
 BLOCKS = 64  # runs of batches: more than there are processes
 
@@ -17,7 +17,16 @@ def average(measure: Callable[[int], Tensor], batches: int, width: int) -> Tenso
     """
 
     def add(block: int) -> Tensor:
-        numbers = range(block * batches // BLOCKS, (block + 1) * batches // BLOCKS)
-        return sum(map(measure, numbers), torch.zeros(width, dtype=torch.float64))
+        return sum(map(measure, _of_blocks(block, block + 1, batches)), torch.zeros(width, dtype=torch.float64))
 
     return map_shared(add, BLOCKS, width).sum(0) / batches
+
+
+def own_batches(batches: int) -> range:
+    """Return the numbers of the batches that `average` measures in this process, in their order."""
+    blocks = share(BLOCKS)
+    return _of_blocks(blocks.start, blocks.stop, batches)
+
+
+def _of_blocks(first: int, last: int, batches: int) -> range:
+    return range(first * batches // BLOCKS, last * batches // BLOCKS)

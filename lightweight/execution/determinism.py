@@ -1,4 +1,4 @@
-"""Settings of torch under which equal seeds and thread counts give equal bits, and the folder of the user's files."""
+"""Settings of torch under which equal seeds and thread counts give equal bits, and the folders of the user's files."""
 
 import hashlib
 import os
@@ -34,3 +34,8 @@ def derive_seed(*numbers: int) -> int:
 def project_root() -> Path:
     """Return the root of the user's working tree, which is not the current folder in an experiment of DVC."""
     return Path(os.environ.get("DVC_ROOT", ""))
+
+
+def work_folder() -> Path:
+    """Return the folder of interrupted runs: `$LIGHTWEIGHT_WORK`, else `work` in the user's working tree."""
+    return Path(os.environ.get("LIGHTWEIGHT_WORK") or project_root() / "work").expanduser()

@@ -42,7 +42,8 @@ def _launch(main: Callable[[], None], params: Path, log: Log, data: Path | None)
             number = f"the number of processes, {machines.total} (LIGHTWEIGHT_PROCESSES, LIGHTWEIGHT_NODES)"
             raise InputError(f"{params}: train.shards = {train.shards}: must be a multiple of {number}")
     else:
-        machines = read_machines(threads, 1 + (data.stat().st_size if data.exists() else 0) // BYTES_PER_PROCESS)
+        sizes = [file.stat().st_size for file in (data, *data.with_suffix("").glob("*")) if file.exists()]
+        machines = read_machines(threads, 1 + sum(sizes) // BYTES_PER_PROCESS)
     if machines.total == 1:
         main()
         return

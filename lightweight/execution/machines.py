@@ -62,9 +62,9 @@ def read_machines(threads: int, parts: int) -> Machines:
 
     Raises InputError that names the variable, its value and the rule.
     """
-    nodes = _read_number("LIGHTWEIGHT_NODES", 1, 1, MAX_PROCESSES)
-    node = _read_number("LIGHTWEIGHT_NODE_RANK", 0, 0, nodes - 1)
-    wait = _read_number("LIGHTWEIGHT_WAIT", 300, 1, 86_400)
+    nodes = read_number("LIGHTWEIGHT_NODES", 1, 1, MAX_PROCESSES)
+    node = read_number("LIGHTWEIGHT_NODE_RANK", 0, 0, nodes - 1)
+    wait = read_number("LIGHTWEIGHT_WAIT", 300, 1, 86_400)
     rendezvous = os.environ.get("LIGHTWEIGHT_RENDEZVOUS", "")
     match = ADDRESS.fullmatch(rendezvous)
     if nodes > 1 and not (match and 0 < int(match["port"]) < 2**16):
@@ -72,7 +72,7 @@ def read_machines(threads: int, parts: int) -> Machines:
         raise InputError(f"environment: LIGHTWEIGHT_RENDEZVOUS = {rendezvous!r}: {rule}")
     most = min(parts // nodes, max(1, usable_cores() // threads), MAX_PROCESSES)
     default = 1 << (max(1, most).bit_length() - 1)  # a power of two, which divides `train.shards`
-    return Machines(_read_number("LIGHTWEIGHT_PROCESSES", default, 1, MAX_PROCESSES), nodes, node, rendezvous, wait)
+    return Machines(read_number("LIGHTWEIGHT_PROCESSES", default, 1, MAX_PROCESSES), nodes, node, rendezvous, wait)
 
 
 def count_inexact_processes(threads: int, train: ParallelSection) -> int | None:
@@ -90,7 +90,8 @@ def usable_cores() -> int:
         return bound
 
 
-def _read_number(name: str, default: int, low: int, high: int) -> int:
+def read_number(name: str, default: int, low: int, high: int) -> int:
+    """Read a variable of the environment, or `default` if it is not set. Raises InputError."""
     value = os.environ.get(name) or str(default)
     if not value.isdecimal() or not low <= int(value) <= high:
         raise InputError(f"environment: {name} = {value!r}: must be an integer from {low} to {high}")

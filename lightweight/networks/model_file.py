@@ -9,7 +9,7 @@ from torch import nn
 
 from lightweight.core.errors import InputError
 from lightweight.core.tensor_file import read_tensors, write_tensors
-from lightweight.dataset import Dataset
+from lightweight.data.dataset import Dataset
 from lightweight.networks.factory import build, build_on_meta, check_forward
 from lightweight.networks.pruned_shapes import Shapes, shrink_to
 

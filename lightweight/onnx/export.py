@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightweight.core.errors import InputError, first_line
 from lightweight.core.files import FORMAT_KEY, FORMAT_VERSION
 from lightweight.core.memory_format import to_memory_format
-from lightweight.dataset import Dataset, resize
+from lightweight.data.dataset import Dataset, resize
 
 CLASSES_KEY = "classes"  # in the metadata: the class names as a JSON list
 NORMALIZATION = {"offset", "scale"}  # the names of the two constants of the input normalisation

@@ -18,7 +18,7 @@ from torch import nn
 
 from lightweight.core.errors import InputError, first_line
 from lightweight.core.files import FORMAT_KEY, check_format, read_bytes
-from lightweight.dataset import Dataset, Split, count_batches
+from lightweight.data.dataset import Dataset, Split, count_batches, split_batches
 from lightweight.execution.ranks import largest, merge_rows, share
 
 MAX_BYTES_PER_IMAGE = 2**32  # of activations; ViT-B/16 takes half of it for an image of 1024 x 1024 pixels
@@ -31,7 +31,7 @@ ARENA = onnxruntime.OrtMemoryInfo(
 def torch_logits(model: nn.Module, dataset: Dataset, split: Split, batch_size: int) -> np.ndarray:
     """Compute the logits of `model` in evaluation mode for a split: float32 (N, classes)."""
     model.eval()
-    return _map_batches(lambda number: model(dataset.batch(split, number, batch_size)[0]).cpu(), split, batch_size)
+    return _map_batches(lambda images: model(dataset.normalize(images)).cpu(), split, batch_size)
 
 
 def make_inference_session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
@@ -112,16 +112,17 @@ def onnx_logits(session: onnxruntime.InferenceSession, split: Split, batch_size:
     if expected != actual:
         raise InputError(f"the ONNX file takes images of shape {expected}, those of the data set have {actual}")
 
-    def predict(number: int) -> torch.Tensor:
-        part = split.images[number * batch_size :][:batch_size]
-        return torch.from_numpy(session.run(None, {"input": pixels(part)})[0])
+    def predict(images: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(session.run(None, {"input": pixels(images)})[0])
 
     return _map_batches(predict, split, batch_size)
 
 
-def _map_batches(function: Callable[[int], torch.Tensor], split: Split, batch_size: int) -> np.ndarray:
-    """Compute rows for the images of every batch by its number, shared out over the processes: (N, columns)."""
-    parts = {number: function(number) for number in share(count_batches(split, batch_size))}
+def _map_batches(function: Callable[[torch.Tensor], torch.Tensor], split: Split, batch_size: int) -> np.ndarray:
+    """Compute rows from the images uint8 of every batch, shared out over the processes: (N, columns)."""
+    numbers = share(count_batches(split, batch_size))
+    batches = split.read(split_batches(split, batch_size, numbers))
+    parts = {number: function(images) for number, (images, _) in zip(numbers, batches, strict=True)}
     rows = torch.zeros(len(split), largest(max((part.shape[1] for part in parts.values()), default=0)))
     for number, part in parts.items():
         rows[number * batch_size :][: len(part)] = part

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 import torch_pruning
 from torch import Tensor, nn
 
-from lightweight.dataset import Dataset, random_indices
+from lightweight.data.dataset import Dataset, random_indices
 
 Criterion = Literal["l1", "l2", "taylor", "random"]
 BATCH_SIZE = 256

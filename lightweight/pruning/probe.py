@@ -9,7 +9,7 @@ from tqdm import tqdm
 from lightweight.batchnorm import reestimate_batchnorm
 from lightweight.checkpointing.session import Session
 from lightweight.checkpointing.trial_log import TrialLog
-from lightweight.dataset import random_indices
+from lightweight.data.dataset import random_indices
 from lightweight.networks.validation import validate
 from lightweight.pruning.amounts import Amounts, counts_to_prune
 from lightweight.pruning.groups import PruningGroups

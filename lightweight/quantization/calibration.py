@@ -18,7 +18,7 @@ from onnxruntime.quantization.calibrate import create_calibrator, save_tensors_d
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from torch import Tensor
 
-from lightweight.dataset import Dataset, random_indices
+from lightweight.data.dataset import Dataset, random_indices
 from lightweight.onnx.session import pixels
 from lightweight.quantization.params import Calibration
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import onnx
 from torch import Tensor, nn
 
-from lightweight.dataset import Dataset
+from lightweight.data.dataset import Dataset
 from lightweight.quantization.params import QuantizeParams
 from lightweight.quantization.post_training import (
     DynamicConverter,

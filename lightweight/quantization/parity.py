@@ -3,7 +3,7 @@
 import numpy as np
 
 from lightweight.core.errors import bad_param
-from lightweight.dataset import Split
+from lightweight.data.dataset import Split
 from lightweight.networks.validation import ACCURACY_SLACK
 from lightweight.quantization.params import QuantizeParams
 

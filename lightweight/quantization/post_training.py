@@ -21,7 +21,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch import Tensor, nn
 
-from lightweight.dataset import Dataset
+from lightweight.data.dataset import Dataset
 from lightweight.onnx.export import NORMALIZATION, export_onnx
 from lightweight.onnx.weights import list_weighted_nodes
 from lightweight.quantization.calibration import CALIBRATION_METHODS, write_ranges

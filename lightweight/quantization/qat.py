@@ -28,7 +28,7 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
-from lightweight.dataset import Dataset
+from lightweight.data.dataset import Dataset
 from lightweight.onnx.export import export_onnx
 from lightweight.quantization.batchnorm_folding import (
     FUSE_BATCHNORM,

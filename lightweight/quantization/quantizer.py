@@ -9,10 +9,10 @@ from lightweight.checkpointing.session import Session
 from lightweight.core.errors import bad_param
 from lightweight.core.files import Table
 from lightweight.core.machine import int8_saturates
-from lightweight.dataset import Split
+from lightweight.data.dataset import Split
 from lightweight.macs import count_macs
 from lightweight.networks.model_file import ModelFile
-from lightweight.networks.validation import ACCURACY_SLACK
+from lightweight.networks.validation import ACCURACY_SLACK, limit_batch
 from lightweight.onnx.coverage import measure_coverage
 from lightweight.onnx.export import finalize_metadata
 from lightweight.onnx.graph import list_layers
@@ -37,6 +37,7 @@ class Quantizer:
     def __init__(self, source: ModelFile, params: QuantizeParams, session: Session, fine_tune: FineTuner) -> None:
         self.model, self.params, self.session, self.fine_tune = source.model, params, session, fine_tune
         data = session.dataset
+        self.batch_size = limit_batch(BATCH_SIZE, data)
         self.calibration = balanced_sample(data.train.labels, params.calibration_images, session.seed)
         self.images = data.train.take(self.calibration)
         self.history = History()
@@ -56,7 +57,7 @@ class Quantizer:
     def make_converter(self) -> Converter:
         """Make the converter of the method, calibrated and trained. Raises InputError when it can convert no layer."""
         method, session = self.params.method, self.session
-        converter = make_converter(self.model, session.dataset, self.images.images, self.params)
+        converter = make_converter(self.model, session.dataset, self.images.images[:], self.params)
         if method != "none" and not converter.layers:
             kind = "linear layer" if method in ("dynamic", "int4") else "layer with weights"
             raise bad_param("quantize.method", method, f"the network has no {kind} that it could convert")
@@ -90,8 +91,8 @@ class Quantizer:
         if params.method in ("dynamic", "static", "qat") and int8_saturates() and not params.reduce_range:
             rule = "quantize.reduce_range: true avoids it"
             self.session.log(f"warning: sums of 8-bit products saturate on this CPU (no VNNI): {rule}")
-        before, expected = (torch_logits(model, data, data.val, BATCH_SIZE) for model in (self.model, reference))
-        actual = onnx_logits(make_inference_session(content, self.session.threads), data.val, BATCH_SIZE)
+        before, expected = (torch_logits(model, data, data.val, self.batch_size) for model in (self.model, reference))
+        actual = onnx_logits(make_inference_session(content, self.session.threads), data.val, self.batch_size)
         return check_parity(expected, actual, data.val, params, before)
 
     def _control_accuracy(self, converter: Converter) -> list[str]:
@@ -101,11 +102,11 @@ class Quantizer:
             return []
 
         def score_on(split: Split, model: nn.Module) -> tuple[float, Score]:
-            expected = torch_logits(model, data, split, BATCH_SIZE)
+            expected = torch_logits(model, data, split, self.batch_size)
 
             def score(excluded: Collection[str]) -> tuple[float, float]:
                 session = make_inference_session(self.serialize(converter, excluded), self.session.threads)
-                actual = onnx_logits(session, split, BATCH_SIZE)
+                actual = onnx_logits(session, split, self.batch_size)
                 return accuracy(actual, split), logit_error(expected, actual)
 
             return accuracy(expected, split), score

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightweight.core.errors import bad_param
 from lightweight.core.params import Params
-from lightweight.dataset import Dataset
+from lightweight.data.dataset import Dataset
 from lightweight.networks.model_file import load_model
 
 

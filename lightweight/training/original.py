@@ -12,7 +12,7 @@ from torch import nn
 
 from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.checkpointing.session import Session
-from lightweight.dataset import Dataset
+from lightweight.data.dataset import Dataset
 from lightweight.networks.model_file import ModelFile, load_model, new_model, save_model
 from lightweight.training.history import Epoch, History
 from lightweight.training.loop import train

@@ -1,7 +1,7 @@
 """One training run: its resumable state, and the loop over the batches of an epoch."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.core.errors import InputError
-from lightweight.dataset import Dataset, random_indices, steps_per_epoch
+from lightweight.data.dataset import Dataset, random_indices, steps_per_epoch
 from lightweight.execution.determinism import derive_seed
 from lightweight.execution.ranks import world_size
 from lightweight.training.augmentation import augment, random_numbers
@@ -22,6 +22,8 @@ from lightweight.training.loss import batch_loss
 from lightweight.training.optimizer import Stepper, make_optimizer
 from lightweight.training.params import TrainingSettings
 from lightweight.training.shards import DistributedGradient, ShardedGradient, check_shards
+
+Batches = Iterator[tuple[Tensor, Tensor]]  # of images and labels
 
 
 class TrainingRun:
@@ -61,9 +63,11 @@ class TrainingRun:
         for module in self.frozen:
             module.eval()
         remaining = range(self.step, self.steps)
+        batches = [order[step * self.params.batch_size :][: self.params.batch_size] for step in remaining]
+        read = self.dataset.train.read([part for batch in batches for part in self.gradient.parts(batch)])
         for step in (progress := tqdm(remaining, f"epoch {self.epoch}", leave=False, unit="batch", disable=None)):
-            batch = order[step * self.params.batch_size :][: self.params.batch_size]
-            loss = self.gradient.compute(batch, derive_seed(seed, step), partial(self._backward, numbers))
+            backward = partial(self._backward, numbers, read)
+            loss = self.gradient.compute(batches[step - remaining.start], derive_seed(seed, step), backward)
             self.stepper.step()
             self.lr = self.stepper.optimizer.param_groups[0]["lr"]
             self.schedule.step()
@@ -79,10 +83,12 @@ class TrainingRun:
         check_finite(mean, "loss", self.epoch, self.lr)
         return mean
 
-    def _backward(self, numbers: Tensor | None, indices: Tensor, weight: float) -> Tensor:
-        """Add the gradients of the mean loss of some images, times `weight`, and return that loss without its graph."""
-        device, train = self.total_loss.device, self.dataset.train
-        images, labels = train.images[indices.to(device)], train.labels[indices.to(device)]
+    def _backward(self, numbers: Tensor | None, read: Batches, indices: Tensor, weight: float) -> Tensor:
+        """Add the gradients of the mean loss of some images, times `weight`, and return that loss without its graph.
+
+        The images of the indices are the next that `read` yields.
+        """
+        images, labels = next(read)
         if numbers is not None:
             images = augment(images, self.params.augment, numbers[indices])
         loss = self._loss(self.dataset.normalize(images), labels) * weight

@@ -45,12 +45,11 @@ class ShardedGradient:
         `seed` decides about dropout, which draws other numbers in every shard. `backward` receives the indices of a
         shard and its share of the batch, by which it must weigh the loss.
         """
-        parts = batch.tensor_split(self.shards)  # sizes differ by one at most
         if self.shards == 1:
             torch.manual_seed(derive_seed(seed, 0))
             return backward(batch, 1.0)
         before = [tensor.clone() for tensor in (*self.statistics, *self.counters)]
-        total = tree_sum(self._shards(parts, len(batch), seed, backward, before))
+        total = tree_sum(self._shards(batch, seed, backward, before))
         used = [parameter for parameter in self.parameters if parameter.grad is not None]
         changes = _split(total[1:], [*used, *self.statistics])
         for parameter in used:
@@ -59,18 +58,21 @@ class ShardedGradient:
         _move(self.statistics, before, changes)
         return total[0]
 
-    def _shards(
-        self, parts: tuple[Tensor, ...], size: int, seed: int, backward: Backward, before: list[Tensor]
-    ) -> Iterator[Tensor]:
+    def parts(self, batch: Tensor) -> list[Tensor]:
+        """List the indices of the shards of a batch that this process computes; sizes differ by one at most."""
+        parts = batch.tensor_split(self.shards)
+        return [parts[number] for number in share(self.shards)]
+
+    def _shards(self, batch: Tensor, seed: int, backward: Backward, before: list[Tensor]) -> Iterator[Tensor]:
         """Compute this process's shards, and yield for each its loss, gradients and changes of statistics (n,)."""
-        for number in share(self.shards):
+        for number, part in zip(share(self.shards), self.parts(batch), strict=True):
             for tensor, old in zip((*self.statistics, *self.counters), before, strict=True):
                 tensor.copy_(old)
             for parameter in self.parameters:
                 parameter.grad = None
             torch.manual_seed(derive_seed(seed, number))
-            weight = len(parts[number]) / size
-            loss = backward(parts[number], weight)
+            weight = len(part) / len(batch)
+            loss = backward(part, weight)
             gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
             yield _join([loss, *gradients, *_changes(self.statistics, before, weight)])
 
@@ -87,6 +89,10 @@ class DistributedGradient:
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
 
+    def parts(self, batch: Tensor) -> list[Tensor]:
+        """List the indices of the images that this process computes, in one part: its share, or all if they are few."""
+        return [batch.tensor_split(world_size())[rank()] if len(batch) >= 2 * world_size() else batch]
+
     def compute(self, batch: Tensor, seed: int, backward: Backward) -> Tensor:
         """Set the gradients of the mean loss of a batch, and return that loss, as `ShardedGradient.compute` does.
 
@@ -94,11 +100,12 @@ class DistributedGradient:
         Statistics become the mean over the processes, of which each has normalised by its own part. Raises InputError
         for a network with parameters that the loss does not depend on.
         """
-        number, size = (rank(), world_size()) if len(batch) >= 2 * world_size() else (0, 1)
-        part = batch.tensor_split(size)[number]
-        weight = len(part) * size / len(batch)  # sums are divided by the number of processes
+        (part,) = self.parts(batch)
+        shared = len(part) < len(batch)
+        processes = world_size() if shared else 1
+        weight = len(part) * processes / len(batch)  # DDP divides sums by the number of processes
         before = [statistic.clone() for statistic in self.statistics]
-        torch.manual_seed(derive_seed(seed, number))
+        torch.manual_seed(derive_seed(seed, rank() if shared else 0))
         loss = backward(part, weight)
         if any(parameter.grad is None for parameter in self.parameters):
             rule = "must be true for a network with parameters that the loss does not depend on"

@@ -5,13 +5,14 @@ import pytest
 import torch
 
 from lightweight.core.errors import InputError
-from lightweight.dataset import Dataset, load_dataset, random_indices, resize, save_dataset
+from lightweight.data.dataset import Dataset, random_indices, resize
+from lightweight.data.dataset_file import load_dataset, save_dataset
 from lightweight.networks.model_file import new_model, save_model
 
 SAVE_AGAIN = """
 import sys
 from pathlib import Path
-from lightweight.dataset import load_dataset, save_dataset
+from lightweight.data.dataset_file import load_dataset, save_dataset
 save_dataset(Path(sys.argv[2]), load_dataset(Path(sys.argv[1])))
 """
 
