@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from lightweight.core.files import write_json
 from lightweight.core.machine import hardware_description
 from lightweight.core.params import Threads, load_params
-from lightweight.dataset import load_dataset
+from lightweight.data.dataset_file import load_dataset
 from lightweight.evaluation.benchmark import BenchmarkParams, measure_latency
 from lightweight.evaluation.latency import slowdown_warnings
 from lightweight.execution.determinism import configure_torch

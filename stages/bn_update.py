@@ -9,7 +9,7 @@ from pathlib import Path
 from lightweight.batchnorm import BnUpdateParams, reestimate_batchnorm
 from lightweight.core.files import write_csv
 from lightweight.core.params import GENERAL, load_params
-from lightweight.dataset import load_dataset
+from lightweight.data.dataset_file import load_dataset
 from lightweight.execution.determinism import configure_torch
 from lightweight.execution.launch import run_parallel_stage
 from lightweight.networks.model_file import load_model, save_model

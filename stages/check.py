@@ -12,7 +12,7 @@ from lightweight.core.params import GENERAL, load_all_params
 from lightweight.evaluation.benchmark import BenchmarkParams
 from lightweight.evaluation.scores import EvaluateParams
 from lightweight.execution.process import run_stage
-from lightweight.preparation.prepare import PrepareParams
+from lightweight.preparation.params import PrepareParams
 from lightweight.pruning.params import PruneParams
 from lightweight.quantization.params import QuantizeParams
 from lightweight.reporting.params import ReportParams

@@ -9,7 +9,7 @@ from pathlib import Path
 from lightweight.core.files import write_csv, write_json
 from lightweight.core.params import GENERAL, load_params
 from lightweight.core.variants import VARIANTS
-from lightweight.dataset import load_dataset
+from lightweight.data.dataset_file import load_dataset
 from lightweight.evaluation.scores import EvaluateParams, evaluate_variants, prediction_rows, score
 from lightweight.execution.determinism import configure_torch
 from lightweight.execution.launch import run_parallel_stage

@@ -1,40 +1,42 @@
-"""Prepare: pack images, labels, class names and pixel statistics into one file.
+"""Prepare: pack images, labels, class names and pixel statistics into one file, with shards if they are many.
 
 Reads   params.yaml, raw images
-Writes  data/prepared.safetensors, plots/images.csv
+Writes  data/prepared.safetensors, data/prepared/index.json, data/prepared/NUMBER.safetensors, plots/images.csv
+Resumes from work/prepare
 """
 
 import os
+from functools import partial
 from pathlib import Path
 
+from lightweight.checkpointing.session import resumable
 from lightweight.core.files import write_csv
 from lightweight.core.params import Arithmetic, Seed, load_params
-from lightweight.dataset import save_dataset
-from lightweight.execution.determinism import project_root
+from lightweight.execution.determinism import project_root, work_folder
 from lightweight.execution.process import run_stage
-from lightweight.preparation.image_folder import FINDING_COLUMNS
-from lightweight.preparation.prepare import PrepareParams, read_dataset
+from lightweight.preparation.assembly import write_dataset
+from lightweight.preparation.image_folder import FINDING_COLUMNS, describe_findings
+from lightweight.preparation.params import PrepareParams
+from lightweight.preparation.prepare import open_source, read_dataset
+from lightweight.preparation.requirements import check_requirements
 
 PARAMS = Path("params.yaml")
-PREPARED = Path("data/prepared.safetensors")
-IMAGES = Path("plots/images.csv")
-MAX_PATH_CHARACTERS = 200  # of paths in a line of the log; the file has all
+PREPARED, IMAGES = Path("data/prepared.safetensors"), Path("plots/images.csv")
 ROOT = project_root()
 RAW = ROOT / (os.environ.get("LIGHTWEIGHT_DATA") or "data/raw")
 
 
 def main() -> None:
     params = load_params(PARAMS, seed=Seed, arithmetic=Arithmetic, prepare=PrepareParams)
-    dataset, findings = read_dataset(params.prepare, RAW, ROOT, params.seed)
-    save_dataset(PREPARED, dataset)
-    write_csv(IMAGES, FINDING_COLUMNS, findings)
-    for row in findings:
-        noun = "image" if row["images"] == 1 else "images"
-        paths = row["paths"] if len(row["paths"]) <= MAX_PATH_CHARACTERS else f"{row['paths'][:MAX_PATH_CHARACTERS]}..."
-        print(f"prepare  {row['images']} {noun} {row['finding']}: {paths}")
-    shape = "x".join(map(str, dataset.train.images.shape[1:]))
-    counts = " + ".join(str(len(split)) for split in (dataset.train, dataset.val, dataset.test))
-    print(f"prepare  {params.prepare.dataset}  {shape}  {dataset.num_classes} classes  {counts} images  -> {PREPARED}")
+    source, log = open_source(params.prepare, RAW, ROOT), partial(print, flush=True)
+    inputs = vars(params) | {"source": source.identity()}
+    with resumable(work_folder(), "prepare", inputs, [], PREPARED, log=log) as checkpointer:
+        log(check_requirements(source, params.prepare.storage, checkpointer.run_folder))
+        dataset = read_dataset(params.prepare, source, params.seed, checkpointer.run_folder, log)
+        write_dataset(PREPARED, dataset)
+        write_csv(IMAGES, FINDING_COLUMNS, source.finding_rows())
+    closing = f"prepare  {params.prepare.dataset}  {dataset.describe()}  -> {PREPARED}"
+    print(*describe_findings(source.finding_rows()), closing, sep="\n")
 
 
 if __name__ == "__main__":

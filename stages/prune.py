@@ -11,8 +11,8 @@ from pathlib import Path
 from lightweight.checkpointing.session import open_session
 from lightweight.core.files import write_tables
 from lightweight.core.params import GENERAL, load_params
-from lightweight.dataset import load_dataset
-from lightweight.execution.determinism import configure_torch, project_root
+from lightweight.data.dataset_file import load_dataset
+from lightweight.execution.determinism import configure_torch, project_root, work_folder
 from lightweight.execution.launch import run_parallel_stage
 from lightweight.networks.model_file import load_model, save_model
 from lightweight.pruning.params import PruneParams
@@ -32,7 +32,7 @@ def main() -> None:
     averaged, original = load_model(AVERAGED, data), load_model(ORIGINAL, data).model
     teacher = original if params.prune.distill else load_teacher(params.train, ROOT, data)
     files, log = [PREPARED, ORIGINAL, AVERAGED, *params.train.files(ROOT)], partial(print, flush=True)
-    with open_session(ROOT / "work/prune", params, data, files, PRUNED, log=log) as session:
+    with open_session(work_folder() / "prune", params, data, files, PRUNED, log=log) as session:
         fine_tune = FineTune(session, params.train, params.prune.lr, params.prune.epochs, teacher)
         result = Pruner(averaged, params.prune, session, fine_tune).run()
         save_model(PRUNED, result.model_file)

@@ -11,8 +11,8 @@ from pathlib import Path
 from lightweight.checkpointing.session import open_session
 from lightweight.core.files import write_bytes, write_tables
 from lightweight.core.params import GENERAL, load_params
-from lightweight.dataset import load_dataset
-from lightweight.execution.determinism import configure_torch, project_root
+from lightweight.data.dataset_file import load_dataset
+from lightweight.execution.determinism import configure_torch, project_root, work_folder
 from lightweight.execution.launch import run_parallel_stage
 from lightweight.networks.model_file import load_model
 from lightweight.quantization.converter import import_training
@@ -33,7 +33,7 @@ def main() -> None:
     source, train = load_model(RECALIBRATED, data), params.train.for_quantization(params.quantize.trains)
     import_training(params.quantize)
     teacher, files = load_teacher(train, ROOT, data), [PREPARED, RECALIBRATED, *train.files(ROOT)]
-    with open_session(ROOT / "work/quantize", params, data, files, OPTIMIZED, log=log) as session:
+    with open_session(work_folder() / "quantize", params, data, files, OPTIMIZED, log=log) as session:
         fine_tune = FineTune(session, train, params.quantize.lr, params.quantize.epochs, teacher)
         result = Quantizer(source, params.quantize, session, fine_tune).run(partial(write_tables, PLOTS))
         write_bytes(OPTIMIZED, result.content)

@@ -11,8 +11,8 @@ from pathlib import Path
 from lightweight.checkpointing.session import open_session
 from lightweight.core.files import write_csv
 from lightweight.core.params import GENERAL, load_params
-from lightweight.dataset import load_dataset
-from lightweight.execution.determinism import configure_torch, project_root
+from lightweight.data.dataset_file import load_dataset
+from lightweight.execution.determinism import configure_torch, work_folder
 from lightweight.execution.launch import run_parallel_stage
 from lightweight.networks.model_file import load_model
 from lightweight.pruning.probe import COLUMNS
@@ -26,7 +26,7 @@ SENSITIVITY, LARGEST = Path("plots/sensitivity.csv"), Path("plots/largest.csv")
 def main() -> None:
     params = load_params(PARAMS, **GENERAL, sensitivity=SensitivityParams)
     data = load_dataset(PREPARED).to(configure_torch(params))
-    model, work = load_model(AVERAGED, data).model, project_root() / "work/sensitivity"
+    model, work = load_model(AVERAGED, data).model, work_folder() / "sensitivity"
     with open_session(work, params, data, [PREPARED, AVERAGED], SENSITIVITY, log=partial(print, flush=True)) as session:
         result = measure_sensitivity(model, params.sensitivity, session)
         write_csv(SENSITIVITY, result.groups[0], result.groups)

@@ -11,8 +11,8 @@ from pathlib import Path
 from lightweight.checkpointing.session import open_session
 from lightweight.core.files import write_csv
 from lightweight.core.params import GENERAL, load_params
-from lightweight.dataset import load_dataset
-from lightweight.execution.determinism import configure_torch, project_root
+from lightweight.data.dataset_file import load_dataset
+from lightweight.execution.determinism import configure_torch, project_root, work_folder
 from lightweight.execution.launch import run_parallel_stage
 from lightweight.networks.model_file import load_model, save_model
 from lightweight.swa import SwaParams, average_weights, starting_file
@@ -32,7 +32,7 @@ def main() -> None:
     start = starting_file(params.swa, params.train, SNAPSHOTS, ORIGINAL)
     source, teacher = load_model(start, data), load_teacher(params.train, ROOT, data)
     files, log = [PREPARED, start, *params.train.files(ROOT)], partial(print, flush=True)
-    with open_session(ROOT / "work/swa", params, data, files, AVERAGED, log=log) as session:
+    with open_session(work_folder() / "swa", params, data, files, AVERAGED, log=log) as session:
         result = average_weights(source, session, params.swa, params.train, teacher)
         save_model(AVERAGED, result.model_file)
         write_csv(HISTORY, COLUMNS, result.history.table())

@@ -12,8 +12,8 @@ from lightweight.checkpointing import resource_usage
 from lightweight.checkpointing.session import open_session
 from lightweight.core.files import write_csv
 from lightweight.core.params import GENERAL, load_params
-from lightweight.dataset import load_dataset
-from lightweight.execution.determinism import configure_torch, project_root
+from lightweight.data.dataset_file import load_dataset
+from lightweight.execution.determinism import configure_torch, project_root, work_folder
 from lightweight.execution.launch import run_parallel_stage
 from lightweight.networks.model_file import save_model
 from lightweight.training.history import COLUMNS
@@ -32,11 +32,11 @@ def main() -> None:
     data = load_dataset(PREPARED).to(device)
     original, teacher = new_original(params.train, data, ROOT, log), load_teacher(params.train, ROOT, data)
     files = [PREPARED, *params.train.files(ROOT)]
-    with open_session(ROOT / "work/train", params, data, files, ORIGINAL, log=log) as session:
+    with open_session(work_folder() / "train", params, data, files, ORIGINAL, log=log) as session:
         result = train_original(original, session, params.train, teacher, SNAPSHOTS)
         save_model(ORIGINAL, result.model_file)
         write_csv(HISTORY, COLUMNS, result.history.table())
-        usage = resource_usage.record(ROOT / "work/cost", ORIGINAL, result.history.seconds, device, params.threads)
+        usage = resource_usage.record(work_folder() / "cost", ORIGINAL, result.history.seconds, device, params.threads)
     memory = usage["peak_memory_bytes"] / 1e9
     print(f"train  {usage['gpu'] or device}  {result.describe()}  {memory:.2f} GB  -> {ORIGINAL}")
 

@@ -21,7 +21,7 @@ import torch
 from _pytest.nodeid import coerce_node_id
 from PIL import Image
 
-from lightweight.dataset import Dataset, Split
+from lightweight.data.dataset import Dataset, Split
 from lightweight.preparation.downloads import UNPACKED_MD5, read_published
 from lightweight.preparation.images import fit_all
 from tests.finished import Run, run_default

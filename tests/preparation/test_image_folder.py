@@ -1,14 +1,29 @@
 import os
 import struct
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from lightweight.core.errors import InputError
-from lightweight.preparation.image_folder import read_image_folder
-from lightweight.preparation.images import MAX_BYTES
+from lightweight.preparation.image_folder import Findings, FolderSource
+from lightweight.preparation.images import MAX_BYTES, LabelledImages
+
+
+def read_image_folder(path: Path, size: int, channels: int) -> tuple[dict[str, LabelledImages], list[str], Findings]:
+    """The images and labels by split, the classes, and what was skipped and converted."""
+    source = FolderSource(path, size, channels)
+    images = list(source.read(range(len(source.files))))
+    source.add_findings((number, finding) for number, image in enumerate(images) for finding in image.findings)
+    readable = np.array([number for number, image in enumerate(images) if image.pixels is not None])
+    source.check_readable(readable)
+    parts = {}
+    for name, inside in source.splits.items():
+        numbers = [number for number in readable if number in inside]
+        parts[name] = np.stack([images[number].pixels for number in numbers]), source.labels[numbers]
+    return parts, list(source.classes), source.findings
 
 
 def refusal(path) -> str:
@@ -140,11 +155,12 @@ def test_classes_that_differ_from_those_of_train_are_named(write_image, tmp_path
 HOSTILE = """
 import os, resource, sys
 from pathlib import Path
-from lightweight.preparation.image_folder import read_image_folder
+from lightweight.preparation.image_folder import FolderSource
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**27, used + 2**27))
-for row in read_image_folder(Path(sys.argv[1]), 8, 1)[2].rows():
-    print(row["finding"])
+source = FolderSource(Path(sys.argv[1]), 8, 1)
+findings = {finding for image in source.read(range(len(source.files))) for finding in image.findings}
+print(*sorted(findings), sep=chr(10))
 """
 
 
@@ -190,3 +206,18 @@ def test_a_class_whose_name_is_no_text_is_refused(write_image, tmp_path, name):
     (tmp_path / os.fsdecode(name)).mkdir()
     line = f"{tmp_path}: the name of a class must be printable text: {os.fsdecode(name)!r}"
     assert refusal(tmp_path) == line
+
+
+def test_the_identity_of_a_folder_is_that_of_its_files(write_image, tmp_path):
+    path = write_image("a/1.png")
+    write_image("b/1.png")
+    found = [FolderSource(tmp_path, 8, 1).identity() for _ in range(2)]
+    assert found[0] == found[1]
+    os.utime(path, ns=(0, 0))
+    found.append(FolderSource(tmp_path, 8, 1).identity())
+    path.write_bytes(path.read_bytes() + b"x")
+    os.utime(path, ns=(0, 0))
+    found.append(FolderSource(tmp_path, 8, 1).identity())
+    path.rename(path.with_name("2.png"))
+    found.append(FolderSource(tmp_path, 8, 1).identity())
+    assert len(set(found)) == 4

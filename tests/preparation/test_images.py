@@ -275,3 +275,16 @@ def test_an_image_with_damaged_exif_data_is_named(write_image):
     entries = b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0" + b"\x1a\x01\x02\0\x02\0\0\0a\0\0\0"  # turned; resolution "a"
     path = write_image("odd.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\x02\0" + entries + bytes(4))
     assert refusal(path)
+
+
+@pytest.mark.parametrize(("times", "exact"), [(1, True), (2, True), (3, True), (4, False), (9, False)])
+def test_a_jpeg_is_decoded_at_a_fraction_only_where_at_least_twice_the_size_is_left(tmp_path, times, exact):
+    side = 32 * times
+    waves = np.sin(np.arange(side)[:, None] / times / 3) * np.cos(np.arange(side) / times / 5)
+    noise = np.random.default_rng(0).normal(0, 8, (side, side))
+    Image.fromarray((128 + 90 * waves + noise).clip(0, 255).astype(np.uint8)).save(tmp_path / "1.jpg", quality=95)
+    found, changes = read_image(tmp_path / "1.jpg", 32, 1)
+    expected = fit(Image.open(tmp_path / "1.jpg"), 32, 1)
+    assert np.array_equal(found, expected) == exact
+    assert np.abs(found.astype(int) - expected).max() <= 6
+    assert changes == ([] if times == 1 else ["resized to 32x32"])

@@ -1,5 +1,7 @@
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,19 +11,32 @@ from sklearn.datasets import load_digits
 from lightweight.core.errors import InputError
 from lightweight.core.params import load_params
 from lightweight.core.torchvision_compat import torchvision
-from lightweight.dataset import Dataset, load_dataset, save_dataset
-from lightweight.preparation.prepare import PrepareParams, read_dataset
+from lightweight.data.dataset import Dataset
+from lightweight.data.dataset_file import load_dataset, save_dataset
+from lightweight.data.stored_images import StoredImages
+from lightweight.preparation.packing import LIMITS, Limits
+from lightweight.preparation.params import PrepareParams
+from lightweight.preparation.prepare import open_source, read_dataset
 
 SPLITS = ("train", "val", "test")
 
 
 def prepare(seed: int = 0, raw: Path = Path("nowhere"), root: Path = Path("nowhere"), **changed: object) -> Dataset:
-    return read_dataset(prepare_params(**changed), raw, root, seed)[0]
+    return read(prepare_params(**changed), raw, root, seed)[0]
+
+
+def read(params: PrepareParams, raw: Path, root: Path, seed: int) -> tuple[Dataset, list[dict[str, Any]]]:
+    """A data set of stored images reads no more of them after this."""
+    source = open_source(params, raw, root)
+    with TemporaryDirectory() as folder:
+        return read_dataset(params, source, seed, Path(folder)), source.finding_rows()
 
 
 def prepare_params(**changed: object) -> PrepareParams:
     known = {"dataset": "digits", "path": None, "image_size": 8, "input_size": None, "channels": 1}
-    return PrepareParams(**known | {"normalization": "data", "val_fraction": 0.25, "test_fraction": 0.25} | changed)
+    return PrepareParams(
+        **known | {"normalization": "data", "storage": "pixels", "val_fraction": 0.25, "test_fraction": 0.25} | changed
+    )
 
 
 def refusal(**changed: object) -> str:
@@ -134,10 +149,10 @@ def test_what_cannot_go_together_is_refused(tmp_path, changed, message):
 
 def test_findings_of_a_folder_come_with_its_data_set(colours):
     (colours / "red/0.png").write_bytes(b"")
-    dataset, findings = read_dataset(prepare_params(dataset="folder", path=str(colours), channels=3), Path(), Path(), 0)
+    dataset, findings = read(prepare_params(dataset="folder", path=str(colours), channels=3), Path(), Path(), 0)
     assert sum(len(getattr(dataset, name)) for name in SPLITS) == 11
     assert [row["images"] for row in findings if row["finding"].startswith("skipped")] == [1]
-    assert read_dataset(prepare_params(), Path(), Path(), 0)[1] == []
+    assert read(prepare_params(), Path(), Path(), 0)[1] == []
 
 
 def test_a_constant_channel_is_normalized_to_zero(colours):
@@ -224,3 +239,32 @@ def test_a_class_with_too_few_images_to_split_is_named(write_image, tmp_path, nu
 )
 def test_a_share_that_leaves_a_class_out_is_refused(key, share):
     assert refusal(**{key: share}).startswith(f"params.yaml: prepare.{key} = {share}: ")
+
+
+def test_images_keep_their_labels_where_files_before_them_cannot_be_read(colours):
+    for name in ("green/0.png", "green/3.png", "red/1.png"):
+        (colours / name).write_bytes(b"no image")
+    dataset = prepare(dataset="folder", path=str(colours), channels=3)
+    found = sorted((row[0], row[1]) for row in rows(dataset, *SPLITS))
+    assert found == [(0, index) for index in (1, 2, 4, 5)] + [(1, 200 + index) for index in (0, 2, 3, 4, 5)]
+
+
+def test_a_class_of_which_nothing_can_be_read_is_named(colours):
+    for file in (colours / "red").iterdir():
+        file.write_bytes(b"no image")
+    assert refusal(dataset="folder", path=str(colours), channels=3).startswith(
+        f"{colours / 'red'}: no readable image: "
+    )
+
+
+def test_a_data_set_is_one_file_up_to_256_mebibytes_and_a_shard_has_one_gibibyte(tmp_path):
+    assert (LIMITS.one_file_bytes, LIMITS.shard_bytes) == (2**28, 2**30)
+    stored = []
+    for bytes_ in (1797 * 64 + 511, 1797 * 64 + 512):
+        source, limits = open_source(prepare_params(), Path(), Path()), Limits(one_file_bytes=bytes_)
+        folder = tmp_path / str(bytes_)
+        folder.mkdir()
+        stored.append(
+            isinstance(read_dataset(prepare_params(), source, 0, folder, limits=limits).train.images, StoredImages)
+        )
+    assert stored == [True, False]
