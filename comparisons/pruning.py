@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from comparisons.baselines.plain_pruning import plain_structured, plain_unstructured
+from comparisons.preparing import read_whole
 from comparisons.pruning_cases import CASES, METHODS, SPARSITIES, Case
 from comparisons.pruning_report import COLUMNS, FIGURES, report
 from comparisons.training import PREPARE, TRAIN
@@ -30,11 +31,10 @@ from lightweight.batchnorm import reestimate_batchnorm
 from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.checkpointing.session import Session
 from lightweight.core.files import read_csv, write_csv
-from lightweight.dataset import Dataset, random_indices
+from lightweight.data.dataset import Dataset, random_indices
 from lightweight.execution.process import run_stage
 from lightweight.networks.factory import build
 from lightweight.networks.validation import validate
-from lightweight.preparation.prepare import read_dataset
 from lightweight.pruning.allocation import bisect
 from lightweight.pruning.groups import PruningGroups, find_groups
 from lightweight.pruning.importance import Importance
@@ -97,7 +97,7 @@ def main() -> None:
 def read(case: Case, raw: Path) -> Dataset:
     """Read the images of a case: random ones for training, and 2,000 for testing, by which nothing is chosen."""
     changes = {name: str(raw / value) if name == "path" else value for name, value in case.prepare.items()}
-    dataset, _ = read_dataset(PREPARE.model_copy(update=changes), raw, Path(), 0)
+    dataset = read_whole(PREPARE.model_copy(update=changes), raw, 0)
     train_part = dataset.train.take(random_indices(len(dataset.train), case.images, seed=0))
     test_part = dataset.test.take(random_indices(len(dataset.test), 2000, seed=0))
     return replace(dataset, train=train_part, val=test_part)

@@ -32,7 +32,8 @@ from lightweight.core.errors import InputError
 from lightweight.core.files import read_bytes, read_json, write_csv, write_json
 from lightweight.core.machine import cpu_name, vector_extensions
 from lightweight.core.yaml import read_yaml
-from lightweight.dataset import Dataset, load_dataset
+from lightweight.data.dataset import Dataset
+from lightweight.data.dataset_file import load_dataset
 from lightweight.evaluation.latency import interleave, summarize
 from lightweight.evaluation.scores import EvaluatedModel, evaluate_file, score
 from lightweight.execution.process import run_stage

@@ -15,13 +15,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from comparisons.preparing import read_whole
 from comparisons.training import PREPARE, SEED, THREADS, TRAIN
 from lightweight.checkpointing.checkpointer import STATE, Checkpointer
 from lightweight.checkpointing.session import Session, resumable
-from lightweight.dataset import Dataset
+from lightweight.data.dataset import Dataset
 from lightweight.execution.process import run_stage
 from lightweight.networks.factory import build
-from lightweight.preparation.prepare import read_dataset
 from lightweight.reporting.table import markdown
 from lightweight.training.loop import train
 from lightweight.training.optimizer import make_schedule
@@ -33,7 +33,7 @@ CASES = (("convnet", 8), ("cnn", 20))  # network, epochs
 def main() -> None:
     pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     torch.set_num_threads(THREADS)
-    dataset, _ = read_dataset(PREPARE.model_copy(update={"dataset": "digits"}), Path(), Path(), SEED)
+    dataset = read_whole(PREPARE.model_copy(update={"dataset": "digits"}), Path(), SEED)
     print(markdown(pd.DataFrame([compare(network, dataset, epochs, pairs) for network, epochs in CASES])))
 
 

@@ -19,7 +19,8 @@ import pandas as pd
 
 from lightweight.core.errors import InputError
 from lightweight.core.machine import cpu_name, vector_extensions
-from lightweight.dataset import Dataset, Split, load_dataset
+from lightweight.data.dataset import Dataset, Split
+from lightweight.data.dataset_file import load_dataset
 from lightweight.execution.process import run_stage
 from lightweight.onnx.session import load_inference_session, pixels
 from lightweight.quantization.parity import accuracy, logit_error

@@ -19,13 +19,14 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
+from comparisons.preparing import read_whole
 from lightweight.checkpointing.session import Session
 from lightweight.core.memory_format import to_memory_format
 from lightweight.core.torchvision_compat import torchvision
-from lightweight.dataset import Dataset, Split
+from lightweight.data.dataset import Dataset, Split
 from lightweight.execution.process import run_stage
 from lightweight.networks.factory import build
-from lightweight.preparation.prepare import PrepareParams, read_dataset
+from lightweight.preparation.params import PrepareParams
 from lightweight.reporting.table import markdown
 from lightweight.training.augmentation import AugmentParams
 from lightweight.training.loop import train
@@ -34,8 +35,8 @@ from lightweight.training.params import TrainingSettings, TrainParams
 
 THREADS, BATCH, LR, SEED = 2, 64, 0.001, 0
 PREPARE = PrepareParams(
-    dataset="mnist", path=None, image_size=28, input_size=None, channels=1, normalization="data", val_fraction=0.1,
-    test_fraction=0.1,
+    dataset="mnist", path=None, image_size=28, input_size=None, channels=1, normalization="data", storage="pixels",
+    val_fraction=0.1, test_fraction=0.1,
 )  # fmt: skip
 TRAIN = TrainParams(
     network="convnet", small_stem=False, weights=None, freeze=[], epochs=1, batch_size=BATCH, shards=1, exact=True,
@@ -50,7 +51,7 @@ def main() -> None:
     pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     raw = Path(sys.argv[2] if len(sys.argv) > 2 else "data/raw")
     torch.set_num_threads(THREADS)
-    dataset, _ = read_dataset(PREPARE, raw, Path(), SEED)
+    dataset = read_whole(PREPARE, raw, SEED)
     few = Split(dataset.val.images[:BATCH], dataset.val.labels[:BATCH])  # both sides measure training only
     ours, plain = whole_tensors(replace(dataset, val=few)), per_sample(dataset, raw)
     rows = []

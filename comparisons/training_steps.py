@@ -9,7 +9,7 @@ import torch
 
 from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.core.params import GENERAL, load_params
-from lightweight.dataset import Dataset, Split
+from lightweight.data.dataset import Dataset, Split
 from lightweight.execution.determinism import configure_torch
 from lightweight.execution.ranks import rank
 from lightweight.networks.model_file import new_model
