@@ -5,8 +5,7 @@ INSTALLED := .venv/installed
 AUDITING := .venv/audit/installed
 OSV := https://api.osv.dev/v1/query
 
-.PHONY: help setup repro mend verify test lint baseline recipe weights readme sweep litert executorch audit licences needs-git
-.PHONY: help setup repro mend verify test lint baseline recipe weights readme litert executorch remotes audit licences needs-git
+.PHONY: help setup repro mend verify test lint baseline recipe weights readme sweep litert executorch remotes audit licences needs-git
 .SECONDARY:
 
 help: ## list the targets

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.checkpointing.session import Session, discard
 from lightweight.core.variants import VARIANTS
-from lightweight.dataset import Dataset, Split
+from lightweight.data.dataset import Dataset, Split
 from lightweight.networks.factory import build
 from lightweight.networks.model_file import ModelFile
 from lightweight.onnx.export import export_onnx

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from lightweight.dataset import Dataset
+from lightweight.data.dataset import Dataset
 from lightweight.onnx.session import make_inference_session, onnx_logits
 from tests.contract import ROOT
 from tests.examples import convnet_file

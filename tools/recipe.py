@@ -17,13 +17,14 @@ from lightweight.core.errors import InputError
 from lightweight.core.files import write_bytes, write_json
 from lightweight.core.variants import VARIANTS
 from lightweight.core.yaml import parse_yaml, read_yaml
+from lightweight.execution.determinism import work_folder
 from lightweight.execution.process import run_stage
 from lightweight.reporting.plots import draw_comparison
 from lightweight.reporting.results import TIMED_MODELS, Scores
 
 FOLDER = Path("recipes")
 RESULTS = FOLDER / "results"
-COSTS = Path("work/cost")  # where the train stage records seconds and memory
+COSTS = work_folder() / "cost"  # where the train stage records seconds and memory
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from lightweight.checkpointing.checkpointer import STATE, Checkpointer
 from lightweight.checkpointing.run_folder import FINISHED
 from lightweight.checkpointing.session import Session, resumable
 from lightweight.core.tensor_file import write_tensors
-from lightweight.dataset import Dataset
+from lightweight.data.dataset import Dataset
 from lightweight.networks.model_file import ModelFile
 from lightweight.pruning.importance import Importance
 from lightweight.pruning.probe import SensitivityProbe

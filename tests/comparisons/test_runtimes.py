@@ -5,7 +5,8 @@ import pytest
 
 from comparisons import runtimes
 from lightweight.core.errors import InputError
-from lightweight.dataset import Dataset, save_dataset
+from lightweight.data.dataset import Dataset
+from lightweight.data.dataset_file import save_dataset
 from lightweight.onnx.export import export_onnx
 from tests.examples import METHODS, convnet_file, small_cnn, small_images
 

@@ -10,7 +10,7 @@ import torch
 from edge import conversion
 from edge.conversion import METHODS, Predict, Source, converter
 from lightweight.core.errors import InputError
-from lightweight.dataset import Dataset
+from lightweight.data.dataset import Dataset
 from lightweight.evaluation.scores import evaluate_file
 from lightweight.networks.model_file import ModelFile, save_model
 from lightweight.onnx.session import make_inference_session

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from lightweight.dataset import Dataset, Split, save_dataset
+from lightweight.data.dataset import Dataset, Split
+from lightweight.data.dataset_file import save_dataset
 from lightweight.networks.factory import build
 from lightweight.networks.model_file import ModelFile, save_model
 from lightweight.networks.pruned_shapes import changed_shapes

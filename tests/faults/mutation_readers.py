@@ -10,12 +10,13 @@ from PIL import Image
 
 from lightweight.core.errors import InputError
 from lightweight.core.torchvision_compat import torchvision
-from lightweight.dataset import Dataset, Split, load_dataset
+from lightweight.data.dataset import Dataset, Split
+from lightweight.data.dataset_file import load_dataset
 from lightweight.evaluation.scores import evaluate_file
 from lightweight.networks.factory import build
 from lightweight.networks.model_file import load_model
 from lightweight.onnx import session as inference
-from lightweight.preparation.image_folder import SKIPPED, read_image_folder
+from lightweight.preparation.image_folder import SKIPPED, FolderSource
 from lightweight.training.pretrained import load_weights
 from stages import check
 from tests.faults.mutation_corpus import ARGUMENTS
@@ -54,9 +55,11 @@ def read_image(content: bytes) -> None:
         Path(name).mkdir(exist_ok=True)
         Image.new("L", (8, 8)).save(f"{name}/whole.png")
     _write("a/mutant.png", content)
-    for row in read_image_folder(Path(), 8, 3)[2].rows():
-        if row["finding"].startswith(SKIPPED):
-            raise InputError(row["finding"])
+    source = FolderSource(Path(), 8, 3)
+    for image in source.read(range(len(source.files))):
+        for finding in image.findings:
+            if finding.startswith(SKIPPED):
+                raise InputError(finding)
 
 
 def read_params(content: bytes) -> None:

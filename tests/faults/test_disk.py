@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lightweight.dataset import save_dataset
+from lightweight.data.dataset_file import save_dataset
 from tests.faults.killing import leftovers, outputs, small_project
 from tests.faults.test_kills import FEW, few_images
 from tests.workspace import Workspace, copy_project

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from lightweight.core.files import read_csv
-from lightweight.dataset import Dataset, save_dataset
+from lightweight.data.dataset import Dataset
+from lightweight.data.dataset_file import save_dataset
 from tests.faults.killing import leftovers, outputs, run_killing, survive
 from tests.workspace import QUICK_PRUNING, Workspace, copy_project
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lightweight.dataset import save_dataset
+from lightweight.data.dataset_file import save_dataset
 from tests.pipeline.test_processes import SMALL
 from tests.workspace import Workspace, copy_project
 

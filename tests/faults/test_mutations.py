@@ -20,7 +20,7 @@ import torch
 from lightweight.core.errors import InputError
 from lightweight.core.files import write_csv
 from lightweight.core.tensor_file import read_tensors, write_tensors
-from lightweight.dataset import load_dataset
+from lightweight.data.dataset_file import load_dataset
 from lightweight.networks.factory import build
 from lightweight.networks.model_file import load_model
 from lightweight.onnx.session import load_inference_session

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from lightweight.core.errors import InputError
-from lightweight.dataset import save_dataset
+from lightweight.data.dataset_file import save_dataset
 from lightweight.networks.factory import build
 from lightweight.networks.model_file import ModelFile, load_model, new_model, save_model
 

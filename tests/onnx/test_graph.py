@@ -4,7 +4,7 @@ import onnx
 import pytest
 from torch import Tensor, nn
 
-from lightweight.dataset import Dataset
+from lightweight.data.dataset import Dataset
 from lightweight.macs import count_macs
 from lightweight.onnx.graph import list_layers
 from lightweight.onnx.weights import count_parameters

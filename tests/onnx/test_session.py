@@ -11,7 +11,7 @@ from onnx import ModelProto, TensorProto, helper
 from torch import nn
 
 from lightweight.core.errors import InputError
-from lightweight.dataset import Split
+from lightweight.data.dataset import Split
 from lightweight.onnx.session import (
     load_inference_session,
     make_inference_session,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lightweight.dataset import save_dataset
+from lightweight.data.dataset_file import save_dataset
 from tests.workspace import QUICK_PRUNING, Workspace, copy_project
 
 SMALL = (

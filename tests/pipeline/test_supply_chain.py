@@ -29,8 +29,7 @@ from tests.workspace import Workspace
 
 PINNED = ("requirements.txt", "constraints.txt", "constraints-cuda.txt")  # the last is for NVIDIA GPUs alone
 LISTED = PINNED[:2]
-OPTIONAL = ("audit", "runtimes", "litert", "executorch", "sweep")
-OPTIONAL = ("audit", "runtimes", "litert", "executorch", "remotes")
+OPTIONAL = ("audit", "runtimes", "litert", "executorch", "sweep", "remotes")
 SECURITY = (ROOT / "SECURITY.md").read_text()
 SOURCES = sorted(
     path for name in ("lightweight", "stages", "tools", "comparisons", "edge") for path in (ROOT / name).rglob("*.py")

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from lightweight.core.files import read_csv, read_json
-from lightweight.dataset import save_dataset
+from lightweight.data.dataset_file import save_dataset
 from lightweight.networks.model_file import load_model
 from tests.workspace import QUICK_PRUNING, Workspace, copy_project
 

@@ -15,7 +15,7 @@ from lightweight.batchnorm import reestimate_batchnorm
 from lightweight.checkpointing import checkpointer as resuming
 from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.core.errors import InputError
-from lightweight.dataset import Dataset
+from lightweight.data.dataset import Dataset
 from lightweight.networks.factory import build
 from lightweight.onnx.graph import list_layers
 from lightweight.onnx.session import make_inference_session, onnx_logits, torch_logits

@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from lightweight.core.files import read_csv
-from lightweight.dataset import save_dataset
+from lightweight.data.dataset_file import save_dataset
 from lightweight.onnx.coverage import Reason, read_coverage, warning
 from tests.workspace import QUICK_PRUNING, Workspace, copy_project
 

@@ -17,7 +17,8 @@ from torch import nn
 from lightweight.core.errors import InputError
 from lightweight.core.files import Table
 from lightweight.core.params import load_params
-from lightweight.dataset import Split, save_dataset
+from lightweight.data.dataset import Split
+from lightweight.data.dataset_file import save_dataset
 from lightweight.networks.model_file import ModelFile, save_model
 from lightweight.onnx.graph import list_layers
 from lightweight.onnx.session import make_inference_session, onnx_logits, torch_logits
@@ -48,7 +49,7 @@ ELSEWHERE = """
 import hashlib, sys
 from pathlib import Path
 from lightweight.networks.model_file import load_model
-from lightweight.dataset import load_dataset
+from lightweight.data.dataset_file import load_dataset
 from tests.examples import METHODS, shipped
 model, dataset = load_model(Path(sys.argv[1])).model, load_dataset(Path(sys.argv[2]))
 print(*(hashlib.sha256(shipped(model, method, dataset)).hexdigest() for method in (*METHODS, "qat")))

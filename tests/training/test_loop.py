@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightweight.checkpointing.session import Session
 from lightweight.core.errors import InputError
-from lightweight.dataset import steps_per_epoch
+from lightweight.data.dataset import steps_per_epoch
 from lightweight.networks.validation import validate
 from lightweight.training import loop
 from tests.examples import BNNET, augment_params, different, new, state, train, train_params, trained, training_settings
