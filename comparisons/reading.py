@@ -35,7 +35,7 @@ from lightweight.preparation.prepare import read_dataset
 from lightweight.reporting.table import markdown
 
 TABLE = Path("comparisons/results/reading.csv")
-IMAGES, BATCH, ROUNDS = 4000, 64, 5
+IMAGES, BATCH, ROUNDS = 4000, 64, 3
 STORAGES: tuple[Storage, ...] = ("pixels", "png", "jpeg")
 RIVAL = "ImageFolder + DataLoader"
 
