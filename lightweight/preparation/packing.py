@@ -29,8 +29,6 @@ class Limits:
 
 
 LIMITS = Limits()
-
-
 COLUMNS = ("numbers", "sizes", "checksums", "sums")  # of a record, of all its images
 
 

@@ -1,3 +1,4 @@
+import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from safetensors import safe_open
 
 from lightweight.core.errors import InputError
 from lightweight.data.dataset import SPLITS, Dataset
-from lightweight.data.dataset_file import load_dataset
+from lightweight.data.dataset_file import load_dataset, save_stored_dataset
 from lightweight.data.shards import INDEX
 from lightweight.data.stored_images import StoredImages
 from lightweight.preparation.assembly import load_images, write_dataset
@@ -164,3 +165,13 @@ def test_jpeg_is_near_and_much_smaller_than_pixels(tmp_path):
     images = load_dataset(path).train.images[:]
     assert (images.int() - expected.train.images.int()).abs().float().mean() < 8
     assert len(np.unique(COLOURS)) > 100
+
+
+@pytest.mark.parametrize("place", [-1, 40])
+def test_a_place_that_is_in_no_shard_is_refused(stored, place):
+    path, _ = stored
+    found = load_dataset(path)
+    bad = replace(found.val.images, places=torch.full((len(found.val),), place))
+    index = hashlib.sha256((path.with_suffix("") / INDEX).read_bytes()).hexdigest()
+    save_stored_dataset(path, replace(found, val=replace(found.val, images=bad)), index)
+    assert refusal(path) == f"{path}: not a prepared data set: val.places must be int64 below 40"

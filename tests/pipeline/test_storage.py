@@ -87,13 +87,23 @@ def test_neither_processes_nor_workers_nor_the_scratch_folder_enter_a_result(sto
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a stage ends with its parent on Linux only")
 def test_preparing_goes_on_where_it_was_killed(tmp_path):
-    path = photographs(tmp_path / "images", 6_000, size=64)
+    """Photographs that take milliseconds each, so that a record of the journal does not hold all of them."""
+    path = tmp_path / "images"
+    for number in range(400):
+        file = path / f"class{number % 2}" / f"{number:05}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if number < 8:
+            colours = np.random.default_rng(number).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+            Image.fromarray(colours).resize((900, 900)).save(file)
+        else:
+            file.hardlink_to(path / f"class{number % 2}" / f"{number % 8:05}.png")
     small = ("  image_size: 16 ", "  image_size: 64 ")
-    expected = make_project(tmp_path / "expected", path, small)
+    expected = make_project(tmp_path / "expected", str(path), small)
     expected.stage("prepare")
-    project = make_project(tmp_path / "killed", path, small)
+    project = make_project(tmp_path / "killed", str(path), small)
+    slow = project.environment | {"LIGHTWEIGHT_WORKERS": "0"}
     command = [sys.executable, "-m", "stages.prepare"]
-    with subprocess.Popen(command, cwd=project.path, env=project.environment, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command, cwd=project.path, env=slow, stdout=subprocess.PIPE) as process:
         deadline = time.monotonic() + 60
         while not any(file.stat().st_size for file in project.path.glob("work/prepare/*/journal.jsonl")):
             assert time.monotonic() < deadline
@@ -102,7 +112,7 @@ def test_preparing_goes_on_where_it_was_killed(tmp_path):
         process.send_signal(signal.SIGKILL)
     assert not (project.path / "data/prepared.safetensors").exists()
     output = project.stage("prepare")
-    assert re.search(r"resuming prepare at image [1-9][\d,]* of 6,001", output)
+    assert re.search(r"resuming prepare at image [1-9][\d,]* of 400", output)
     assert digests(project) == digests(expected)
 
 
@@ -121,34 +131,48 @@ def test_a_damaged_shard_ends_a_stage_in_one_line(stored, tmp_path, damage, mess
     project = Workspace(shutil.copytree(stored.path, tmp_path / "project"))
     damage(project.path / "data/prepared/0000.safetensors")
     output = project.stage("evaluate", code=1, LIGHTWEIGHT_PROCESSES=processes)
-    assert [line for line in output.splitlines() if line.startswith("error: ")] == [f"error: {message}"]
+    assert error(output) == f"error: {message}"
+
+
+@pytest.fixture
+def larger(tmp_path) -> Workspace:
+    """A project on a folder of 201 files, of which 200 become images of 64x64."""
+    path = photographs(tmp_path / "images", 200, size=64)
+    return make_project(tmp_path, path, ("  image_size: 16 ", "  image_size: 64 "))
+
+
+def error(output: str) -> str:
+    (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
     assert "Traceback" not in output
+    return line
 
 
 @needs_mount
-def test_a_scratch_folder_that_is_too_small_is_told_before_anything_is_read(tmp_path):
-    path = photographs(tmp_path / "images", 200, size=64)
-    project = make_project(tmp_path, path, ("  image_size: 16 ", "  image_size: 64 "))
-    with mounted(project.path / "work", "size=100k"):
-        output = project.stage("prepare", code=1)
-    (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
-    assert re.fullmatch(
-        r"error: work/prepare: .* are needed for 201 images, .* are free; LIGHTWEIGHT_WORK names .*", line
-    )
-    assert not (project.path / "data/prepared.safetensors").exists()
+def test_a_scratch_folder_that_is_too_small_is_told_before_anything_is_read(larger):
+    with mounted(larger.path / "work", "size=100k"):
+        line = error(larger.stage("prepare", code=1))
+    assert re.fullmatch(r"error: work/prepare: .* needed for 201 images, .* free; LIGHTWEIGHT_WORK names .*", line)
+    assert not (larger.path / "data/prepared.safetensors").exists()
 
 
 @needs_mount
-def test_a_disk_that_is_full_of_shards_is_one_line_and_the_next_run_goes_on(tmp_path):
-    path = photographs(tmp_path / "images", 200, size=64)
-    project = make_project(tmp_path, path, ("  image_size: 16 ", "  image_size: 64 "))
-    with mounted(project.path / "data", "size=100k"):
-        output = project.stage("prepare", code=1)
-        assert list((project.path / "data").rglob("*.safetensors")) == []
-    (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
+def test_a_disk_that_is_full_of_shards_is_one_line_and_the_next_run_goes_on(larger):
+    with mounted(larger.path / "data", "size=100k"):
+        line = error(larger.stage("prepare", code=1))
+        assert list((larger.path / "data").rglob("*.safetensors")) == []
     assert line == "error: data/prepared/0000.safetensors: not written: No space left on device"
-    assert "resuming prepare at image 202 of 201" in project.stage("prepare")
-    assert (project.path / "data/prepared.safetensors").exists()
+    assert "resuming prepare at the end" in larger.stage("prepare")
+    assert (larger.path / "data/prepared.safetensors").exists()
+
+
+def test_a_changed_image_is_read_again_though_a_finished_run_was_not_recorded(larger, tmp_path):
+    larger.stage("prepare")
+    before, image = digests(larger), tmp_path / "images/class0/00000.png"
+    assert "resuming prepare at the end" in larger.stage("prepare")
+    assert digests(larger) == before
+    Image.fromarray(255 - np.asarray(Image.open(image))).save(image, compress_level=0)
+    assert "resuming" not in larger.stage("prepare")
+    assert digests(larger) != before
 
 
 def test_a_scratch_folder_on_a_disk_that_is_not_there_is_one_line(tmp_path, images):

@@ -18,6 +18,7 @@ from lightweight.preparation.assembly import write_dataset
 from lightweight.preparation.packing import HEADER_BYTES, JOURNAL, Packer
 from lightweight.preparation.reading import read_chunks
 from lightweight.preparation.requirements import check_requirements
+from lightweight.preparation.source import ReadImage
 from tests.storing import COLOURS, colour_source, store
 
 SHARD_BYTES = 4_000
@@ -177,3 +178,22 @@ def test_shards_that_do_not_fit_on_the_disk_leave_none_behind(tmp_path, monkeypa
         write_dataset(tmp_path / "other.safetensors", stored)
     assert list((tmp_path / "other").iterdir()) == []
     assert not (tmp_path / "other.safetensors").exists()
+
+
+def test_what_is_packed_already_needs_no_more_room(tmp_path, monkeypatch):
+    pack(tmp_path / "parts", storage="pixels")
+    usage = shutil.disk_usage(tmp_path)._replace(free=20_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    check_requirements(colour_source(), "pixels", tmp_path / "parts")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="are needed"):
+        check_requirements(colour_source(), "pixels", tmp_path / "empty")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_are_read_by_as_many_processes_as_the_environment_says(monkeypatch, workers):
+    monkeypatch.setenv("LIGHTWEIGHT_WORKERS", str(workers))
+    source = colour_source()
+    monkeypatch.setattr(source, "read", lambda numbers: (ReadImage(None, (str(os.getpid()),)) for _ in numbers))
+    found = {finding for chunk in read_chunks(source, "pixels", 0) for _, finding in chunk.findings}
+    assert found == {str(os.getpid())} if workers == 0 else len(found - {str(os.getpid())}) == workers
