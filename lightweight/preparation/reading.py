@@ -71,5 +71,6 @@ class _Chunks(Dataset[Chunk | InputError]):
 
 def _sums(image: np.ndarray) -> list[int]:
     """Add the pixels of each channel of an image uint8 (C, H, W), and then their squares."""
-    pixels = image.reshape(len(image), -1).astype(np.uint32)
-    return [*pixels.sum(1).tolist(), *np.square(pixels).sum(1).tolist()]
+    pixels = image.reshape(len(image), -1)
+    squares = np.square(pixels, dtype=np.uint16)  # of 255 at most, which fit
+    return [*pixels.sum(1, dtype=np.uint64).tolist(), *squares.sum(1, dtype=np.uint64).tolist()]
