@@ -22,11 +22,11 @@ $(INSTALLED): requirements.txt constraints.txt constraints-cuda.txt
 repro: setup ## run the pipeline on params.yaml and print the comparison
 	@if [ ! -e .git ]; then dvc config --local core.no_scm true; elif grep -qs no_scm .dvc/config.local; then dvc config --local --unset core.no_scm; fi
 	dvc repro
+	@python -m tools.verify.outputs
 	@python -m tools.report
 
 mend: ## after `dvc` itself was killed while it wrote one of its own files: bring dvc.lock back, drop a broken rwlock
-	@python -c 'import json; json.load(open(".dvc/tmp/rwlock"))' 2>/dev/null || rm -f .dvc/tmp/rwlock
-	@! dvc repro --dry 2>&1 | grep -qF dvc.lock || [ ! -e work/dvc.lock ] || { cp work/dvc.lock dvc.lock; echo "dvc.lock is now the copy that the last stage made before it began"; }
+	@python -m tools.mend
 
 verify: setup ## run the pipeline in a fresh clone: identical to dvc.lock? make's Error 3: other bytes on another CPU, metrics agree
 	@python -m tools.verify

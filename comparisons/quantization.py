@@ -39,7 +39,7 @@ from lightweight.evaluation.scores import EvaluatedModel, evaluate_file, score
 from lightweight.execution.process import run_stage
 from lightweight.networks.model_file import load_model
 from lightweight.onnx.graph import list_layers
-from lightweight.onnx.session import pixels
+from lightweight.onnx.logits import pixels
 from lightweight.onnx.weights import list_weighted_nodes
 from lightweight.quantization.calibration import balanced_sample
 

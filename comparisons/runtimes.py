@@ -22,7 +22,8 @@ from lightweight.core.machine import cpu_name, vector_extensions
 from lightweight.data.dataset import Dataset, Split
 from lightweight.data.dataset_file import load_dataset
 from lightweight.execution.process import run_stage
-from lightweight.onnx.session import load_inference_session, pixels
+from lightweight.onnx.logits import pixels
+from lightweight.onnx.session import load_inference_session
 from lightweight.quantization.parity import accuracy, logit_error
 from lightweight.reporting.table import markdown
 

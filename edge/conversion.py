@@ -28,7 +28,8 @@ from lightweight.evaluation.scores import EvaluatedModel, evaluate_file, score
 from lightweight.execution.determinism import configure_torch
 from lightweight.networks.model_file import load_model
 from lightweight.onnx.export import FromPixels
-from lightweight.onnx.session import load_inference_session, pixels, torch_logits
+from lightweight.onnx.logits import pixels, torch_logits
+from lightweight.onnx.session import load_inference_session
 from lightweight.quantization.calibration import balanced_sample
 from lightweight.quantization.params import QuantizeParams
 from lightweight.quantization.parity import check_parity

@@ -2,46 +2,51 @@
 
     python -m lightweight.predict models/optimized.onnx IMAGE ... [--fit]
 
-Imports onnxruntime, numpy and Pillow only.
+Imports onnxruntime, onnx, numpy and Pillow only.
 """
 
 import argparse
 import json
+import os
 import sys
+import warnings
 from io import TextIOWrapper
 from pathlib import Path
+from threading import Timer
 
 import lightweight.core.telemetry  # noqa: F401 - before onnxruntime
 
 import numpy as np
-import onnxruntime
 
-from lightweight.core.errors import InputError, first_line
-from lightweight.core.files import FORMAT_KEY, check_format
+from lightweight.core.errors import InputError
+from lightweight.onnx.session import load_inference_session
 from lightweight.preparation.images import read_image
+
+MAX_SECONDS = 60.0  # for the first image, which is black; a file of a stranger may take years
 
 
 class Classifier:
     """Represent an ONNX file of this project, run on the CPU."""
 
     def __init__(self, path: Path) -> None:
-        """Load the file. Raises InputError unless the model takes pixels (N, C, H, W) and names its classes."""
-        try:
-            self.session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-            (pixels,) = self.session.get_inputs()
-            _, self.channels, height, self.size = pixels.shape
-            metadata = self.session.get_modelmeta().custom_metadata_map
-            check_format(path, json.loads(metadata.get(FORMAT_KEY, "0")))
-            self.classes = json.loads(metadata["classes"])
-            (logits,) = self.session.run(None, {"input": np.zeros((1, *pixels.shape[1:]), dtype=np.float32)})
-            if not isinstance(self.classes, list) or logits.shape != (1, len(self.classes)):
-                raise ValueError(f"gives {logits.shape} for one image and {len(self.classes)} classes")
-        except (OSError, InputError):  # a missing file, or one of another format
-            raise
-        except Exception as error:  # of classes that ONNX Runtime does not name in its interface
-            raise InputError(f"{path}: damaged or not an ONNX file of this project: {first_line(error)}") from None
+        """Load and check the file. Raises InputError unless it takes square images and names its classes."""
+        self.session = load_inference_session(path, threads=0)
+        _, self.channels, height, self.size = shape = self.session.get_inputs()[0].shape
         if (self.channels, height) not in ((1, self.size), (3, self.size)):
-            raise InputError(f"{path}: must take square images of 1 or 3 channels, takes {pixels.shape}")
+            raise InputError(f"{path}: must take square images of 1 or 3 channels, takes {shape}")
+        self.classes = self._read_classes(path)
+
+    def _read_classes(self, path: Path) -> list[str]:
+        """Read the class names from the metadata. Raises InputError unless each logit has one."""
+        text = self.session.get_modelmeta().custom_metadata_map.get("classes", "[]")
+        try:
+            classes = [str(name) for name in json.loads(text)]
+        except (ValueError, TypeError, RecursionError):
+            classes = []
+        count = self.session.get_outputs()[0].shape[1]
+        if len(classes) != count:
+            raise InputError(f"{path}: names {len(classes)} classes in its metadata, has {count} logits")
+        return classes
 
     def predict(self, path: Path, fit: bool) -> tuple[str, float]:
         """Return the most probable class of an image file and its probability.
@@ -73,10 +78,15 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files and classes may hold anything
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    timer = Timer(MAX_SECONDS, _give_up, [arguments.model])
+    timer.start()
     try:
         classifier = Classifier(arguments.model)
     except (InputError, OSError) as error:
         sys.exit(f"error: {error}")
+    finally:
+        timer.cancel()
     failed = False
     for path in arguments.images:
         try:
@@ -87,6 +97,12 @@ def main() -> None:
         else:
             print(f"{path}  {name}  {probability:.2%}")
     sys.exit(failed)
+
+
+def _give_up(path: Path) -> None:
+    """End the process from another thread, because ONNX Runtime cannot be interrupted."""
+    print(f"error: {path}: took more than {MAX_SECONDS:.0f} seconds for a black image", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -276,6 +276,16 @@ def convnet_file(method: str, dataset: Dataset) -> bytes:
     return shipped(pruned_convnet(dataset), method, dataset)
 
 
+def without_test_split(dataset: Dataset) -> Dataset:
+    """Return the data set with a test split that must not be read: only shape and number of its images are known."""
+
+    class Unread(Tensor):
+        def __getitem__(self, index: object) -> Tensor:
+            raise AssertionError("the test split was read")
+
+    return replace(dataset, test=Split(dataset.test.images.as_subclass(Unread), dataset.test.labels))
+
+
 def made_up_metrics() -> dict[str, dict[str, Any]]:
     """Make up scores by variant as `evaluate` writes them."""
     return {

@@ -1,20 +1,24 @@
 """Images are classified by the file alone: without PyTorch, and by nothing that is not said of them."""
 
-import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 from PIL import Image
 
 from lightweight.data.dataset import Dataset
-from lightweight.onnx.session import make_inference_session, onnx_logits
+from lightweight.onnx.checksum import serialize
+from lightweight.onnx.logits import onnx_logits
+from lightweight.onnx.session import make_inference_session
 from tests.contract import ROOT
 from tests.examples import convnet_file
+from tests.onnx.test_session import has_loop, huge
 
 NUMBER = 6
 
@@ -29,7 +33,11 @@ def folder(tmp_path_factory, tiny_dataset) -> Path:
 
 
 def predict(folder: Path, *arguments: str, code: int = 0, **changed: str) -> tuple[list[str], list[str]]:
-    command = [sys.executable, "-m", "lightweight.predict", *arguments]
+    return run(folder, ["-m", "lightweight.predict", *arguments], code, **changed)
+
+
+def run(folder: Path, arguments: list[str], code: int, **changed: str) -> tuple[list[str], list[str]]:
+    command = [sys.executable, *arguments]
     environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"} | changed
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr
@@ -73,8 +81,8 @@ def test_it_imports_no_framework():
     code = "import sys, lightweight.predict; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     tops = {name.partition(".")[0] for name in loaded.split()}
-    assert {"onnxruntime", "numpy", "PIL", "lightweight"} <= tops
-    assert not tops & {"torch", "onnx", "safetensors", "pydantic", "yaml", "scipy", "sklearn", "torchvision"}
+    assert {"onnxruntime", "onnx", "numpy", "PIL", "lightweight"} <= tops
+    assert not tops & {"torch", "safetensors", "pydantic", "yaml", "scipy", "sklearn", "torchvision"}
 
 
 @pytest.mark.parametrize(
@@ -113,19 +121,20 @@ def test_what_is_no_image_is_one_line(folder, name, content, rule):
     assert complaints == [f"error: {name}: {rule}"]
 
 
-def foreign(folder: Path, name: str, change) -> str:
+def foreign(folder: Path, name: str, change: Callable[[onnx.ModelProto], object]) -> str:
+    """Write the file after a change, with a checksum that is right, and return its name."""
     model = onnx.load(folder / "model.onnx")
     change(model)
-    onnx.save(model, folder / name)
+    (folder / name).write_bytes(serialize(model))
     return name
 
 
-def name_one_class(model: onnx.ModelProto) -> None:
-    model.metadata_props[0].value = json.dumps(["a"])
+def set_metadata(key: str, value: str) -> Callable[[onnx.ModelProto], object]:
+    def change(model: onnx.ModelProto) -> None:
+        (entry,) = (item for item in model.metadata_props if item.key == key)
+        entry.value = value
 
-
-def set_format(model: onnx.ModelProto, version: str) -> None:
-    model.metadata_props[1].value = version
+    return change
 
 
 def fix_the_batch(model: onnx.ModelProto) -> None:
@@ -135,13 +144,13 @@ def fix_the_batch(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
-        (lambda model: model.ClearField("metadata_props"), "damaged or not an ONNX file of this project: 'classes'"),
-        (name_one_class, "damaged or not an ONNX file of this project: gives (1, 10) for one image and 1 classes"),
-        (
-            lambda model: set_format(model, "2"),
-            "format = 2: this version of the project reads 0 to 1",
-        ),
-        (fix_the_batch, "damaged or not an ONNX file of this project: "),
+        (lambda model: model.ClearField("metadata_props"), "names 0 classes in its metadata, has 10 logits"),
+        (set_metadata("classes", '["a"]'), "names 1 classes in its metadata, has 10 logits"),
+        (set_metadata("classes", "1"), "names 0 classes in its metadata, has 10 logits"),
+        (set_metadata("format", "2"), "format = 2: this version of the project reads 0 to 1"),
+        (fix_the_batch, "damaged or not an ONNX file of this project: must have one 'input' of 4 dimensions"),
+        (has_loop, "damaged or not an ONNX file of this project: has functions or graphs within its graph"),
+        (huge, "damaged or not an ONNX file of this project: [ONNXRuntimeError]"),
     ],
 )
 def test_a_file_of_another_kind_is_one_line(folder, change, rule):
@@ -151,8 +160,46 @@ def test_a_file_of_another_kind_is_one_line(folder, change, rule):
     assert complaints[0].startswith(f"error: {name}: {rule}")
 
 
+def slow(model: onnx.ModelProto) -> None:
+    """Two hundred products of matrices of 4096 rows and columns: minutes."""
+    model.graph.initializer.append(helper.make_tensor("rows", TensorProto.INT64, [2], [4096, 4096]))
+    model.graph.initializer.append(helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0]))
+    model.graph.node.append(helper.make_node("Expand", ["one", "rows"], ["product 0"]))
+    for number in range(200):
+        inputs = [f"product {number}", "product 0"]
+        model.graph.node.append(helper.make_node("MatMul", inputs, [f"product {number + 1}"]))
+
+
+def test_a_file_that_takes_too_long_is_one_line(folder):
+    name = foreign(folder, "slow.onnx", slow)
+    code = "import lightweight.predict as command; command.MAX_SECONDS = 1.0; command.main()"
+    _, complaints = run(folder, ["-c", code, name, "0.png"], 1)
+    assert complaints == [f"error: {name}: took more than 1 seconds for a black image"]
+
+
+def test_a_flipped_bit_anywhere_is_noticed(folder):
+    content = bytearray((folder / "model.onnx").read_bytes())
+    for place in range(0, len(content), len(content) // 5):
+        damaged = content.copy()
+        damaged[place] ^= 1
+        (folder / "damaged.onnx").write_bytes(damaged)
+        _, (complaint,) = predict(folder, "damaged.onnx", "0.png", code=1)
+        assert complaint.startswith("error: damaged.onnx: damaged or not an ONNX file of this project: ")
+
+
+def test_a_file_of_others_that_has_no_checksum_is_used_and_told(folder, tiny_dataset):
+    model = onnx.load(folder / "model.onnx")
+    classes = next(item for item in model.metadata_props if item.key == "classes")
+    del model.metadata_props[:]
+    model.metadata_props.append(classes)
+    onnx.save(model, folder / "others.onnx")
+    said, complaints = predict(folder, "others.onnx", "0.png")
+    assert said == [f"0.png  {expected(folder, tiny_dataset)[0]}"]
+    assert complaints == ["warning: others.onnx carries no checksum: damage to it cannot be noticed"]
+
+
 @pytest.mark.parametrize(
-    ("name", "rule"), [("gone.onnx", "No such file"), ("0.png", "damaged or not an ONNX file of this project")]
+    ("name", "rule"), [("gone.onnx", "no such file"), ("0.png", "damaged or not an ONNX file of this project")]
 )
 def test_a_file_that_is_none_is_one_line(folder, name, rule):
     _, complaints = predict(folder, name, "0.png", code=1)

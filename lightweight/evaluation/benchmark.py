@@ -15,7 +15,8 @@ from lightweight.core.params import Params
 from lightweight.data.dataset import Dataset
 from lightweight.evaluation.latency import compare, interleave
 from lightweight.onnx.export import export_onnx
-from lightweight.onnx.session import load_inference_session, make_inference_session, pixels
+from lightweight.onnx.logits import pixels
+from lightweight.onnx.session import load_inference_session, make_inference_session
 
 PAIRS = (("recalibrated", "exported"), ("optimized", "exported"), ("optimized", "recalibrated"))  # in the same runtime
 

@@ -21,7 +21,8 @@ from lightweight.macs import count_macs
 from lightweight.networks.model_file import load_model
 from lightweight.networks.validation import limit_batch
 from lightweight.onnx.graph import list_layers
-from lightweight.onnx.session import load_inference_session, onnx_logits, torch_logits
+from lightweight.onnx.logits import onnx_logits, torch_logits
+from lightweight.onnx.session import load_inference_session
 from lightweight.onnx.weights import count_parameters
 
 

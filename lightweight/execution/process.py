@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,11 +25,16 @@ ORPHAN_ADOPTERS = re.compile(r"init|systemd|tini|dumb-init|catatonit|containerd-
 def run_stage(main: Callable[[], None]) -> None:
     """Run a stage: an InputError or OSError ends in one line and exit code 1, other exceptions in a traceback."""
     die_with_parent()
+    warnings.showwarning = _show_warning
     try:
         _copy_lock(Path("dvc.lock"), Path("work/dvc.lock"))
         main()
     except (InputError, OSError) as error:
         sys.exit(f"error: {describe_failure(error)}")
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    sys.stderr.write(f"warning: {message}\n")
 
 
 def describe_failure(error: BaseException) -> str | None:

@@ -6,6 +6,7 @@ Input `input`: float32 (N, C, H, W), values 0 to 255. Output `logits`: float32 (
 import json
 import warnings
 from copy import deepcopy
+from importlib.metadata import version
 
 import onnx
 import torch
@@ -17,6 +18,10 @@ from lightweight.core.memory_format import to_memory_format
 from lightweight.data.dataset import Dataset, resize
 
 CLASSES_KEY = "classes"  # in the metadata: the class names as a JSON list
+INPUT_KEY = "input"  # what the pixels must be, as a JSON object
+VERSIONS_KEY = "versions"  # of the packages that made the file, as a JSON object
+PACKAGES = ("torch", "onnx", "onnxruntime")
+FITTING = "turned upright as EXIF says, cropped to a square around the centre, resized: PIL.ImageOps.fit, bilinear"
 NORMALIZATION = {"offset", "scale"}  # the names of the two constants of the input normalisation
 
 
@@ -75,10 +80,21 @@ def _root_cause(error: BaseException) -> str:
 
 
 def finalize_metadata(model: onnx.ModelProto, dataset: Dataset) -> None:
-    """Write class names and format version into `model` in place; remove stack traces and all that no runtime reads."""
+    """Describe the file in the metadata of `model`, in place; remove stack traces and all that no runtime reads."""
+    size = dataset.image_size
+    described = {
+        "type": "float32",
+        "shape": ["N", dataset.channels, size, size],
+        "values": "0 to 255",
+        "colours": "RGB" if dataset.channels == 3 else "grey",
+        "from_photographs": FITTING,
+    }
+    packages = {name: version(name).partition("+")[0] for name in PACKAGES}  # one for PyTorch's CPU and CUDA builds
+    metadata = {CLASSES_KEY: dataset.classes, FORMAT_KEY: FORMAT_VERSION}
+    metadata |= {INPUT_KEY: described, VERSIONS_KEY: packages}
     del model.metadata_props[:]
-    model.metadata_props.add(key=CLASSES_KEY, value=json.dumps(dataset.classes))
-    model.metadata_props.add(key=FORMAT_KEY, value=json.dumps(FORMAT_VERSION))
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=json.dumps(value))
     model.producer_name, model.producer_version, model.doc_string = "lightweight", "", ""
     graph = model.graph
     used = {node.domain for node in graph.node}

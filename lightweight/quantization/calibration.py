@@ -19,7 +19,7 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from torch import Tensor
 
 from lightweight.data.dataset import Dataset, random_indices
-from lightweight.onnx.session import pixels
+from lightweight.onnx.logits import pixels
 from lightweight.quantization.params import Calibration
 
 COLUMNS = ["index", "class"]

@@ -13,10 +13,12 @@ from lightweight.data.dataset import Split
 from lightweight.macs import count_macs
 from lightweight.networks.model_file import ModelFile
 from lightweight.networks.validation import ACCURACY_SLACK, limit_batch
+from lightweight.onnx.checksum import serialize
 from lightweight.onnx.coverage import measure_coverage
 from lightweight.onnx.export import finalize_metadata
 from lightweight.onnx.graph import list_layers
-from lightweight.onnx.session import make_inference_session, onnx_logits, torch_logits
+from lightweight.onnx.logits import onnx_logits, torch_logits
+from lightweight.onnx.session import make_inference_session
 from lightweight.quantization.accuracy_control import COLUMNS, AccuracyControl, Score
 from lightweight.quantization.calibration import balanced_sample, describe_images
 from lightweight.quantization.converter import Converter, make_converter
@@ -80,7 +82,7 @@ class Quantizer:
         """Make the bytes of the file in which the excluded layers stay float32."""
         model = converter.convert(excluded)
         finalize_metadata(model, self.session.dataset)
-        return model.SerializeToString(deterministic=True)
+        return serialize(model)
 
     def check(self, content: bytes, reference: nn.Module) -> tuple[float, float]:
         """Return the logit error and the accuracy drop of the file on validation, by `check_parity`.

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,19 @@ def test_a_reader_of_the_old_file_goes_on_reading_the_old_file(path):
     with path.open("rb") as reader:
         files.write_bytes(path, b"new")
         assert reader.read() == b"old"
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_name(path, monkeypatch):
+    happened = []
+
+    def sync(descriptor: int) -> None:
+        happened.append(("synced", os.fstat(descriptor).st_ino, os.fstat(descriptor).st_size))
+
+    replace = Path.replace
+    monkeypatch.setattr(files.os, "fsync", sync)
+    monkeypatch.setattr(Path, "replace", lambda *paths: (happened.append(("renamed",)), replace(*paths))[1])
+    files.write_bytes(path, b"content")
+    assert happened == [("synced", path.stat().st_ino, 7), ("renamed",)]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the limit on file sizes is POSIX")

@@ -6,6 +6,8 @@ from random import Random
 import onnx
 from onnx import ModelProto, TensorProto, helper
 
+from lightweight.onnx.checksum import serialize
+
 SIZES = (0, 1, 2, 3, 10, 784, 100_000, 2**31 - 1, 2**31, 2**40, 2**62, 2**63 - 1, -1, -2, -(2**63))
 NAMES = ("", "input", "logits", "offset", "nowhere", "a\nb", "x" * 5000, "größer")
 OPERATORS = (
@@ -181,7 +183,7 @@ def _mutation(change: Callable[[ModelProto, Random], None]) -> Callable[[bytes, 
         try:
             model = onnx.load_from_string(content)
             change(model, random)
-            return model.SerializeToString()
+            return serialize(model)
         except Exception:  # not valid any more, or nothing that a protocol buffer can hold
             return content
 

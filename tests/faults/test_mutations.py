@@ -23,6 +23,7 @@ from lightweight.core.tensor_file import read_tensors, write_tensors
 from lightweight.data.dataset_file import load_dataset
 from lightweight.networks.factory import build
 from lightweight.networks.model_file import load_model
+from lightweight.onnx.checksum import serialize
 from lightweight.onnx.session import load_inference_session
 from lightweight.preparation.images import read_image
 from lightweight.training.loss import LossParams, load_teacher
@@ -151,7 +152,7 @@ def test_an_onnx_file_without_a_product_is_accepted(corpus, tmp_path, monkeypatc
     model.graph.node.append(onnx.helper.make_node("ReduceMean", ["input", "axis"], ["rows"], keepdims=0))
     model.graph.node.append(onnx.helper.make_node("Slice", ["rows", "start", "end", "axes"], ["ten"]))
     model.graph.node.append(onnx.helper.make_node("Squeeze", ["ten", "channel"], ["logits"]))
-    READERS["onnx"](model.SerializeToString())
+    READERS["onnx"](serialize(model))
 
 
 def test_a_mutant_is_named_by_its_kind_and_number(corpus):

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import nn
 
 from lightweight.macs import count_macs
-from lightweight.onnx.export import CLASSES_KEY, FromPixels, export_onnx, finalize_metadata
+from lightweight.onnx.export import CLASSES_KEY, FITTING, FromPixels, export_onnx, finalize_metadata
 from lightweight.onnx.graph import list_layers
-from lightweight.onnx.session import make_inference_session, onnx_logits, torch_logits
+from lightweight.onnx.logits import onnx_logits, torch_logits
+from lightweight.onnx.session import make_inference_session
 from lightweight.quantization.parity import logit_error
 from tests.examples import (
     BNNET,
@@ -83,9 +85,18 @@ def test_the_file_takes_stored_images_and_enlarges_them_itself(tiny_dataset, met
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_metadata_is_the_class_names_as_json_and_nothing_else(tiny_dataset, method):
+def test_the_metadata_describes_the_file_and_holds_nothing_of_where_it_was_made(tiny_dataset, method):
     model = onnx.load_from_string(convnet_file(method, tiny_dataset))
-    metadata = {item.key: json.loads(item.value) for item in model.metadata_props}
+    metadata = {item.key: json.loads(item.value) for item in model.metadata_props if item.key != "sha256"}
+    versions = {"torch": "2.13.0", "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
+    assert metadata.pop("versions") == versions
+    assert metadata.pop("input") == {
+        "type": "float32",
+        "shape": ["N", 1, 28, 28],
+        "values": "0 to 255",
+        "colours": "grey",
+        "from_photographs": FITTING,
+    }
     assert metadata == {CLASSES_KEY: list("0123456789"), "format": 1}
 
 

@@ -1,5 +1,6 @@
 """Both runtimes predict each image alike, whatever batch it comes in, from normalised or from raw pixels."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,13 +13,9 @@ from torch import nn
 
 from lightweight.core.errors import InputError
 from lightweight.data.dataset import Split
-from lightweight.onnx.session import (
-    load_inference_session,
-    make_inference_session,
-    onnx_logits,
-    pixels,
-    torch_logits,
-)
+from lightweight.onnx.checksum import serialize
+from lightweight.onnx.logits import onnx_logits, pixels, torch_logits
+from lightweight.onnx.session import load_inference_session, make_inference_session
 from tests.examples import METHODS, convnet_file, pruned_convnet
 
 Change = Callable[[ModelProto], object]
@@ -31,7 +28,7 @@ def changed_file(tiny_dataset, tmp_path) -> Callable[[Change], Path]:
     def write(change: Change) -> Path:
         model = onnx.load_from_string(convnet_file("none", tiny_dataset))
         change(model)
-        (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+        (tmp_path / "model.onnx").write_bytes(serialize(model))
         return tmp_path / "model.onnx"
 
     return write
@@ -108,6 +105,36 @@ def test_a_damaged_file_is_named(tmp_path, content):
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     assert refusal(path).startswith(f"{path}: damaged or not an ONNX file of this project: ")
+
+
+@pytest.mark.parametrize("method", ["none", "static"])
+def test_the_checksum_is_of_all_bytes_with_zeros_in_its_own_place(tiny_dataset, method):
+    content = convnet_file(method, tiny_dataset)
+    metadata = {item.key: item.value for item in onnx.load_from_string(content).metadata_props}
+    blank = content.replace(metadata["sha256"].encode(), b"0" * 64)
+    assert hashlib.sha256(blank).hexdigest() == metadata["sha256"]
+
+
+def test_a_changed_weight_is_noticed_and_a_new_checksum_makes_the_file_valid(tiny_dataset, tmp_path):
+    path, model = tmp_path / "model.onnx", onnx.load_from_string(convnet_file("none", tiny_dataset))
+    weight = model.graph.initializer[0]
+    weight.raw_data = weight.raw_data[:-1] + bytes([weight.raw_data[-1] ^ 1])
+    path.write_bytes(model.SerializeToString())
+    assert refusal(path).endswith("its content is not that of its checksum; delete it and run `dvc repro`")
+    path.write_bytes(serialize(model))
+    load_inference_session(path, threads=1)
+
+
+def test_a_file_of_this_project_without_a_checksum_is_refused_and_one_of_others_is_told(tiny_dataset, tmp_path):
+    path, model = tmp_path / "model.onnx", onnx.load_from_string(convnet_file("none", tiny_dataset))
+    (checksum,) = (item for item in model.metadata_props if item.key == "sha256")
+    model.metadata_props.remove(checksum)
+    path.write_bytes(model.SerializeToString())
+    assert "has no checksum: made by an older version" in refusal(path)
+    del model.metadata_props[:]
+    path.write_bytes(model.SerializeToString())
+    with pytest.warns(UserWarning, match="carries no checksum"):
+        load_inference_session(path, threads=1)
 
 
 def names_other_file(model: ModelProto) -> None:

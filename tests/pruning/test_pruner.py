@@ -16,7 +16,7 @@ from lightweight.networks.validation import validate
 from lightweight.pruning.params import PruneParams
 from lightweight.pruning.pruner import Pruner, PruningResult
 from lightweight.training.history import Epoch
-from tests.examples import BNNET, different, prune_params, state, train, trained
+from tests.examples import BNNET, different, prune_params, state, train, trained, without_test_split
 
 
 def no_fine_tuning(model: nn.Module, round_: int, each_step) -> list[Epoch]:
@@ -108,13 +108,13 @@ def test_a_target_is_met_and_hardly_more(source, tiny_dataset, method, target):
     assert {row["kind"] for row in result.probes} == {"layer"}
 
 
-def test_the_search_removes_the_most_that_stays_within_the_drop(source, tiny_dataset):
+def test_the_search_removes_the_most_that_stays_within_the_drop_on_validation(source, tiny_dataset):
     def fine_tune(model: nn.Module, round_: int, each_step) -> list[Epoch]:
         return train(model, tiny_dataset, range(round_, round_ + 1), lr=0.001, each_step=each_step)
 
     _, before = validate(source.model, tiny_dataset, tiny_dataset.val)
     changes = {"method": "structured", "amount": "auto", "max_drop": 0.05, "trials": 3, "images": 60}
-    result, pruned = prune(source, tiny_dataset, fine_tune, **changes)
+    result, pruned = prune(source, without_test_split(tiny_dataset), fine_tune, **changes)
     _, after = validate(pruned.model, tiny_dataset, tiny_dataset.val)
     trials = [row for row in result.probes if row["kind"] == "trial"]
     good = [row for row in trials if before - row["val_accuracy"] <= 0.05]

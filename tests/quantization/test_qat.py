@@ -18,7 +18,8 @@ from lightweight.core.errors import InputError
 from lightweight.data.dataset import Dataset
 from lightweight.networks.factory import build
 from lightweight.onnx.graph import list_layers
-from lightweight.onnx.session import make_inference_session, onnx_logits, torch_logits
+from lightweight.onnx.logits import onnx_logits, torch_logits
+from lightweight.onnx.session import make_inference_session
 from lightweight.pruning.groups import prunable_layers
 from lightweight.quantization.batchnorm_folding import capture, fold_batchnorm
 from lightweight.quantization.converter import Converter

@@ -21,7 +21,8 @@ from lightweight.data.dataset import Split
 from lightweight.data.dataset_file import save_dataset
 from lightweight.networks.model_file import ModelFile, save_model
 from lightweight.onnx.graph import list_layers
-from lightweight.onnx.session import make_inference_session, onnx_logits, torch_logits
+from lightweight.onnx.logits import onnx_logits, torch_logits
+from lightweight.onnx.session import make_inference_session
 from lightweight.onnx.weights import unpack_int4
 from lightweight.pruning.groups import prunable_layers
 from lightweight.quantization import post_training
@@ -41,6 +42,7 @@ from tests.examples import (
     shipped,
     small_cnn,
     small_images,
+    without_test_split,
 )
 
 INT8_METHODS = ("dynamic", "static")
@@ -324,11 +326,11 @@ def test_a_budget_that_the_gate_would_refuse_is_refused_before_any_work(tmp_path
         assert load_params(path, quantize=QuantizeParams).quantize.max_drop == allowed
 
 
-def test_layers_go_back_until_the_loss_is_inside_the_budget(tiny_dataset):
+def test_layers_go_back_until_the_loss_on_validation_is_inside_the_budget(tiny_dataset):
     model = pruned_convnet(tiny_dataset)
     tables: dict[str, Table] = {}
     with exported_once():
-        result = quantizer(model, tiny_dataset, "static", max_drop=0.0).run(tables.update)
+        result = quantizer(model, without_test_split(tiny_dataset), "static", max_drop=0.0).run(tables.update)
     before = torch_logits(model, tiny_dataset, tiny_dataset.val, 64)
     assert accuracy(logits(result.content, tiny_dataset.val), tiny_dataset.val) >= accuracy(before, tiny_dataset.val)
     assert {layer.name for layer in list_layers(result.content) if layer.bits == 32} == set(result.excluded)
