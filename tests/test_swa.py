@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.checkpointing.session import Session
 from lightweight.core.errors import InputError
-from lightweight.swa import SwaParams, average, initial_lr, make_swa_schedule, remaining_epochs
+from lightweight.networks.model_file import ModelFile
+from lightweight.swa import SwaParams, average, average_weights, initial_lr, make_swa_schedule, remaining_epochs
 from lightweight.training.loop import train
 from lightweight.training.optimizer import make_optimizer
 from tests.examples import BNNET, different, new, state, train_params, training_settings
 
+Conv, Norm = nn.Conv2d, nn.BatchNorm2d
 LR, SWA_LR, STEPS = 0.01, 0.002, 5
 
 
@@ -45,6 +47,17 @@ def test_the_batchnorm_statistics_become_those_of_the_last_weights(tiny_dataset)
     for name, buffer in model.named_buffers():
         assert torch.equal(buffer, states[-1][name])
         assert not torch.equal(buffer, states[0][name])
+
+
+def test_at_the_end_the_batchnorm_statistics_are_those_of_the_averaged_weights(tiny_dataset):
+    model = new(BNNET)
+    conv, norm = (next(module for module in model.modules() if isinstance(module, kind)) for kind in (Conv, Norm))
+    params = train_params(lr=LR, epochs=3, batch_size=60)
+    average_weights(ModelFile(model, "bnnet", {}), Session(tiny_dataset, 0), swa_params(start=1), params, None)
+    with torch.no_grad():
+        activations = conv(tiny_dataset.normalize(tiny_dataset.train.images))
+    assert len(tiny_dataset.train) % 60 == 0
+    torch.testing.assert_close(norm.running_mean, activations.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
 
 
 def test_averaging_does_not_change_the_training_itself(tiny_dataset):
