@@ -21,6 +21,7 @@ $(INSTALLED): requirements.txt constraints.txt constraints-cuda.txt
 
 repro: setup ## run the pipeline on params.yaml and print the comparison
 	@if [ ! -e .git ]; then dvc config --local core.no_scm true; elif grep -qs no_scm .dvc/config.local; then dvc config --local --unset core.no_scm; fi
+	@python -m tools.fingerprints
 	dvc repro
 	@python -m tools.report
 

@@ -2,7 +2,7 @@
 
     python -m tools.recipe mnist
 
-Reads   params.yaml, recipes/NAME.yaml
+Reads   params.yaml, recipes/NAME.yaml, and the images and weights that the recipe names
 Writes  recipes/results/NAME.json, recipes/results/NAME.png
 """
 
@@ -21,6 +21,7 @@ from lightweight.execution.determinism import work_folder
 from lightweight.execution.process import run_stage
 from lightweight.reporting.plots import draw_comparison
 from lightweight.reporting.results import TIMED_MODELS, parse_scores
+from tools.fingerprints import FINGERPRINTS, take_fingerprints
 
 FOLDER = Path("recipes")
 RESULTS = FOLDER / "results"
@@ -41,6 +42,7 @@ def main() -> None:
     if differing := sorted(current.keys() ^ wanted.keys()):
         raise InputError(f"{recipe}: must have the keys of params.yaml; not in both: {', '.join(differing)}")
     changes = [f"-S{key}={override(value)}" for key, value in wanted.items() if value != current[key]]
+    changes += [f"-S{FINGERPRINTS}:{key}={value}" for key, value in take_fingerprints(recipe, Path()).items()]
     experiment = f"recipe-{name}"
     subprocess.run(["dvc", "exp", "remove", "-q", experiment], capture_output=True, check=False)
     if subprocess.run(["dvc", "exp", "run", "--temp", "-n", experiment, *changes], check=False).returncode:

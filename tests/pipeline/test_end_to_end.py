@@ -45,6 +45,13 @@ STALE = {
     "benchmark": {"check", "benchmark"},
 }
 
+FINGERPRINTS = {
+    "images": {"prepare"},
+    "network": {"train"},
+    "weights": {"train"},
+    "teacher": {"train", "swa", "prune", "quantize"},
+}  # whose files these stages open
+
 BESIDE = {
     name: {"work"} for name in ("prepare", "train", "swa", "prune", "sensitivity", "quantize")
 }  # checkpoints and costs
@@ -211,6 +218,13 @@ def test_each_key_makes_exactly_the_expected_stages_stale(done):
         texts[key] = json.dumps(content)  # JSON is YAML
     stale = answer_of(done, [sys.executable, "-c", LIST_STALE, "params.yaml"], texts)
     assert {key: set(stages) for key, stages in stale.items()} == {key: STALE[key.split(".")[0]] for key in values}
+
+
+def test_another_fingerprint_makes_exactly_the_stages_stale_that_read_what_it_stands_for(done):
+    whole = (done.path / "fingerprints.yaml").read_text()
+    texts = {key: whole.replace(f"{key}: none", f"{key}: sha256-0") for key in FINGERPRINTS}
+    stale = answer_of(done, [sys.executable, "-c", LIST_STALE, "fingerprints.yaml"], texts)
+    assert {key: set(stages) for key, stages in stale.items()} == FINGERPRINTS
 
 
 def test_a_change_in_a_room_makes_exactly_the_stages_of_the_matrix_stale(done):
