@@ -157,6 +157,10 @@ def test_the_committed_lock_is_of_this_code_and_these_params(name):
         assert sections.items() <= YAML(typ="safe").load(ROOT / path).items()
 
 
+def test_the_committed_lock_has_no_stage_that_is_gone():
+    assert set(YAML(typ="safe").load(ROOT / "dvc.lock")["stages"]) == set(STAGES)
+
+
 def md5(content: bytes) -> str:
     return hashlib.md5(content).hexdigest()
 
