@@ -321,7 +321,8 @@ def test_a_folder_of_photographs_becomes_a_model_and_a_report_of_what_was_skippe
         ("  batch_size: 128\n  shards", "  batch_size: 8\n  shards"),
         ("  max_accuracy_drop: 0.01 ", "  max_accuracy_drop: 1.0 "),
     )
-    output = project.run("dvc", "repro")
+    _as_installed(project)
+    output = project.run("make", "repro")
     assert "Traceback" not in output
     assert "1 image skipped: image file is truncated" in output
     assert "sea/01.jpg" in output
@@ -329,13 +330,24 @@ def test_a_folder_of_photographs_becomes_a_model_and_a_report_of_what_was_skippe
     assert read(project, "metrics/original.json")["accuracy"] > 0.9, "blue pictures against grey ones"
     findings = {row["finding"]: int(row["images"]) for row in read_csv(project.path / "plots/images.csv")}
     assert findings["resized to 32x32"] == 47
-    project.run(sys.executable, "-m", "tools.report")
     page = (project.path / "plots/report.html").read_text()
     assert "2 converted from L to RGB: sea/07.jpg; wood/04.jpg" in page
     assert "sea/01.jpg" in page
     assert json.loads(project.run("dvc", "metrics", "show", "--json"))
     session = onnxruntime.InferenceSession(project.path / "models/optimized.onnx")
     assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == ["sea", "wood"]
+    assert list_stale(project) == set()
+    photo.save(tmp_path / "my photos/sea/new.jpg")
+    assert list_stale(project) == set(), "DVC does not look into the folder"
+    project.run(sys.executable, "-m", "tools.fingerprints")
+    assert list_stale(project) == {"prepare"}
+    project.run("dvc", "repro", "prepare")
+    project.run(sys.executable, "-m", "tools.fingerprints")
+    assert "prepare" not in list_stale(project)
+
+
+def list_stale(workspace: Workspace) -> set[str]:
+    return set(json.loads(workspace.run("dvc", "status", "--json")))
 
 
 def test_stages_read_and_write_what_they_declare_and_repeat_every_byte_without_dvc(done, tmp_path):
