@@ -21,6 +21,7 @@ $(INSTALLED): requirements.txt constraints.txt constraints-cuda.txt
 
 repro: setup ## run the pipeline on params.yaml and print the comparison
 	@if [ ! -e .git ]; then dvc config --local core.no_scm true; elif grep -qs no_scm .dvc/config.local; then dvc config --local --unset core.no_scm; fi
+	@python -m tools.fingerprints
 	dvc repro
 	@python -m tools.verify.outputs
 	@python -m tools.report
@@ -39,9 +40,9 @@ lint: setup ## ruff and mypy, as CI runs them
 	ruff format --check .
 	mypy
 
-baseline: setup needs-git ## make the experiment `original`, for `dvc metrics diff original`
+baseline: setup needs-git ## make the experiment `original`, in which nothing is compressed, for `dvc metrics diff original`
 	@dvc exp remove --quiet original 2>/dev/null || true
-	dvc exp run --temp --name original --set-param report.model=original
+	dvc exp run --temp --name original -S swa.start=null -S prune.amount=0 -S bn_update.num_images=0 -S quantize.method=none evaluate
 	@echo 'Compare: dvc metrics diff original'
 
 recipe: setup needs-git ## NAME=mnist: run recipes/mnist.yaml as an experiment, store its metrics beside it

@@ -17,16 +17,18 @@ from lightweight.pruning.groups import LayerType, Method, find_groups
 from lightweight.pruning.importance import Criterion, Importance
 from lightweight.pruning.probe import SensitivityProbe
 
+GROUP_COLUMNS = ["layer", "parameters", "amount", "val_accuracy", "drop"]
+
 
 class SensitivityParams(Params):
-    """Describe section `sensitivity` of params.yaml."""
+    """Describe section `sensitivity` of params.yaml; without `amount` nothing is measured."""
 
     method: Method
     importance: Criterion
     images: int = Field(ge=2)
     layers: LayerType
     exclude: list[str]
-    amount: float = Field(gt=0, lt=1)
+    amount: float | None = Field(gt=0, lt=1)
     max_drop: float = Field(ge=0, lt=1)
     probes: int = Field(ge=1, le=50)
 
@@ -41,13 +43,20 @@ class SensitivityResult:
 
     def describe(self, max_drop: float) -> str:
         """Describe the most sensitive group, and the largest amount of all groups together within `max_drop`."""
+        if not self.groups:
+            return "off: sensitivity.amount is null"
         worst = max(self.groups, key=lambda row: row["drop"])
         most_sensitive = f"{worst['layer']} is the most sensitive (val accuracy drop {worst['drop']:.2%})"
         return f"{most_sensitive}  {self.largest_amount:.1%} of all can be pruned within a drop of {max_drop:.1%}"
 
 
 def measure_sensitivity(model: nn.Module, params: SensitivityParams, session: Session) -> SensitivityResult:
-    """Prune each group of a network alone by `amount`, then search for the largest amount of all groups together."""
+    """Prune each group of a network alone by `amount`, then search for the largest amount of all groups together.
+
+    An amount of null measures nothing.
+    """
+    if params.amount is None:
+        return SensitivityResult([], 0.0, [])
     data = session.dataset
     groups = find_groups(model, data.blank(1), params, "sensitivity")
     importance = Importance(params.importance, data, params.images, session.seed)
@@ -59,9 +68,10 @@ def measure_sensitivity(model: nn.Module, params: SensitivityParams, session: Se
 
 
 def scan_groups(probe: SensitivityProbe, amount: float) -> list[dict[str, Any]]:
-    """Prune each group alone by `amount`, and return a row per group.
+    """Prune each group alone by `amount`, and return a row of `GROUP_COLUMNS` per group.
 
-    A row has the names of the layers, the number of their parameters, the amount, the validation accuracy and its drop.
+    The columns are the names of the layers, the number of their parameters, the amount, the validation accuracy and its
+    drop.
     """
     modules = dict(probe.model.named_modules())
     rows = []

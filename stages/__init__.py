@@ -7,7 +7,7 @@ instruction set is fixed before the libraries choose one, unless the stage compu
 import sys
 from pathlib import Path
 
-NATIVE = {"check", "benchmark", "provenance", "report", "plot"}  # stages whose arithmetic is the machine's own
+NATIVE = {"check", "benchmark", "provenance", "plot"}  # stages whose arithmetic is the machine's own
 
 if sys.argv[0] == "-m":  # while `python -m stages.NAME` looks for the module
     from lightweight.execution.process import fix_arithmetic, install_signal_handlers

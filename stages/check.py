@@ -15,7 +15,6 @@ from lightweight.execution.process import run_stage
 from lightweight.preparation.params import PrepareParams
 from lightweight.pruning.params import PruneParams
 from lightweight.quantization.params import QuantizeParams
-from lightweight.reporting.params import ReportParams
 from lightweight.sensitivity import SensitivityParams
 from lightweight.swa import SwaParams, remaining_epochs
 from lightweight.training.params import TrainParams
@@ -28,7 +27,7 @@ def main() -> None:
     params = load_all_params(
         PARAMS, **GENERAL, prepare=PrepareParams, train=TrainParams, swa=SwaParams, prune=PruneParams,
         sensitivity=SensitivityParams, bn_update=BnUpdateParams, quantize=QuantizeParams, evaluate=EvaluateParams,
-        benchmark=BenchmarkParams, report=ReportParams,
+        benchmark=BenchmarkParams,
     )  # fmt: skip
     remaining_epochs(params.swa, params.train.epochs, params.train.snapshots)
     write_text(CHECKED, "params.yaml is valid\n")

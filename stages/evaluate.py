@@ -1,7 +1,7 @@
 """Evaluate: score every variant on the test split, by the same metrics; all choices were made on validation.
 
 Reads   params.yaml, data/prepared.safetensors, models/VARIANT
-Writes  metrics/VARIANT.json, plots/predictions.csv
+Writes  metrics/original.json, metrics/optimized.json, plots/models.csv, plots/predictions.csv
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from lightweight.core.files import write_csv, write_json
 from lightweight.core.params import GENERAL, load_params
 from lightweight.core.variants import VARIANTS
 from lightweight.data.dataset_file import load_dataset
-from lightweight.evaluation.scores import EvaluateParams, evaluate_variants, prediction_rows, score
+from lightweight.evaluation.scores import COMPARED, SHOWN, EvaluateParams, evaluate_variants, prediction_rows, score
 from lightweight.execution.determinism import configure_torch
 from lightweight.execution.launch import run_parallel_stage
 
@@ -19,7 +19,7 @@ PREPARED = Path("data/prepared.safetensors")
 MODELS: dict[str, Path] = {name: Path(f"models/{name}.safetensors") for name in VARIANTS}
 MODELS |= {"optimized": Path("models/optimized.onnx")}
 METRICS = Path("metrics")
-PREDICTIONS = Path("plots/predictions.csv")
+SCORES, PREDICTIONS = Path("plots/models.csv"), Path("plots/predictions.csv")
 
 
 def main() -> None:
@@ -27,13 +27,15 @@ def main() -> None:
     data = load_dataset(PREPARED).to(configure_torch(params))
     labels = data.test.labels.cpu().numpy()
     variants = evaluate_variants(MODELS, data, params.evaluate.batch_size, params.threads)
-    for name, variant in variants.items():
-        scores = score(variant, variants["original"], labels)
-        write_json(METRICS / f"{name}.json", scores)
-        print(f"evaluate  {name:<12}  test accuracy {scores['accuracy']:.2%}  {scores['size_bytes']:>12,} bytes")
+    scores = {name: score(variant, variants["original"], labels) for name, variant in variants.items()}
+    for name, own in scores.items():
+        print(f"evaluate  {name:<12}  test accuracy {own['accuracy']:.2%}  {own['size_bytes']:>12,} bytes")
+    for name in COMPARED:
+        write_json(METRICS / f"{name}.json", {key: scores[name][key] for key in SHOWN})
+    write_csv(SCORES, ["model", *scores["original"]], [{"model": name, **own} for name, own in scores.items()])
     rows = prediction_rows(variants["optimized"].predictions, labels, data.classes)
     write_csv(PREDICTIONS, ["actual", "predicted"], rows)
-    print(f"evaluate  {len(VARIANTS)} variants  -> {METRICS}")
+    print(f"evaluate  {len(VARIANTS)} variants  -> {SCORES}")
 
 
 if __name__ == "__main__":

@@ -1,22 +1,21 @@
 """Plot: draw the pictures that compare original and optimized.
 
-Reads   metrics/VARIANT.json, plots/{train,swa,prune,sparsity,sensitivity,predictions}.csv
-Writes  plots/models.csv, plots/{comparison,training,sparsity,sensitivity,confusion}.png
+Reads   plots/{models,train,swa,prune,sparsity,sensitivity,predictions}.csv
+Writes  plots/{comparison,training,sparsity,sensitivity,confusion}.png
 """
 
 from pathlib import Path
 
-from lightweight.core.files import read_csv, write_bytes, write_csv
+from lightweight.core.files import read_csv, write_bytes
 from lightweight.execution.process import run_stage
 from lightweight.reporting.plots import draw_comparison, draw_confusion, draw_sensitivity, draw_sparsity, draw_training
 from lightweight.reporting.results import read_scores
 
-METRICS = Path("metrics")
 PLOTS = Path("plots")
 
 
 def main() -> None:
-    scores = read_scores(METRICS)
+    scores = read_scores(PLOTS / "models.csv")
     names = ("train", "swa", "prune", "sparsity", "sensitivity", "predictions")
     train, swa, recovery, sparsity, sensitivity, predictions = (read_csv(PLOTS / f"{name}.csv") for name in names)
     pictures = {
@@ -28,8 +27,6 @@ def main() -> None:
     }
     for name, picture in pictures.items():
         write_bytes(PLOTS / f"{name}.png", picture)
-    rows = [{"model": name, **own} for name, own in scores.items()]
-    write_csv(PLOTS / "models.csv", rows[0], rows)
     print(f"plot  {len(pictures)} pictures  -> {PLOTS}")
 
 

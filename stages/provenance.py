@@ -1,6 +1,6 @@
 """Provenance: record commit, CPU, threads and versions of each artifact, outside of dvc.lock and the artifacts.
 
-Reads   params.yaml, data/prepared.safetensors, models/MODEL, metrics/VARIANT.json
+Reads   params.yaml, data/prepared.safetensors, models/MODEL, plots/models.csv
 Writes  metrics/provenance.json
 """
 
@@ -17,14 +17,14 @@ PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")
 MODELS = [Path(f"models/{name}.safetensors") for name in VARIANTS if name != "optimized"]
 OPTIMIZED = Path("models/optimized.onnx")
-METRICS = [Path(f"metrics/{name}.json") for name in VARIANTS]
+SCORES = Path("plots/models.csv")
 RECORD = Path("metrics/provenance.json")
 
 
 def main() -> None:
     params = load_params(PARAMS, threads=Threads, train=ParallelSection)
     processes = count_inexact_processes(params.threads, params.train)
-    entries = update_record(RECORD, [PREPARED, *MODELS, OPTIMIZED, *METRICS], params.threads, processes)
+    entries = update_record(RECORD, [PREPARED, *MODELS, OPTIMIZED, SCORES], params.threads, processes)
     write_json(RECORD, entries)
     print(f"provenance  {len(entries)} artifacts  -> {RECORD}")
 

@@ -16,7 +16,7 @@ from lightweight.execution.determinism import configure_torch, work_folder
 from lightweight.execution.launch import run_parallel_stage
 from lightweight.networks.model_file import load_model
 from lightweight.pruning.probe import COLUMNS
-from lightweight.sensitivity import SensitivityParams, measure_sensitivity
+from lightweight.sensitivity import GROUP_COLUMNS, SensitivityParams, measure_sensitivity
 
 PARAMS, PREPARED = Path("params.yaml"), Path("data/prepared.safetensors")
 AVERAGED = Path("models/averaged.safetensors")
@@ -29,7 +29,7 @@ def main() -> None:
     model, work = load_model(AVERAGED, data).model, work_folder() / "sensitivity"
     with open_session(work, params, data, [PREPARED, AVERAGED], SENSITIVITY, log=partial(print, flush=True)) as session:
         result = measure_sensitivity(model, params.sensitivity, session)
-        write_csv(SENSITIVITY, result.groups[0], result.groups)
+        write_csv(SENSITIVITY, GROUP_COLUMNS, result.groups)
         write_csv(LARGEST, COLUMNS, result.probes)
     print(f"sensitivity  {result.describe(params.sensitivity.max_drop)}  -> {SENSITIVITY}")
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.checkpointing.session import Session, discard
+from lightweight.core.files import write_csv
 from lightweight.core.variants import VARIANTS
 from lightweight.data.dataset import Dataset, Split
 from lightweight.networks.factory import build
@@ -287,7 +289,7 @@ def without_test_split(dataset: Dataset) -> Dataset:
 
 
 def made_up_metrics() -> dict[str, dict[str, Any]]:
-    """Make up scores by variant as `evaluate` writes them."""
+    """Make up scores by variant as `evaluate` measures them."""
     return {
         name: {
             "accuracy": 0.95 - 0.01 * number,
@@ -306,6 +308,12 @@ def made_up_metrics() -> dict[str, dict[str, Any]]:
         }
         for number, name in enumerate(VARIANTS)
     }
+
+
+def write_scores(path: Path, scores: dict[str, dict[str, Any]]) -> None:
+    """Write scores by variant as the table of `evaluate`."""
+    rows = [{"model": name, **own} for name, own in scores.items()]
+    write_csv(path, rows[0], rows)
 
 
 def made_up_latency(cpu: str = "A CPU") -> dict[str, dict[str, Any]]:

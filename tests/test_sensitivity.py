@@ -1,5 +1,6 @@
 """Sensitivity prunes every layer alone and all together, and does not change the model."""
 
+import re
 from copy import deepcopy
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from lightweight.checkpointing.session import Session
 from lightweight.networks.validation import validate
 from lightweight.pruning.importance import Importance
 from lightweight.pruning.probe import SensitivityProbe
-from lightweight.sensitivity import largest_amount, scan_groups
+from lightweight.sensitivity import SensitivityParams, largest_amount, measure_sensitivity, scan_groups
 from tests.examples import BNNET, different, groups_of, prune_in_place, prune_params, state, trained
 
 LAYERS = ["0", "4", "9", "12"]
@@ -78,3 +79,26 @@ def test_few_images_are_a_random_part_of_the_validation_split(tiny_dataset):
     probe = make_probe(deepcopy(trained(BNNET, tiny_dataset)), tiny_dataset, images=20)
     assert len(probe.val) == 20
     assert not torch.equal(probe.val.images, tiny_dataset.val.images[:20])
+
+
+def sensitivity_params(**changes) -> SensitivityParams:
+    given = {"method": "structured", "importance": "l1", "images": 20, "layers": "both", "exclude": []}
+    return SensitivityParams(**given | {"amount": 0.75, "max_drop": 0.1, "probes": 3} | changes)
+
+
+def test_every_probe_says_what_it_has_measured_and_how_long_the_others_take(tiny_dataset):
+    lines: list[str] = []
+    session = Session(tiny_dataset, seed=0, log=lines.append)
+    result = measure_sensitivity(deepcopy(trained(BNNET, tiny_dataset)), sensitivity_params(), session)
+    assert len(lines) == len(result.probes) == 1 + 3 + 3, "the whole network, three groups, three steps of the search"
+    for number, (line, row) in enumerate(zip(lines, result.probes, strict=True), start=1):
+        pruned = f"without {row['amount']:.1%} of {row['layer'] or 'all layers'}"
+        assert line.startswith(f"probe {number}/7  val accuracy {row['val_accuracy']:.2%}  {pruned}")
+        assert bool(re.search(r"  \d\d:\d\d left$", line)) == (number < 7)
+
+
+def test_without_an_amount_nothing_is_measured(tiny_dataset):
+    model = deepcopy(trained(BNNET, tiny_dataset)).train()
+    result = measure_sensitivity(model, sensitivity_params(amount=None), Session(tiny_dataset, seed=0))
+    assert (result.groups, result.probes) == ([], [])
+    assert result.describe(0.1) == "off: sensitivity.amount is null"

@@ -12,8 +12,8 @@ from tests.contract import ROOT
 NAMES = (
     "stages", "lightweight", "recipes", "tools", "comparisons", "edge", "tests",
     ".dvc/config", ".dvc/.gitignore", ".dvcignore",
-    ".gitattributes", ".gitignore", "dvc.yaml", "params.yaml", "Makefile", "README.md", "pyproject.toml",
-    "requirements.txt", "constraints.txt", "constraints-cuda.txt",
+    ".gitattributes", ".gitignore", "dvc.yaml", "params.yaml", "fingerprints.yaml", "Makefile", "README.md",
+    "pyproject.toml", "requirements.txt", "constraints.txt", "constraints-cuda.txt",
 )  # fmt: skip
 
 

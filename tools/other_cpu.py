@@ -76,7 +76,7 @@ def run(stages: dict[str, dict], stage: str, changes: list[str], emulator: list[
         done = subprocess.run(command, cwd=folder, env=os.environ | own, capture_output=True, text=True, check=False)
         if done.returncode:
             raise InputError(f"{' '.join(command)}: {(done.stdout + done.stderr).strip().splitlines()[-1]}")
-        outs = [*stages[stage].get("outs", []), *stages[stage].get("metrics", [])]
+        outs = [out for kind in ("outs", "metrics", "plots") for out in stages[stage].get(kind, [])]
         paths = [folder / (out if isinstance(out, str) else next(iter(out))) for out in outs]
         files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*.*")))]
         return {file.relative_to(folder).as_posix(): md5_of_file(file) for file in files}

@@ -2,10 +2,11 @@
 
     python -m tools.recipe mnist
 
-Reads   params.yaml, recipes/NAME.yaml
+Reads   params.yaml, recipes/NAME.yaml, and the images and weights that the recipe names
 Writes  recipes/results/NAME.json, recipes/results/NAME.png
 """
 
+import csv
 import json
 import subprocess
 import sys
@@ -15,15 +16,16 @@ from typing import Any
 from lightweight.checkpointing.resource_usage import load
 from lightweight.core.errors import InputError
 from lightweight.core.files import write_bytes, write_json
-from lightweight.core.variants import VARIANTS
 from lightweight.core.yaml import parse_yaml, read_yaml
 from lightweight.execution.determinism import work_folder
 from lightweight.execution.process import run_stage
 from lightweight.reporting.plots import draw_comparison
-from lightweight.reporting.results import TIMED_MODELS, Scores
+from lightweight.reporting.results import TIMED_MODELS, parse_scores
+from tools.fingerprints import FINGERPRINTS, take_fingerprints
 
 FOLDER = Path("recipes")
 RESULTS = FOLDER / "results"
+SCORES = Path("plots/models.csv")
 COSTS = work_folder() / "cost"  # where the train stage records seconds and memory
 
 
@@ -40,11 +42,12 @@ def main() -> None:
     if differing := sorted(current.keys() ^ wanted.keys()):
         raise InputError(f"{recipe}: must have the keys of params.yaml; not in both: {', '.join(differing)}")
     changes = [f"-S{key}={override(value)}" for key, value in wanted.items() if value != current[key]]
+    changes += [f"-S{FINGERPRINTS}:{key}={value}" for key, value in take_fingerprints(recipe, Path()).items()]
     experiment = f"recipe-{name}"
     subprocess.run(["dvc", "exp", "remove", "-q", experiment], capture_output=True, check=False)
     if subprocess.run(["dvc", "exp", "run", "--temp", "-n", experiment, *changes], check=False).returncode:
         raise InputError(f"{recipe}: the experiment failed, see above")
-    metrics: Scores = {variant: read_committed(experiment, f"metrics/{variant}.json") for variant in VARIANTS}
+    metrics = parse_scores(csv.DictReader(committed_text(experiment, SCORES.as_posix()).splitlines()), SCORES)
     latency = {model: read_committed(experiment, f"metrics/latency/{model}.json") for model in TIMED_MODELS}
     training = training_cost(experiment, RESULTS / f"{name}.json")
     write_json(

@@ -2,7 +2,7 @@
 
     python -m tools.report
 
-Reads   metrics/, plots/
+Reads   plots/, metrics/latency, metrics/provenance.json
 Writes  plots/latency.png, plots/report.html
 """
 
@@ -24,7 +24,7 @@ PLOTS = Path("plots")
 
 
 def main() -> None:
-    scores, latency = read_scores(METRICS), read_latency(METRICS / "latency")
+    scores, latency = read_scores(PLOTS / "models.csv"), read_latency(METRICS / "latency")
     notes = warn_of_inexact(read_json(RECORD)) if RECORD.exists() else []
     print(plain_text(comparison(scores, latency)))
     print(*headline(scores, latency), *explain(scores, latency, read_csv(PLOTS / "sparsity.csv")), *notes, sep="\n")

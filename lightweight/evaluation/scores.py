@@ -15,6 +15,7 @@ from pydantic import Field
 
 from lightweight.core.files import read_bytes
 from lightweight.core.params import Params
+from lightweight.core.variants import VariantName
 from lightweight.data.dataset import Dataset
 from lightweight.evaluation.statistics import mcnemar_p, wilson_interval
 from lightweight.macs import count_macs
@@ -24,6 +25,12 @@ from lightweight.onnx.graph import list_layers
 from lightweight.onnx.logits import onnx_logits, torch_logits
 from lightweight.onnx.session import load_inference_session
 from lightweight.onnx.weights import count_parameters
+
+COMPARED: tuple[VariantName, ...] = ("original", "optimized")  # whose metrics DVC shows, each in a file of `SHOWN`
+SHOWN = (
+    "accuracy", "accuracy_low", "accuracy_high", "mcnemar_p", "size_bytes", "compressed_bytes",
+    "parameters", "nonzero_parameters", "macs", "int8_mac_share",
+)  # fmt: skip
 
 
 class EvaluateParams(Params):

@@ -4,6 +4,7 @@ Before a stage begins, dvc.lock is copied, which DVC rewrites in place: `make me
 moment.
 """
 
+import argparse
 import ctypes
 import os
 import re
@@ -12,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 from lightweight.core.errors import InputError
 from lightweight.core.files import write_bytes
@@ -23,7 +25,11 @@ ORPHAN_ADOPTERS = re.compile(r"init|systemd|tini|dumb-init|catatonit|containerd-
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Run a stage: an InputError or OSError ends in one line and exit code 1, other exceptions in a traceback."""
+    """Run a stage: an InputError or OSError ends in one line and exit code 1, other exceptions in a traceback.
+
+    A script of `stages/` takes no argument but --help, which prints its docstring. Other commands read their own.
+    """
+    _refuse_arguments(sys.modules["__main__"])
     die_with_parent()
     warnings.showwarning = _show_warning
     try:
@@ -35,6 +41,15 @@ def run_stage(main: Callable[[], None]) -> None:
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     sys.stderr.write(f"warning: {message}\n")
+
+
+def _refuse_arguments(script: ModuleType) -> None:
+    """End the process if `script` is that of a stage and it was given arguments; at --help print its docstring."""
+    name = script.__spec__.name if script.__spec__ else ""
+    if name.startswith("stages."):
+        usage = f"python -m {name} [-h]    (its parameters stand in params.yaml)"
+        form = argparse.RawDescriptionHelpFormatter
+        argparse.ArgumentParser(usage=usage, description=script.__doc__, formatter_class=form).parse_args()
 
 
 def describe_failure(error: BaseException) -> str | None:

@@ -70,7 +70,7 @@ class PruneParams(ScheduleParams):
     @field_validator("max_drop", "target_parameters", "target_macs")
     @classmethod
     def _check_limits(cls, value: float | None, info: ValidationInfo) -> float | None:
-        if value is not None and info.data.get("amount", "auto") != "auto":
+        if value is not None and info.data.get("amount", "auto") not in ("auto", 0):  # 0 switches all of it off
             raise ValueError("needs amount: auto, which finds shares by layer for it")
         return value
 

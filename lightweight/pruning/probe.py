@@ -1,5 +1,6 @@
 """A sensitivity probe prunes parts of a network without training it, measures its accuracy, and restores it."""
 
+import time
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ class SensitivityProbe:
 
     The accuracy is that on `num_images` random validation images, after BatchNorm re-estimation on as many training
     images. A resumed session does not repeat the probes that its checkpoint holds. `total` is the number of probes, for
-    the progress bar.
+    the progress bar and the lines of the log, of which every probe writes one.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class SensitivityProbe:
         total: int,
     ) -> None:
         self.model, self.groups, self.session, self.num_images = model, groups, session, num_images
+        self.total = total
         data = session.dataset
         order = random_indices(len(data.val), num_images, session.seed)
         self.val = data.val.take(order.sort().values.to(data.mean.device))
@@ -61,6 +63,7 @@ class SensitivityProbe:
         self.progress.update()
 
         def trial() -> dict[str, Any]:
+            started = time.perf_counter()
             counts = counts_to_prune(self.groups, amounts, "layer", self.scores)
             self.groups.mask_least_important(counts, self.scores)
             data, seed = self.session.dataset, self.session.seed
@@ -69,10 +72,25 @@ class SensitivityProbe:
             _, accuracy = validate(self.model, data, self.val)
             self.groups.clear_masks()
             self.model.load_state_dict(self.state)
-            amount = amounts[name] if isinstance(amounts, dict) else amounts
-            return {"layer": name, "amount": amount, "val_accuracy": accuracy}
+            row = {
+                "layer": name,
+                "amount": amounts[name] if isinstance(amounts, dict) else amounts,
+                "val_accuracy": accuracy,
+            }
+            self.progress.clear()
+            self.session.log(self._format_row(row, time.perf_counter() - started))
+            return row
 
         return self.log.run(trial)["val_accuracy"]
+
+    def _format_row(self, row: dict[str, Any], seconds: float) -> str:
+        """Format a row as a line of the log, with the time that the probes after it will take if they are like it."""
+        number, total = self.log.number, self.total
+        left = f"  {tqdm.format_interval((total - number) * seconds)} left" if number < total else ""
+        pruned = f"{row['amount']:.1%} of {row['layer'] or 'all layers'}"
+        return (
+            f"probe {number:>{len(str(total))}}/{total}  val accuracy {row['val_accuracy']:.2%}  without {pruned}{left}"
+        )
 
     def measure_group(self, group: str, amount: float) -> float:
         """Return the accuracy in [0, 1] with a share of one group pruned and the others whole."""

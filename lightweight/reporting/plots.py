@@ -137,14 +137,15 @@ def draw_sparsity(rows: Rows) -> bytes:
 
 
 def draw_sensitivity(rows: Rows) -> bytes:
-    """Draw the accuracy that is lost where a layer alone is pruned, the worst first, beside its parameters."""
+    """Draw the accuracy that is lost where a layer alone is pruned, the worst first, beside its parameters.
+
+    Without rows, which is sensitivity switched off, the picture says so.
+    """
     rows = sorted(rows, key=lambda row: -float(row["drop"]))
     names = [name if len(name) <= 40 else f"{name[:37]}..." for name in (row["layer"] for row in rows)]
     figure, axes = _make_axes(1, 2, (9, max(1.6, 0.3 * len(rows) + 0.9)))
-    share = float(rows[0]["amount"])
-    _draw_bars(
-        axes[0], f"points lost without {share:.0%} of the layer", [100 * float(row["drop"]) for row in rows], AFTER
-    )
+    lost = f"points lost without {float(rows[0]['amount']):.0%} of the layer" if rows else "not measured"
+    _draw_bars(axes[0], lost, [100 * float(row["drop"]) for row in rows], AFTER)
     _draw_bars(axes[1], "parameters of the layer", [int(row["parameters"]) for row in rows], BEFORE)
     axes[0].set_yticks(range(len(names)), names)
     axes[1].set_yticks(range(len(names)), [])

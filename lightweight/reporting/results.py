@@ -1,9 +1,12 @@
 """Results that `evaluate` and `benchmark` have measured, read for the tables, the sentences and the pictures."""
 
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightweight.core.files import read_json
+from lightweight.core.errors import InputError
+from lightweight.core.files import read_csv, read_json
 from lightweight.core.variants import VARIANTS
 
 TIMED_MODELS = ("original", "exported", "recalibrated", "optimized")  # that `benchmark` times, in this order
@@ -12,9 +15,21 @@ Scores = dict[str, dict[str, Any]]  # by variant: what `evaluation.scores.score`
 Latency = dict[str, dict[str, Any]]  # by timed model: what `evaluation.benchmark.measure_latency` returns
 
 
-def read_scores(folder: Path) -> Scores:
-    """Read FOLDER/VARIANT.json of every variant. Raises InputError that names a missing or damaged file."""
-    return {name: read_json(folder / f"{name}.json") for name in VARIANTS}
+def read_scores(path: Path) -> Scores:
+    """Read the table of scores that `evaluate` writes. Raises InputError that names a missing or damaged file."""
+    return parse_scores(read_csv(path), path)
+
+
+def parse_scores(rows: Iterable[Mapping[str, str]], path: Path) -> Scores:
+    """Convert the rows of that table, whose values are text, to numbers by variant and key.
+
+    Raises InputError, which names `path`, unless every variant has a row of numbers.
+    """
+    try:
+        scores = {row["model"]: {key: json.loads(row[key]) for key in row if key != "model"} for row in rows}
+        return {name: scores[name] for name in VARIANTS}
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{path}: must have a row of numbers for every model; `dvc repro` makes it") from None
 
 
 def read_latency(folder: Path) -> Latency:

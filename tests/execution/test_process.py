@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from lightweight.execution import process as command
+from stages import check
 from tests.contract import ROOT
 
 STAGE = """
@@ -69,6 +70,33 @@ def test_a_fault_of_the_program_keeps_its_traceback(finish):
     assert code == 1
     assert errors.startswith("Traceback")
     assert errors.endswith("ValueError: a bug\n")
+
+
+@pytest.mark.parametrize("argument", ["--epochs=3", "params.yaml", "-S"])
+def test_a_stage_refuses_arguments_and_names_where_its_parameters_are(tmp_path, argument):
+    done = run_check(tmp_path, argument)
+    assert (done.returncode, done.stdout, list(tmp_path.glob("data"))) == (2, "", [])
+    assert "its parameters stand in params.yaml" in done.stderr
+    assert done.stderr.endswith(f"error: unrecognized arguments: {argument}\n")
+
+
+def test_help_prints_what_a_stage_does_reads_and_writes_and_runs_nothing(tmp_path):
+    done = run_check(tmp_path, "--help")
+    assert (done.returncode, done.stderr, list(tmp_path.glob("data"))) == (0, "", [])
+    assert done.stdout.startswith("usage: python -m stages.check")
+    assert check.__doc__ in done.stdout
+
+
+def run_check(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Run the stage `check` with arguments in a folder that has its params.yaml."""
+    shutil.copy2(ROOT / "params.yaml", folder)
+    command, environment = [sys.executable, "-m", "stages.check", *arguments], os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_other_commands_keep_their_own_arguments(start_python):
+    process = start_python(STAGE.format(body="import sys; print(sys.argv[1])"), "--mine")
+    assert process.communicate(timeout=30) == ("--mine\n", "")
 
 
 STARTING = """

@@ -37,7 +37,6 @@ MISTAKES = {
     "  amount: 0.8 ": ("  amuont: 0.8 ", "params.yaml: prune.amuont = 0.8: unknown key; did you mean amount?"),
     "  epochs: 10 ": ("  epoch: 3\n  epochs: 10 ", "params.yaml: train.epoch = 3: unknown key; did you mean epochs?"),
     "prune:\n": ("prun:\n", "params.yaml: prun: unknown section; did you mean prune?"),
-    "  model: optimized ": ("  model: best ", "params.yaml: report.model = 'best': must be 'original', 'averaged', "),
     "  method: dynamic ": ("  method: int3 ", "params.yaml: quantize.method = 'int3': must be 'none', 'fp16', "),
     "  calibration_images: 512 ": (
         "  calibration_images: 0 ",

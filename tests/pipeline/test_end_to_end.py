@@ -17,10 +17,12 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from lightweight.core.files import read_csv
-from lightweight.core.variants import VARIANTS
+from lightweight.evaluation.scores import COMPARED, SHOWN
 from lightweight.networks.model_file import load_model
+from lightweight.reporting.results import Scores, read_scores
 from tests.contract import ROOT
 from tests.pipeline.test_contract import STALE as ROOMS
+from tests.pipeline.test_contract import outs_of
 from tests.workspace import Workspace, commit_all, copy_project
 
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
@@ -41,8 +43,14 @@ STALE = {
     "quantize": {"check", "quantize"},
     "evaluate": {"check", "evaluate"},
     "benchmark": {"check", "benchmark"},
-    "report": {"check", "report"},
 }
+
+FINGERPRINTS = {
+    "images": {"prepare"},
+    "network": {"train"},
+    "weights": {"train"},
+    "teacher": {"train", "swa", "prune", "quantize"},
+}  # whose files these stages open
 
 BESIDE = {
     name: {"work"} for name in ("prepare", "train", "swa", "prune", "sensitivity", "quantize")
@@ -52,7 +60,6 @@ BESIDE["plot"] = {f"plots/{name}.png" for name in ("comparison", "training", "sp
 UNREAD = {
     "prepare": {"data/checked"},  # an order, not an input: a bad value ends the run before any work
     "swa": {"models/original.safetensors"},  # read where swa.start is null
-    "report": {f"metrics/{name}.json" for name in VARIANTS if name != "optimized"},  # read where report.model names it
 }
 
 LIST_STALE = """
@@ -60,7 +67,7 @@ import json, sys
 from pathlib import Path
 from dvc.repo import Repo
 
-params = Path("params.yaml")
+params = Path(sys.argv[1])
 whole = params.read_text()
 stale = {}
 for key, text in json.load(sys.stdin).items():
@@ -124,24 +131,26 @@ def covered(file: str, declared: set[str]) -> bool:
     return any(file == path or file.startswith(f"{path}/") for path in declared)
 
 
-def test_every_variant_has_the_same_keys_and_only_the_last_is_smaller(done):
-    metrics = {name: read(done, f"metrics/{name}.json") for name in VARIANTS}
-    assert len({tuple(entry) for entry in metrics.values()}) == 1
-    sizes = {name: metrics[name]["size_bytes"] for name in VARIANTS}
+def scores_of(workspace: Workspace) -> Scores:
+    return read_scores(workspace.path / "plots/models.csv")
+
+
+def test_only_the_last_variant_is_smaller(done):
+    metrics = scores_of(done)
+    sizes = {name: metrics[name]["size_bytes"] for name in metrics}
     assert sizes["optimized"] == (done.path / "models/optimized.onnx").stat().st_size
     assert sizes["original"] == pytest.approx(25.08e6, rel=0.01)
     assert sizes["original"] / sizes["optimized"] > 50
     assert metrics["optimized"]["mcnemar_p"] > 0.05
     assert metrics["optimized"]["int8_mac_share"] > 0.5
-    for name in VARIANTS:
+    for name in metrics:
         assert metrics[name]["accuracy_low"] <= metrics[name]["accuracy"] <= metrics[name]["accuracy_high"]
         assert metrics[name]["accuracy"] > 0.95
 
 
 def test_accuracy_agrees_with_the_committed_one_within_their_intervals(done):
-    for name in VARIANTS:
-        committed = json.loads((ROOT / f"metrics/{name}.json").read_text())
-        ours = read(done, f"metrics/{name}.json")
+    for name, ours in scores_of(done).items():
+        committed = read_scores(ROOT / "plots/models.csv")[name]
         assert ours["accuracy_low"] <= committed["accuracy_high"], name
         assert committed["accuracy_low"] <= ours["accuracy_high"], name
 
@@ -207,9 +216,15 @@ def test_each_key_makes_exactly_the_expected_stages_stale(done):
             section = section[name]
         section[last] = [*value, 7] if isinstance(value, list) else not value if isinstance(value, bool) else "changed"
         texts[key] = json.dumps(content)  # JSON is YAML
-    command = [sys.executable, "-c", LIST_STALE]
-    stale = answer_of(done, command, texts)
+    stale = answer_of(done, [sys.executable, "-c", LIST_STALE, "params.yaml"], texts)
     assert {key: set(stages) for key, stages in stale.items()} == {key: STALE[key.split(".")[0]] for key in values}
+
+
+def test_another_fingerprint_makes_exactly_the_stages_stale_that_read_what_it_stands_for(done):
+    whole = (done.path / "fingerprints.yaml").read_text()
+    texts = {key: whole.replace(f"{key}: none", f"{key}: sha256-0") for key in FINGERPRINTS}
+    stale = answer_of(done, [sys.executable, "-c", LIST_STALE, "fingerprints.yaml"], texts)
+    assert {key: set(stages) for key, stages in stale.items()} == FINGERPRINTS
 
 
 def test_a_change_in_a_room_makes_exactly_the_stages_of_the_matrix_stale(done):
@@ -227,29 +242,39 @@ def kept_weights(sparsity: str) -> int:
 def test_another_prune_amount_retrains_nothing_and_shows_in_the_metrics(done):
     output = done.run("dvc", "exp", "run", "--temp", "--name", "p07", "--set-param", "prune.amount=0.7")
     ran = [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
-    stale = ["check", "prune", "bn_update", "quantize", "evaluate", "benchmark", "provenance", "report", "plot"]
+    stale = ["check", "prune", "bn_update", "quantize", "evaluate", "benchmark", "provenance", "plot"]
     assert sorted(ran) == sorted(stale)
     before = done.run("git", "show", "HEAD:plots/sparsity.csv")
     experiment = next(line for line in done.run("git", "for-each-ref").splitlines() if line.endswith("/p07"))
     after = done.run("git", "show", f"{experiment.split()[0]}:plots/sparsity.csv")
     assert kept_weights(before) < kept_weights(after), "0.8 of the channels against 0.7"
     difference = json.loads(done.run("dvc", "metrics", "diff", "--json", "HEAD", "p07"))
-    assert difference["metrics/pruned.json"]["parameters"]["diff"] > 0
-    assert "metrics/original.json" not in difference
+    assert list(difference) == ["metrics/optimized.json"]
+    assert difference["metrics/optimized.json"]["parameters"]["diff"] > 0
 
 
-def test_the_baseline_makes_metrics_diff_compare_original_and_optimized(done):
+def test_metrics_show_prints_a_row_of_the_same_ten_keys_for_the_original_and_for_the_optimized_file(done):
+    shown = json.loads(done.run("dvc", "metrics", "show", "--json"))[""]["data"]
+    assert list(shown) == ["metrics/original.json", "metrics/optimized.json"]
+    scores = scores_of(done)
+    for name in COMPARED:
+        assert shown[f"metrics/{name}.json"]["data"] == {key: scores[name][key] for key in SHOWN}
+    assert len(SHOWN) == 10
+
+
+def test_the_baseline_is_the_original_uncompressed_and_metrics_diff_compares_the_optimized_file_with_it(done):
     _as_installed(done)
     output = done.run("make", "baseline")
-    assert [line for line in output.splitlines() if line.startswith("Running stage")] == [
-        "Running stage 'check':",
-        "Running stage 'report':",
-    ]
+    ran = [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+    assert ran == ["check", "swa", "prune", "bn_update", "quantize", "evaluate"]
     difference = json.loads(done.run("dvc", "metrics", "diff", "--json", "original"))
-    assert list(difference) == ["metrics/model.json"]
-    size = difference["metrics/model.json"]["size_bytes"]
-    assert size["old"] == read(done, "metrics/original.json")["size_bytes"]
-    assert size["new"] == read(done, "metrics/optimized.json")["size_bytes"]
+    assert list(difference) == ["metrics/optimized.json"]
+    original, optimized = (read(done, f"metrics/{name}.json") for name in COMPARED)
+    changes = difference["metrics/optimized.json"]
+    assert changes["size_bytes"]["old"] == pytest.approx(original["size_bytes"], rel=0.01)
+    assert changes["size_bytes"]["new"] == optimized["size_bytes"]
+    for key in ("macs", "accuracy"):
+        assert changes.get(key, {"old": optimized[key]})["old"] == original[key], "nothing but the format of the file"
 
 
 def _as_installed(workspace: Workspace) -> None:
@@ -296,7 +321,8 @@ def test_a_folder_of_photographs_becomes_a_model_and_a_report_of_what_was_skippe
         ("  batch_size: 128\n  shards", "  batch_size: 8\n  shards"),
         ("  max_accuracy_drop: 0.01 ", "  max_accuracy_drop: 1.0 "),
     )
-    output = project.run("dvc", "repro")
+    _as_installed(project)
+    output = project.run("make", "repro")
     assert "Traceback" not in output
     assert "1 image skipped: image file is truncated" in output
     assert "sea/01.jpg" in output
@@ -304,13 +330,24 @@ def test_a_folder_of_photographs_becomes_a_model_and_a_report_of_what_was_skippe
     assert read(project, "metrics/original.json")["accuracy"] > 0.9, "blue pictures against grey ones"
     findings = {row["finding"]: int(row["images"]) for row in read_csv(project.path / "plots/images.csv")}
     assert findings["resized to 32x32"] == 47
-    project.run(sys.executable, "-m", "tools.report")
     page = (project.path / "plots/report.html").read_text()
     assert "2 converted from L to RGB: sea/07.jpg; wood/04.jpg" in page
     assert "sea/01.jpg" in page
     assert json.loads(project.run("dvc", "metrics", "show", "--json"))
     session = onnxruntime.InferenceSession(project.path / "models/optimized.onnx")
     assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == ["sea", "wood"]
+    assert list_stale(project) == set()
+    photo.save(tmp_path / "my photos/sea/new.jpg")
+    assert list_stale(project) == set(), "DVC does not look into the folder"
+    project.run(sys.executable, "-m", "tools.fingerprints")
+    assert list_stale(project) == {"prepare"}
+    project.run("dvc", "repro", "prepare")
+    project.run(sys.executable, "-m", "tools.fingerprints")
+    assert "prepare" not in list_stale(project)
+
+
+def list_stale(workspace: Workspace) -> set[str]:
+    return set(json.loads(workspace.run("dvc", "status", "--json")))
 
 
 def test_stages_read_and_write_what_they_declare_and_repeat_every_byte_without_dvc(done, tmp_path):
@@ -323,7 +360,7 @@ def test_stages_read_and_write_what_they_declare_and_repeat_every_byte_without_d
         plain.run(sys.executable, "-m", "tests.audit", f"stages.{name}", str(log), **changed)
         noted = json.loads(log.read_text())
         stage = STAGES[name]
-        outs = paths(stage.get("outs", [])) | paths(stage.get("metrics", []))
+        outs = set(outs_of(stage))
         deps = {path for path in paths(stage["deps"]) if not is_code(path)}
         params = {"params.yaml"} if "params" in stage else set()
         beside = BESIDE.get(name, set())
@@ -349,7 +386,7 @@ def _order() -> list[str]:
     made: set[str] = set()
     for stage in STAGES.values():
         assert all(is_code(path) or path in made for path in paths(stage["deps"]))
-        made |= paths(stage.get("outs", [])) | paths(stage.get("metrics", []))
+        made |= set(outs_of(stage))
     return list(STAGES)
 
 

@@ -6,9 +6,10 @@ import sys
 import onnx
 import pytest
 
-from lightweight.core.files import read_csv, read_json
+from lightweight.core.files import read_csv
 from lightweight.data.dataset_file import save_dataset
 from lightweight.networks.model_file import load_model
+from lightweight.reporting.results import read_scores
 from tests.workspace import QUICK_PRUNING, Workspace, copy_project
 
 CHANGES = (
@@ -35,8 +36,8 @@ def project(tmp_path_factory, tiny_dataset) -> Workspace:
 def test_half_of_the_channels_are_removed_from_every_file_and_from_the_macs(project):
     for name in ("prune", "bn_update", "quantize", "evaluate"):
         project.stage(name)
-    metrics = {name: read_json(project.path / f"metrics/{name}.json") for name in ("original", "pruned", "optimized")}
-    before, pruned, shipped = metrics.values()
+    metrics = read_scores(project.path / "plots/models.csv")
+    before, pruned, shipped = (metrics[name] for name in ("original", "pruned", "optimized"))
     expected = (8 * 9 + 8) + (16 * 8 * 9 + 16) + (10 * 16 * 49 + 10)
     assert pruned["parameters"] == pruned["nonzero_parameters"] == expected
     assert before["parameters"] == 20_490

@@ -64,6 +64,7 @@ PICTURES: dict[str, Callable[[], bytes]] = {
     "training alone": lambda: draw_training(history(1, 1), [], []),
     "sparsity of 1 layer": lambda: draw_sparsity(layers(1)),
     "sparsity of 40 layers": lambda: draw_sparsity(layers(40)),
+    "sensitivity switched off": lambda: draw_sensitivity([]),
     "sensitivity of 1 layer": lambda: draw_sensitivity(sensitive(1)),
     "sensitivity of 40 layers": lambda: draw_sensitivity(sensitive(40)),
     "training of given weights": lambda: draw_training([], [], []),

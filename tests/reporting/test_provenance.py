@@ -13,7 +13,6 @@ from ruamel.yaml import YAML
 
 from lightweight.core.errors import InputError
 from lightweight.core.machine import PACKAGES, cpu_type, package_versions, platform_name
-from lightweight.core.variants import VARIANTS
 from lightweight.reporting import provenance
 from lightweight.reporting.provenance import describe_origin, update_record
 from stages import provenance as stage
@@ -139,11 +138,11 @@ def test_the_cpu_is_named_in_one_line():
     assert name == " ".join(name.splitlines()).strip()
 
 
-def test_the_stage_records_every_binary_artifact_and_every_variants_metrics():
+def test_the_stage_records_every_binary_artifact_and_the_table_of_scores():
     outs = [out for other in PIPELINE["stages"].values() for out in other.get("outs", [])]
     binary = {out for out in outs if isinstance(out, str) and Path(out).suffix in (".safetensors", ".onnx")}
-    recorded = {path.as_posix() for path in (stage.PREPARED, *stage.MODELS, stage.OPTIMIZED, *stage.METRICS)}
-    assert recorded == binary | {f"metrics/{name}.json" for name in VARIANTS}
+    recorded = {path.as_posix() for path in (stage.PREPARED, *stage.MODELS, stage.OPTIMIZED, stage.SCORES)}
+    assert recorded == binary | {"plots/models.csv"}
     assert {
         dep for dep in PIPELINE["stages"]["provenance"]["deps"] if not dep.startswith(("stages/", "lightweight/"))
     } == recorded
@@ -151,7 +150,7 @@ def test_the_stage_records_every_binary_artifact_and_every_variants_metrics():
 
 def test_the_record_is_no_out_and_no_metric():
     assert not PIPELINE["stages"]["provenance"].keys() & {"outs", "metrics", "plots"}
-    assert not [path for path in PIPELINE["metrics"] if stage.RECORD.as_posix().startswith(path)]
+    assert "metrics" not in PIPELINE
 
 
 def test_the_stage_does_not_wait_for_torch(start_python):

@@ -3,11 +3,8 @@
 import pandas as pd
 import pytest
 
-from lightweight.core.errors import InputError
 from lightweight.core.files import read_json
-from lightweight.core.params import load_params
 from lightweight.core.variants import VARIANTS
-from lightweight.reporting.params import ReportParams
 from lightweight.reporting.results import read_latency, read_scores
 from lightweight.reporting.table import comparison, markdown, plain_text
 from tests.contract import ROOT
@@ -113,18 +110,9 @@ def test_in_a_terminal_units_stand_in_the_cells_under_short_headings(metrics, la
 @pytest.mark.parametrize("path", [None, *RESULTS], ids=lambda path: path.stem if path else "default")
 def test_in_a_terminal_the_table_fits_120_columns(path):
     stored = read_json(path) if path else {}
-    scores = stored.get("metrics") or read_scores(ROOT / "metrics")
+    scores = stored.get("metrics") or read_scores(ROOT / "plots/models.csv")
     latency = stored.get("latency") or read_latency(ROOT / "metrics/latency")
     assert latency
     lines = plain_text(comparison(scores, latency)).splitlines()
     assert max(map(len, lines)) <= 120
     assert "..." not in "".join(lines)
-
-
-def test_an_unknown_variant_is_refused_with_the_known_ones(tmp_path):
-    path = tmp_path / "params.yaml"
-    path.write_text("report: {model: smallest}\n")
-    with pytest.raises(InputError) as error:
-        load_params(path, report=ReportParams)
-    rule = "must be 'original', 'averaged', 'pruned', 'recalibrated' or 'optimized'"
-    assert str(error.value) == f"{path}: report.model = 'smallest': {rule}"

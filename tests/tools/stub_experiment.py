@@ -1,6 +1,6 @@
 """A `dvc exp run` of no time: it commits params and made-up metrics as an experiment, as the values of params say.
 
-With `report.model=averaged` it kills its worker, the first time; with `report.model=pruned` it fails, the first time.
+With `prune.importance=taylor` it kills its worker, the first time; with `random` it fails, the first time.
 """
 
 import argparse
@@ -40,13 +40,13 @@ note("begin")
 apply_overrides("params.yaml", options.set_param)
 params = read_yaml(Path("params.yaml"))
 time.sleep(0.5)
-if first and params["report"]["model"] == "averaged":
+if first and params["prune"]["importance"] == "taylor":
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(60)
-if first and params["report"]["model"] == "pruned":
-    sys.exit("error: params.yaml: report.model: bad luck\nERROR: failed to reproduce 'report'")
+if first and params["prune"]["importance"] == "random":
+    sys.exit("error: params.yaml: prune.importance: bad luck\nERROR: failed to reproduce 'prune'")
 Path("metrics").mkdir(exist_ok=True)
-Path("metrics/model.json").write_text(json.dumps({"accuracy": params["prune"]["amount"], "size_bytes": 1234}))
+Path("metrics/optimized.json").write_text(json.dumps({"accuracy": params["prune"]["amount"], "size_bytes": 1234}))
 git("add", ".")
 commit = git("commit-tree", git("write-tree"), "-p", baseline, "-m", options.name)
 git("update-ref", f"refs/exps/{baseline[:2]}/{baseline[2:]}/{options.name}", commit)

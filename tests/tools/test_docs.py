@@ -34,7 +34,7 @@ SECTIONS = "|".join(name for name, value in PARAMS.items() if isinstance(value, 
 KEY = re.compile(rf"`((?:{SECTIONS})\.(?!csv)[a-z]\w*(?:\.\w+)*)")
 CODE_PATH = re.compile(r"`((?:stages|lightweight|tests|tools|comparisons|edge|recipes|docs|\.github)/[\w./-]*)`")
 MODULE = re.compile(r"python -m (\w+(?:\.\w+)*)")
-BLOCK = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 KNOBS = re.compile(r"^## Knobs\n.*?^\| key \| values \| meaning \|\n(.*?)(?:\n\n|\Z)", re.MULTILINE | re.DOTALL)
 OWN_NETWORK = re.compile(r"```python\n# (\w+)\.py(.*?)```", re.DOTALL)
 

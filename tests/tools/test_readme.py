@@ -1,10 +1,12 @@
 """The README is short and true: its table comes from metrics files, its stages and folders are those that exist."""
 
 import re
+from itertools import pairwise
 
 from ruamel.yaml import YAML
 
 from tests.contract import ROOT
+from tests.pipeline.test_contract import outs_of
 from tools.readme import TABLE, generate
 
 README = (ROOT / "README.md").read_text()
@@ -37,6 +39,21 @@ def test_its_stage_table_lists_the_stages_in_order():
     table = README.partition("| stage | does | writes |")[2].partition("\n\n")[0]
     rows = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
     assert rows == list(stages)
+
+
+def test_its_graph_is_that_of_the_pipeline_without_the_arrows_that_others_imply():
+    stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+    made = {out: name for name, stage in stages.items() for out in outs_of(stage)}
+    before = {name: {made[dep] for dep in stage["deps"] if dep in made} for name, stage in stages.items()}
+    reached: dict[str, set[str]] = {}  # the stages on which each depends at all
+    for name, direct in before.items():  # dvc.yaml lists every stage after those
+        reached[name] = direct.union(*(reached[other] for other in direct))
+    implied = {name: set().union(*(reached[other] for other in direct)) for name, direct in before.items()}
+    chains = README.partition("flowchart LR;")[2].partition("```")[0].replace(";", "\n").splitlines()
+    shown = {pair for chain in chains for pair in pairwise(chain.split(" --> "))}
+    assert {(a.strip(), b.strip()) for a, b in shown} == {
+        (other, name) for name in stages for other in before[name] - implied[name]
+    }
 
 
 def test_its_layout_names_every_folder_and_every_room_and_technique_in_three_words():

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from lightweight.core.files import write_csv
+from lightweight.core.files import write_csv, write_json
 from lightweight.onnx.coverage import coverage_table, measure_coverage
 from lightweight.onnx.layer import Layer
 from lightweight.reporting.summary import explain, headline
-from tests.examples import made_up_latency, made_up_metrics
+from tests.examples import made_up_latency, made_up_metrics, write_scores
 from tools import report
 
 SPARSITY = [{"layer": f"conv{number}", "weights": "8", "pruned": "4", "sparsity": "0.5"} for number in (1, 2, 3)]
@@ -18,10 +18,9 @@ SPARSITY = [{"layer": f"conv{number}", "weights": "8", "pruned": "4", "sparsity"
 def workspace(tmp_path, monkeypatch):
     """Make a workspace as after `dvc repro`, with made-up metrics."""
     monkeypatch.chdir(tmp_path)
-    for folder, results in (("metrics", made_up_metrics()), ("metrics/latency", made_up_latency())):
-        (tmp_path / folder).mkdir()
-        for name, content in results.items():
-            (tmp_path / folder / f"{name}.json").write_text(json.dumps(content))
+    write_scores(tmp_path / "plots/models.csv", made_up_metrics())
+    for name, content in made_up_latency().items():
+        write_json(tmp_path / f"metrics/latency/{name}.json", content)
     layers = measure_coverage([Layer("fc", 10, 10, 8, 300, True)], [], [], "static")
     write_csv(tmp_path / "plots/coverage.csv", *coverage_table(layers))
     write_csv(tmp_path / "plots/sparsity.csv", SPARSITY[0], SPARSITY)
@@ -54,7 +53,7 @@ def test_it_says_that_results_depend_on_the_number_of_processes_where_they_do(wo
 
 
 def test_the_stages_that_make_models_and_metrics_do_not_wait_for_pandas_or_jinja(start_python):
-    names = "check prepare train swa prune sensitivity bn_update quantize evaluate benchmark provenance report"
+    names = "check prepare train swa prune sensitivity bn_update quantize evaluate benchmark provenance"
     imports = ", ".join(f"stages.{name}" for name in names.split())
     code = (
         f"import sys, {imports}; print(sorted({{'pandas', 'tabulate', 'jinja2', 'matplotlib'}} & sys.modules.keys()))"

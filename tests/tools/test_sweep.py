@@ -216,9 +216,9 @@ def test_a_scheduler_that_is_not_there_is_one_line(toy):
 
 @needs_dask
 def test_each_line_is_done_once_though_a_worker_is_killed_and_one_fails_and_only_that_one_is_run_again(toy, tmp_path):
-    text = "name,report.model,prune.amount\n"
-    text += "".join(f"line{number},optimized,0.{number}\n" for number in range(1, 5))
-    text += "deadly,averaged,0.5\nunlucky,pruned,0.6\n"
+    text = "name,prune.importance,prune.amount\n"
+    text += "".join(f"line{number},l1,0.{number}\n" for number in range(1, 5))
+    text += "deadly,taylor,0.5\nunlucky,random,0.6\n"
     log = tmp_path / "log"
     command = stub_command(tmp_path)
     output = sweep(toy, text, *command, code=1, python=PYTHON)
@@ -226,7 +226,7 @@ def test_each_line_is_done_once_though_a_worker_is_killed_and_one_fails_and_only
 
     assert sorted(re.findall(r"^done +(\w+)", output, re.MULTILINE)) == names[:-1], output
     assert re.findall(r"^failed +.*", output, re.MULTILINE) == [
-        "failed  unlucky  report.model=pruned prune.amount=0.6: params.yaml: report.model: bad luck "
+        "failed  unlucky  prune.importance=random prune.amount=0.6: params.yaml: prune.importance: bad luck "
         "(work/sweep/unlucky.log)"
     ]
     assert "5 done, 1 failed  -> sweeps/results/amounts.csv" in output
@@ -295,14 +295,14 @@ def test_workers_that_have_neither_the_project_nor_the_files_of_the_user_send_ev
 @needs_dask
 @pytest.mark.slow
 def test_twelve_real_experiments_survive_a_killed_worker_and_come_home_once(finished: Run, tmp_path):
-    """Of the stages behind quantize, by the cache of a pipeline that has run."""
+    """Of the stages from quantize on, by the cache of a pipeline that has run."""
     workspace = Workspace(tmp_path / "clone")
     finished.workspace.run("git", "clone", "--quiet", str(finished.workspace.path), str(workspace.path))
     workspace.run("git", "config", "user.name", "Test")
     workspace.run("git", "config", "user.email", "test@example.com")
     workspace.run("dvc", "cache", "dir", "--local", str(finished.workspace.path / ".dvc/cache"))
-    text = "report.model,evaluate.batch_size\n"
-    text += "".join(f"{model},{size}\n" for model in ("original", "averaged", "pruned") for size in (32, 64, 128, 256))
+    text = "quantize.method,evaluate.batch_size\n"
+    text += "".join(f"{method},{size}\n" for method in ("none", "fp16", "int4") for size in (32, 64, 128, 256))
     write(workspace.path / "sweeps", text)
     command = [str(PYTHON), "-m", "tools.sweep", "sweeps/amounts.csv", "--workers", "2"]
     given = {"cwd": workspace.path, "env": workspace.environment, "stdout": subprocess.PIPE, "text": True}
@@ -318,8 +318,8 @@ def test_twelve_real_experiments_survive_a_killed_worker_and_come_home_once(fini
     assert experiments(workspace) == sorted(done)
     rows = read_csv(workspace.path / "sweeps/results/amounts.csv")
     assert [row["experiment"] for row in rows if row["state"] == "done"] == [row["experiment"] for row in rows]
-    assert len({(row["report.model"], row["evaluate.batch_size"], row["experiment"]) for row in rows}) == 12
-    assert len({row["accuracy"] for row in rows if row["report.model"] == "original"}) == 1
+    assert len({(row["quantize.method"], row["evaluate.batch_size"], row["experiment"]) for row in rows}) == 12
+    assert len({row["size_bytes"] for row in rows if row["quantize.method"] == "none"}) == 1
     shown = json.loads(workspace.run("dvc", "exp", "show", "--json"))
     assert sorted(each["name"] for each in shown[1]["experiments"] for each in each["revs"]) == sorted(done)
     assert workspace.run("git", "status", "--porcelain", "--untracked-files=no") == ""

@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 from lightweight.reporting.provenance import describe_origin
 from tests.contract import ROOT
+from tests.examples import made_up_metrics, write_scores
 from tests.workspace import Workspace, commit_all, copy_project
 from tools.verify import fresh_clone
 from tools.verify.integrity import repair_command
@@ -29,13 +30,13 @@ SCORES = {
     "mcnemar_p": 1.0, "size_bytes": 1000, "compressed_bytes": 900, "parameters": 1000, "nonzero_parameters": 900,
     "macs": 5000, "int8_mac_share": 0.5,
 }  # fmt: skip
-METRICS = "metrics/optimized.json"
+TABLE = "plots/models.csv"
 STAGES = {"prepare": ("data", []), "train": ("model", ["data"]), "prune": ("small", ["model"])}
 
 
 def run_of(**md5: str) -> Run:
     """Make the run of prepare, train, prune and evaluate; outputs have these MD5s, or their name as MD5."""
-    stages = STAGES | {"evaluate": (METRICS, ["small"])}
+    stages = STAGES | {"evaluate": (TABLE, ["small"])}
     lock = {
         name: {
             "cmd": f"python -m stages.{name}",
@@ -45,11 +46,11 @@ def run_of(**md5: str) -> Run:
         }
         for name, (out, deps) in stages.items()
     }
-    return Run(lock, {METRICS: SCORES})
+    return Run(lock, {"optimized": SCORES})
 
 
 def record(entry: dict, **others: dict) -> dict:
-    return {path: {"md5": path, **others.get(path, entry)} for path in ("data", "model", "small", METRICS)}
+    return {path: {"md5": path, **others.get(path, entry)} for path in ("data", "model", "small", TABLE)}
 
 
 def judged(ours: Run, known: dict, committed: Run | None = None) -> Verdict:
@@ -123,10 +124,10 @@ def test_other_bytes_of_an_unknown_machine_are_a_fault(known):
     ],
 )
 def test_metrics_agree_where_intervals_overlap_counts_are_equal_and_sizes_within_a_percent(change, code):
-    ours = run_of(model="x", small="x", **{METRICS: "x"})._replace(metrics={METRICS: SCORES | change})
+    ours = run_of(model="x", small="x", **{TABLE: "x"})._replace(scores={"optimized": SCORES | change})
     verdict = judged(ours, record(THERE))
     assert verdict.code == code
-    assert any(line.startswith(f"  fault: {METRICS}: ") for line in verdict.lines) == (code == FAILED)
+    assert any(line.startswith("  fault: optimized: ") for line in verdict.lines) == (code == FAILED)
 
 
 def test_a_lock_of_other_code_parameters_or_stages_is_a_fault_on_every_machine():
@@ -153,9 +154,9 @@ def test_an_output_that_is_not_made_is_a_fault_on_any_processor():
     assert any(line.endswith(": not made") for line in verdict.lines)
 
 
-def test_a_metric_that_is_not_made_is_a_fault():
-    verdict = judged(run_of()._replace(metrics={}), record(THERE))
-    assert (verdict.code, verdict.lines[-1]) == (FAILED, f"  fault: {METRICS}: not made")
+def test_a_variant_that_is_not_scored_is_a_fault():
+    verdict = judged(run_of()._replace(scores={}), record(THERE))
+    assert (verdict.code, verdict.lines[-1]) == (FAILED, "  fault: optimized: not scored")
 
 
 TOY = """
@@ -168,10 +169,10 @@ stages:
       - models
       - model
   evaluate:
-    cmd: cp scores.json metrics/original.json
-    deps: [model, scores.json]
-    metrics:
-      - metrics/original.json:
+    cmd: cp scores.csv plots/models.csv
+    deps: [model, scores.csv]
+    plots:
+      - plots/models.csv:
           cache: false
 """
 MAKE = """
@@ -192,8 +193,10 @@ def committed(tmp_path_factory) -> Workspace:
     """Make a pipeline of two stages, run here and committed with its lock and record."""
     toy = Workspace(tmp_path_factory.mktemp("toy") / "project")
     (toy.path / "metrics").mkdir(parents=True)
+    (toy.path / "plots").mkdir()
+    write_scores(toy.path / "scores.csv", made_up_metrics())
     texts = {"dvc.yaml": TOY, "make.py": MAKE, "params.yaml": "threads: 1\n", ".gitignore": IGNORED}
-    for name, text in (texts | {"scores.json": json.dumps(SCORES)}).items():
+    for name, text in texts.items():
         (toy.path / name).write_text(text)
     commit_all(toy)
     toy.run("dvc", "init", "--quiet")
@@ -237,7 +240,7 @@ def test_a_clone_that_makes_the_same_bytes_is_identical_and_leaves_nothing(toy):
     assert [line.split() for line in lines[1:4]] == [
         ["make", "model", "identical"],
         ["make", "models", "identical"],
-        ["evaluate", "metrics/original.json", "identical"],
+        ["evaluate", "plots/models.csv", "identical"],
     ]
     assert lines[-1] == f"IDENTICAL: all 3 outputs, made anew byte for byte (a fresh clone of {head})"
     assert not log(toy).exists()
@@ -273,11 +276,12 @@ def test_a_run_that_fails_shows_its_last_lines_and_keeps_them(toy):
 
 
 def test_a_committed_metric_that_its_lock_does_not_name_is_a_fault(toy):
-    path = toy.path / "metrics/original.json"
-    path.write_text(json.dumps(SCORES | {"accuracy": 0.98}))
+    better = made_up_metrics()
+    better["optimized"]["accuracy"] += 0.01
+    write_scores(toy.path / "plots/models.csv", better)
     commit(toy, "embellished")
     lines = verified(toy, FAILED)
-    fault = "  fault: metrics/original.json: the committed file is not the one that the committed dvc.lock names"
+    fault = "  fault: plots/models.csv: the committed file is not the one that the committed dvc.lock names"
     assert fault in lines
 
 

@@ -10,7 +10,7 @@ from tools.sweep.lines import Line
 from tools.sweep.repository import read_experiment
 
 FOLDER = Path("sweeps/results")
-METRICS = "metrics/model.json"
+METRICS = "metrics/optimized.json"
 
 
 class Results:

@@ -23,11 +23,12 @@ from lightweight.core.files import read_json
 from lightweight.core.yaml import parse_yaml, read_yaml
 from lightweight.execution.process import run_stage
 from lightweight.reporting.provenance import describe_origin, md5_of_file
+from lightweight.reporting.results import Scores, read_scores
 from tools.verify.integrity import find_damaged_artifacts, find_damaged_objects, repair_command
-from tools.verify.verdict import FAILED, Lock, Run, Scores, judge, md5_of_outputs
+from tools.verify.verdict import FAILED, Lock, Run, judge, md5_of_outputs
 
 LOG = Path("work/verify.log")
-RECORD = Path("metrics/provenance.json")
+RECORD, SCORES = Path("metrics/provenance.json"), Path("plots/models.csv")
 LAST_LINES = 15
 LOCAL = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set in a hook of git, for the repository of the hook
 
@@ -90,8 +91,7 @@ def reproduce(root: Path, commit: str, scratch: Path, log: Path) -> tuple[int, s
         print(*(f"  {line}" for line in last), sep="\n", flush=True)
         return FAILED, f"FAILED: `dvc repro` ended with exit code {code}; its output is in {log}"
     lock = read_lock(clone)
-    ours = Run(lock, {path: read_json(clone / path) for path in committed.metrics if (clone / path).exists()})
-    verdict = judge(committed, ours, record, here, faults)
+    verdict = judge(committed, Run(lock, read_made_scores(clone)), record, here, faults)
     print(*verdict.lines, sep="\n", flush=True)
     if verdict.code == FAILED:
         return FAILED, f"{verdict.words}; the output of `dvc repro` is in {log}"
@@ -105,17 +105,20 @@ def remove_outputs(clone: Path) -> tuple[Run, list[str]]:
     Returns what they held, and the faults of outputs that were not those of dvc.lock.
     """
     lock = read_lock(clone)
-    metrics: dict[str, Scores] = {}
+    scores = read_made_scores(clone)
     faults = []
     for path, md5 in (out for stage in lock.values() for out in md5_of_outputs(stage).items()):
         if (clone / path).is_file():
             if md5_of_file(clone / path) != md5:
                 faults.append(f"{path}: the committed file is not the one that the committed dvc.lock names")
-            if re.fullmatch(r"metrics/\w+\.json", path):
-                metrics[path] = read_json(clone / path)
             (clone / path).unlink()
     (clone / "dvc.lock").unlink()
-    return Run(lock, metrics), faults
+    return Run(lock, scores), faults
+
+
+def read_made_scores(clone: Path) -> Scores:
+    """Read the scores of the variants, if the table is there."""
+    return read_scores(clone / SCORES) if (clone / SCORES).exists() else {}
 
 
 def make_environment(root: Path, scratch: Path) -> dict[str, str]:

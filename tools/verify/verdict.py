@@ -1,10 +1,12 @@
 """The verdict on two runs of one pipeline: identical, other bytes for a known reason, or not reproduced.
 
-Compares what dvc.lock and the metrics files of either run say.
+Compares what dvc.lock and the scores of either run say.
 """
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from lightweight.reporting.results import Scores
 
 IDENTICAL, FAILED, ELSEWHERE = 0, 1, 3  # exit codes
 EQUAL = ("images", "parameters", "macs")
@@ -15,14 +17,13 @@ MADE_BY = ("cpu", "threads")  # what may change bytes
 Lock = dict[str, dict[str, Any]]  # the stages of a dvc.lock
 Origin = Mapping[str, Any]  # of an artifact, as reporting.provenance.describe_origin returns it
 Record = Mapping[str, Origin]  # by the artifact's path, as in metrics/provenance.json
-Scores = Mapping[str, Any]  # of one variant, as in metrics/VARIANT.json
 
 
 class Run(NamedTuple):
-    """Hold what one run left: the stages of its lock, and its scores by path."""
+    """Hold what one run left: the stages of its lock, and the scores of its variants."""
 
     lock: Lock
-    metrics: dict[str, Scores]
+    scores: Scores
 
 
 class Output(NamedTuple):
@@ -57,11 +58,11 @@ def judge(committed: Run, ours: Run, record: Record, here: Origin, faults: list[
     faults = faults + [f"{output.path}: {output.state}" for output in differing if output.state != "differs"]
     if differing:
         faults = faults + explain_differences(outputs, committed.lock, record, here)
-    for path, before in committed.metrics.items():
-        after = ours.metrics.get(path)
-        faults = faults + (find_contradictions(path, before, after) if after else [f"{path}: not made"])
+    for name, before in committed.scores.items():
+        after = ours.scores.get(name)
+        faults = faults + (find_contradictions(name, before, after) if after else [f"{name}: not scored"])
         if after and after != before:
-            lines.append(f"  {path:<26} accuracy {format_accuracy(after)}, committed {format_accuracy(before)}")
+            lines.append(f"  {name:<12} accuracy {format_accuracy(after)}, committed {format_accuracy(before)}")
     if faults:
         lines += [f"  fault: {fault}" for fault in faults]
         named = "1 fault is" if len(faults) == 1 else f"{len(faults)} faults are"
@@ -134,20 +135,20 @@ def list_version_changes(then: Origin, here: Origin) -> list[str]:
     return [f"{name} was {before.get(name)} and is {now[name]}" for name in now if before.get(name) != now[name]]
 
 
-def find_contradictions(path: str, committed: Scores, ours: Scores) -> list[str]:
+def find_contradictions(name: str, committed: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
     """Find what in the scores of one model contradicts: intervals without overlap, other counts, other sizes."""
     faults = []
     if committed["accuracy_low"] > ours["accuracy_high"] or ours["accuracy_low"] > committed["accuracy_high"]:
         overlap = f"which the committed {format_accuracy(committed)} does not overlap"
-        faults.append(f"{path}: accuracy {format_accuracy(ours)}, {overlap}")
+        faults.append(f"{name}: accuracy {format_accuracy(ours)}, {overlap}")
     for key in EQUAL + CLOSE:
         allowed = TOLERANCE * abs(committed[key]) if key in CLOSE else 0
         if abs(ours[key] - committed[key]) > allowed:
-            faults.append(f"{path}: {key} is {ours[key]:,}, committed is {committed[key]:,}")
+            faults.append(f"{name}: {key} is {ours[key]:,}, committed is {committed[key]:,}")
     return faults
 
 
-def format_accuracy(scores: Scores) -> str:
+def format_accuracy(scores: Mapping[str, Any]) -> str:
     """Format accuracy and its interval as shares."""
     return f"{scores['accuracy']:.4f} [{scores['accuracy_low']:.4f}, {scores['accuracy_high']:.4f}]"
 
