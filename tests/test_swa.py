@@ -95,6 +95,7 @@ def test_the_epochs_go_on_after_the_start_up_to_the_budget_of_the_original():
 
 def test_without_a_start_no_epochs_remain():
     assert list(remaining_epochs(swa_params(start=None), total=8, snapshots=0)) == []
+    assert list(remaining_epochs(swa_params(start=5), total=0, snapshots=2)) == []
 
 
 @pytest.mark.parametrize("start", [8, 9])

@@ -1,5 +1,6 @@
 """Construction of networks by name: built-in, published, or a function in the user's own project."""
 
+import difflib
 import importlib
 import inspect
 import os
@@ -34,15 +35,22 @@ def get_builder(name: str) -> Callable[..., nn.Module]:
         return zoo.get_builder(name)
     module, _, function = name.partition(":")
     if not function:
-        built_in = ", ".join(NETWORKS)
-        own = "torchvision/NAME, timm/NAME, or package.module:function of your own"
-        raise InputError(f"unknown network {name!r}; known are {built_in}, {own}")
+        raise InputError(f"unknown network {name!r}{_suggest(name)}")
     if not _is_own(module.partition(".")[0]):
         raise InputError(f"network {name!r} must be a module in the project's folder: {Path.cwd()}")
     try:
         return getattr(importlib.import_module(module), function)
     except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise InputError(f"network {name!r} cannot be imported: {first_line(error)}") from None
+
+
+def _suggest(name: str) -> str:
+    """Name the network that is most like an unknown one, or all kinds if none is."""
+    known = {network: network for network in NETWORKS} | {model: f"torchvision/{model}" for model in zoo.list_models()}
+    close = difflib.get_close_matches(name.lower(), known, n=1)
+    if close:
+        return f"; did you mean {known[close[0]]}?"
+    return f"; known are {', '.join(NETWORKS)}, torchvision/NAME, timm/NAME, or package.module:function of your own"
 
 
 def _is_own(package: str) -> bool:

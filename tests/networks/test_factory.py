@@ -148,7 +148,20 @@ def test_a_network_of_your_own_is_built_by_its_name(own_network):
 def test_an_unknown_network_is_refused_with_the_known_ones():
     built_in = "cnn, convnet, conv12, lenet300, lenet5, tiny, resnet20"
     other = "torchvision/NAME, timm/NAME, or package.module:function of your own"
-    assert refusal("cnm") == f"unknown network 'cnm'; known are {built_in}, {other}"
+    assert refusal("zzzzzz") == f"unknown network 'zzzzzz'; known are {built_in}, {other}"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("resnet18", "torchvision/resnet18"),
+        ("ResNet50", "torchvision/resnet50"),
+        ("efficientnet-b0", "torchvision/efficientnet_b0"),
+        ("cnm", "cnn"),
+    ],
+)
+def test_an_unknown_network_comes_with_the_one_that_is_most_like_it(name, meant):
+    assert refusal(name) == f"unknown network {name!r}; did you mean {meant}?"
 
 
 def test_an_unknown_network_in_a_section_is_one_line_with_file_key_value_and_rule(tmp_path):
@@ -156,7 +169,7 @@ def test_an_unknown_network_in_a_section_is_one_line_with_file_key_value_and_rul
     path.write_text("network: cnm\n")
     with pytest.raises(InputError) as error:
         load_params(path, network=Annotated[str, AfterValidator(validate_name)])
-    assert str(error.value).startswith(f"{path}: network = 'cnm': unknown network 'cnm'; known are cnn, convnet")
+    assert str(error.value).startswith(f"{path}: network = 'cnm': unknown network 'cnm'; did you mean cnn?")
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,10 @@ def test_a_network_that_begins_with_patches_has_no_small_stem(name):
 
 
 def test_an_unknown_torchvision_network_is_refused():
-    assert refusal("torchvision/resnet19").startswith("torchvision has no classifier 'resnet19'; torchvision.models.")
+    assert refusal("torchvision/resnet19") == (
+        "torchvision has no classifier 'resnet19'; did you mean torchvision/resnet18?"
+    )
+    assert refusal("torchvision/zzzzzz").endswith("'zzzzzz'; torchvision.models.list_models() lists them")
     with pytest.raises(InputError, match="has no classifier 'fasterrcnn_resnet50_fpn'"):
         validate_name("torchvision/fasterrcnn_resnet50_fpn")
 

@@ -36,6 +36,10 @@ def broken(channels, image_size, num_classes):
 MISTAKES = {
     "  amount: 0.8 ": ("  amuont: 0.8 ", "params.yaml: prune.amuont = 0.8: unknown key; did you mean amount?"),
     "  epochs: 10 ": ("  epoch: 3\n  epochs: 10 ", "params.yaml: train.epoch = 3: unknown key; did you mean epochs?"),
+    "  amount: 0.8  ": (
+        "  amount: '0.7'  ",
+        "params.yaml: prune.amount = '0.7': must be a share such as 0.7 without quotes, auto, or shares by layer",
+    ),
     "prune:\n": ("prun:\n", "params.yaml: prun: unknown section; did you mean prune?"),
     "  model: optimized ": ("  model: best ", "params.yaml: report.model = 'best': must be 'original', 'averaged', "),
     "  method: dynamic ": ("  method: int3 ", "params.yaml: quantize.method = 'int3': must be 'none', 'fp16', "),
@@ -48,8 +52,8 @@ MISTAKES = {
         "params.yaml: prepare.dataset = 'letters': must be 'digits', 'mnist'",
     ),
     "  network: cnn\n": (
-        "  network: vgg\n",
-        "params.yaml: train.network = 'vgg': unknown network 'vgg'; known are cnn",
+        "  network: resnet18\n",
+        "params.yaml: train.network = 'resnet18': unknown network 'resnet18'; did you mean torchvision/resnet18?",
     ),
     "  lr: 0.01 ": ("  lr: .nan ", "params.yaml: train.lr = nan: must be a finite number"),
     "  weight_decay: 0.01\n": (
