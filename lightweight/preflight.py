@@ -15,14 +15,14 @@ from lightweight.data.dataset import Dataset, Split
 from lightweight.networks.factory import build_on_meta
 from lightweight.preparation.params import PrepareParams
 from lightweight.preparation.prepare import expect
-from lightweight.preparation.requirements import format_size
+from lightweight.preparation.requirements import PROCESS_BYTES, format_size
 from lightweight.training.freezing import freeze
 from lightweight.training.loss import load_teacher
 from lightweight.training.original import new_original
 from lightweight.training.params import TrainParams
 
 MODEL_FILES = 5  # beside the snapshots: original, averaged, pruned, recalibrated, optimized
-PROCESS_BYTES = 400_000_000  # of memory that training takes with the smallest network
+TRAINING_BYTES = 100_000_000  # of memory that training takes with the smallest network, beside those of any process
 OPTIMIZER_STATES = {"sgd": 1, "adam": 2, "adamw": 2}  # numbers that an optimizer keeps of each weight
 
 
@@ -67,6 +67,7 @@ def _try_network(params: TrainParams, data: Dataset, root: Path) -> nn.Module:
     shape = {"channels": data.channels, "image_size": data.input_size, "num_classes": data.num_classes}
     planned = build_on_meta(params.network, **shape, small_stem=params.small_stem)
     if planned is not None:  # before memory is taken for it
+        freeze(planned, params.freeze)
         _estimate_memory(planned, params, activations=0)
     network = new_original(params, data, root, lambda line: None).model
     load_teacher(params, root, data)
@@ -85,8 +86,8 @@ def _estimate_memory(network: nn.Module, params: TrainParams, activations: int) 
     memory = PROCESS_BYTES + state
     if params.epochs:
         state += trained * OPTIMIZER_STATES[params.optimizer]
-        memory = PROCESS_BYTES + 3 * state + trained  # a checkpoint copies the state, and once more to bytes
-        memory += at_once * activations // (1 if params.precision == "fp32" else 2)
+        gradients = trained + at_once * activations // (1 if params.precision == "fp32" else 2)
+        memory = PROCESS_BYTES + TRAINING_BYTES + gradients + 3 * state  # of which a checkpoint makes two copies
     there = _memory_here()
     if memory > there:
         key, value = ("batch_size", params.batch_size) if activations else ("network", params.network)

@@ -139,8 +139,16 @@ def test_a_batch_too_large_for_the_memory_is_refused(photos, monkeypatch):
 def test_a_network_too_large_for_this_machine_is_refused_before_it_is_built(photos, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(preflight, "new_original", None)
+    monkeypatch.setattr(preflight, "total_memory", lambda: 25_000_000_000)
     line = refusal(photos, {"image_size": 1024}, network="cnn", batch_size=2)
-    assert line.startswith("params.yaml: train.network = 'cnn': training takes at least 333.3 GB")
+    assert line.startswith("params.yaml: train.network = 'cnn': training takes at least 333.2 GB")
+
+
+def test_frozen_weights_need_neither_gradient_nor_moments(photos, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(preflight, "total_memory", lambda: 900_000_000)
+    assert refusal(photos, {"image_size": 64}, network="cnn", batch_size=2).endswith("this machine has 0.9 GB")
+    assert look(photos, {"image_size": 64}, network="cnn", batch_size=2, freeze=["fc1"])
 
 
 def test_a_gpu_is_asked_for_its_own_memory(photos, monkeypatch):

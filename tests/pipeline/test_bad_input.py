@@ -215,7 +215,7 @@ def test_the_newest_snapshots_are_kept_and_averaging_goes_on_from_one_of_them(pr
         "0009.safetensors",
         "0010.safetensors",
     ]
-    assert "mean of 1 epochs" in prepared.stage("swa")
+    assert "mean of 1 epoch  ->" in prepared.stage("swa")
     prepared.set_params(("  start: 9 ", "  start: 8 "))
     line = one_line(prepared.stage("swa", code=1))
     assert line == "params.yaml: swa.start = 8: must be one of the last train.snapshots = 2 epochs"
