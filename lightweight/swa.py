@@ -102,7 +102,7 @@ def initial_lr(notes: dict[str, Any], default: float) -> float:
     """Return the learning rate in the notes of a snapshot, else `default`. Raises InputError for an impossible rate."""
     lr = notes.get("lr", default)
     if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr <= 10:
-        raise InputError(f"the snapshot of swa.start notes the learning rate {lr!r}: must be a number up to 10")
+        raise InputError(f"The snapshot of swa.start notes the learning rate {lr!r}: must be a number up to 10")
     return lr
 
 

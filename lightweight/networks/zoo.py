@@ -58,7 +58,7 @@ def _timm(model: str) -> Callable[..., nn.Module]:
     try:
         timm = importlib.import_module("timm")
     except ImportError:
-        raise InputError(f"the network 'timm/{model}' needs the package timm: pip install timm") from None
+        raise InputError(f"The network 'timm/{model}' needs the package timm: pip install timm") from None
     if not timm.is_model(model):
         raise InputError(f"timm has no network {model!r}; timm.list_models() lists them")
 

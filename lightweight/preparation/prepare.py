@@ -59,7 +59,7 @@ def read_dataset(
     packer, total = Packer(folder, limits.shard_bytes, log), len(source.labels)
     if packer.packed.last:
         place = f"image {packer.packed.last + 1:,} of {total:,}" if packer.packed.last < total else "the end"
-        log(f"resuming prepare at {place}")
+        log(f"Resuming prepare at {place}")
     with tqdm(total=total, initial=packer.packed.last, leave=False, unit="image", disable=None) as progress:
         for chunk in read_chunks(source, params.storage, packer.packed.last):
             packer.append(chunk)

@@ -140,7 +140,7 @@ def test_a_missing_input_is_named(project):
 def test_a_network_that_does_not_fit_the_classes_is_refused(prepared):
     prepared.set_params(("  network: cnn\n", "  network: nets:wide\n"))
     line = one_line(prepared.stage("train", code=1))
-    assert line == "network 'nets:wide' gives (2, 11) for 2 images; 10 classes need (2, 10)"
+    assert line == "Network 'nets:wide' gives (2, 11) for 2 images; 10 classes need (2, 10)"
     assert not (prepared.path / "models").exists()
 
 
@@ -170,7 +170,7 @@ def test_a_loss_that_is_no_number_stops_with_epoch_and_learning_rate(prepared):
         ("  network: cnn\n", "  network: nets:broken\n"), ("schedule: onecycle ", "schedule: constant ")
     )
     line = one_line(prepared.stage("train", code=1))
-    assert line == "the loss became nan in epoch 1 at a learning rate of 0.01: must stay finite"
+    assert line == "The loss became nan in epoch 1 at a learning rate of 0.01: must stay finite"
     assert not (prepared.path / "models").exists()
 
 

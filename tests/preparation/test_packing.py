@@ -158,7 +158,7 @@ def test_a_damaged_scratch_folder_is_told_and_begun_anew(tmp_path, damage, stop)
     pack(tmp_path / "parts", stop)
     damage(tmp_path / "parts")
     assert Packer(tmp_path / "parts", SHARD_BYTES, lines.append).packed.last == 0
-    assert lines == [f"the interrupted run in {tmp_path / 'parts'} is damaged: prepare begins anew"]
+    assert lines == [f"The interrupted run in {tmp_path / 'parts'} is damaged: prepare begins anew"]
     assert pack(tmp_path / "parts") == expected
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 
