@@ -42,14 +42,22 @@ class SwaResult:
     model_file: ModelFile
     history: History
 
+    def describe(self, train_params: TrainParams) -> str:
+        """Describe in a phrase how many epochs were averaged, or why none was."""
+        number = len(self.history.rows)
+        if number:
+            return f"mean of {number} epoch{'s' if number > 1 else ''}"
+        key = "swa.start is null" if train_params.epochs else "train.epochs is 0"
+        return f"Skipped, because {key}: the weights are those of the original"
+
 
 def remaining_epochs(params: SwaParams, total: int, snapshots: int) -> range:
-    """Return the epochs after `start` up to the `total` of the original; none without a start.
+    """Return the epochs after `start` up to the `total` of the original; none without a start or a total.
 
     The original has kept snapshots of its last `snapshots` epochs, or of all epochs if `snapshots` is 0. Raises
     InputError for a start without a later epoch or without a snapshot.
     """
-    if params.start is None:
+    if params.start is None or total == 0:
         return range(0)
     if params.start >= total:
         raise bad_param("swa.start", params.start, f"must be less than train.epochs = {total}")
@@ -94,7 +102,7 @@ def initial_lr(notes: dict[str, Any], default: float) -> float:
     """Return the learning rate in the notes of a snapshot, else `default`. Raises InputError for an impossible rate."""
     lr = notes.get("lr", default)
     if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr <= 10:
-        raise InputError(f"the snapshot of swa.start notes the learning rate {lr!r}: must be a number up to 10")
+        raise InputError(f"The snapshot of swa.start notes the learning rate {lr!r}: must be a number up to 10")
     return lr
 
 

@@ -15,7 +15,7 @@ from lightweight.core.params import Arithmetic, Seed, load_params
 from lightweight.execution.determinism import project_root, work_folder
 from lightweight.execution.process import run_stage
 from lightweight.preparation.assembly import write_dataset
-from lightweight.preparation.image_folder import FINDING_COLUMNS, describe_findings
+from lightweight.preparation.findings import FINDING_COLUMNS, describe_findings
 from lightweight.preparation.params import PrepareParams
 from lightweight.preparation.prepare import open_source, read_dataset
 from lightweight.preparation.requirements import check_requirements

@@ -36,7 +36,7 @@ def main() -> None:
         result = average_weights(source, session, params.swa, params.train, teacher)
         save_model(AVERAGED, result.model_file)
         write_csv(HISTORY, COLUMNS, result.history.table())
-    print(f"swa  mean of {len(result.history.rows)} epochs  -> {AVERAGED}")
+    print(f"swa  {result.describe(params.train)}  -> {AVERAGED}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Images are classified by the file alone: without PyTorch, and by nothing that is not said of them."""
 
+import json
 import re
 import subprocess
 import sys
@@ -16,11 +17,13 @@ from lightweight.data.dataset import Dataset
 from lightweight.onnx.checksum import serialize
 from lightweight.onnx.logits import onnx_logits
 from lightweight.onnx.session import make_inference_session
+from lightweight.preparation.images import read_image
 from tests.contract import ROOT
 from tests.examples import convnet_file
 from tests.onnx.test_session import has_loop, huge
 
 NUMBER = 6
+(SNIPPET,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/deployment.md").read_text(), re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +71,84 @@ def test_names_that_the_terminal_cannot_show_are_escaped_and_the_others_are_clas
 
 
 def test_the_lines_of_the_docs_say_the_same(folder, tiny_dataset):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/deployment.md").read_text(), re.DOTALL)
     (folder / "models").mkdir()
     (folder / "models/optimized.onnx").write_bytes((folder / "model.onnx").read_bytes())
     for number, line in enumerate(expected(folder, tiny_dataset)):
-        (folder / "digit.png").write_bytes((folder / f"{number}.png").read_bytes())
-        done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+        (folder / "photo.jpg").write_bytes((folder / f"{number}.png").read_bytes())
+        done = subprocess.run([sys.executable, "-c", SNIPPET], cwd=folder, capture_output=True, text=True, check=True)
         assert done.stdout.strip() == line.split()[0]
+
+
+def smooth(width: int, height: int, channels: int) -> np.ndarray:
+    """Waves and a little noise, so that a JPEG does not hide a difference."""
+    down, right = np.arange(height)[:, None, None], np.arange(width)[None, :, None]
+    waves = 128 + 100 * np.sin(down / 9 + np.arange(channels)) * np.cos(right / 7)
+    return (waves + np.random.default_rng(0).normal(0, 9, waves.shape)).clip(0, 255).astype(np.uint8).squeeze()
+
+
+def turned(orientation: int) -> dict[str, Image.Exif]:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return {"exif": exif}
+
+
+COLOUR, ALPHA = smooth(90, 61, 3), smooth(90, 61, 4)
+ODD = {
+    **{f"turned {number}": (Image.fromarray(COLOUR), "JPEG", turned(number)) for number in range(1, 9)},
+    "turned and transparent": (Image.fromarray(ALPHA), "PNG", turned(6)),
+    "large": (Image.fromarray(smooth(700, 451, 3)), "JPEG", {}),
+    "large, turned, grey, progressive": (
+        Image.fromarray(smooth(451, 700, 1)),
+        "JPEG",
+        turned(8) | {"progressive": True},
+    ),
+    "of two pictures": (Image.fromarray(smooth(300, 200, 3)), "MPO", {}),
+    "CMYK": (Image.fromarray(COLOUR).convert("CMYK"), "JPEG", {}),
+    "transparent": (Image.fromarray(ALPHA), "PNG", {}),
+    "transparent, WebP": (Image.fromarray(ALPHA), "WEBP", {"lossless": True}),
+    "transparent grey": (Image.fromarray(ALPHA).convert("LA"), "PNG", {}),
+    "opaque with alpha": (Image.fromarray(COLOUR).convert("RGBA"), "PNG", {}),
+    "transparent colour": (Image.fromarray(COLOUR // 64 * 64), "PNG", {"transparency": (64, 64, 64)}),
+    "transparent grey level": (Image.fromarray(COLOUR[..., 0] // 64 * 64), "PNG", {"transparency": 64}),
+    "palette": (Image.fromarray(COLOUR).quantize(9), "PNG", {}),
+    "palette, one transparent": (Image.fromarray(COLOUR).quantize(9), "GIF", {"transparency": 3}),
+    "palette, each half transparent": (Image.fromarray(COLOUR).quantize(9), "PNG", {"transparency": bytes(range(9))}),
+    "grey": (Image.fromarray(COLOUR[..., 0]), "PNG", {}),
+    "black and white": (Image.fromarray(COLOUR).convert("1"), "PNG", {}),
+    "16 bits": (Image.fromarray(smooth(90, 61, 1).astype(np.uint16) * 251), "PNG", {}),
+    "wide": (Image.fromarray(smooth(301, 7, 3)), "PNG", {}),
+    "tall": (Image.fromarray(smooth(6, 222, 3)), "BMP", {}),
+    "tiny": (Image.fromarray(COLOUR[:1, :1]), "TIFF", {}),
+    "of the size": (Image.fromarray(COLOUR[:24, :24]), "PNG", {}),
+}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", ODD)
+def test_the_lines_of_the_docs_take_the_pixels_of_prepare(name, channels, tmp_path, monkeypatch, capsys):
+    image, kind, options = ODD[name]
+    (tmp_path / "models").mkdir()
+    image.save(tmp_path / "photo.jpg", kind, **options)
+    expected = read_image(tmp_path / "photo.jpg", 24, channels)[0]
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("GlobalAveragePool", ["input"], ["means"]),
+            onnx.helper.make_node("Flatten", ["means"], ["logits"]),
+        ],
+        "means",
+        [onnx.helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, ["N", channels, 24, 24])],
+        [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["N", channels])],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    onnx.helper.set_model_props(model, {"classes": json.dumps(["red", "green", "blue"][:channels])})
+    onnx.save(model, tmp_path / "models/optimized.onnx")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    with Image.open("photo.jpg") as opened:  # a short script leaves that to its end
+        monkeypatch.setattr(Image, "open", lambda path: opened)
+        exec(SNIPPET, names)
+    assert np.array_equal(names["pixels"], expected)
+    assert capsys.readouterr().out.strip() == ["red", "green", "blue"][expected.mean((1, 2)).argmax()]
 
 
 def test_it_imports_no_framework():
@@ -97,7 +171,8 @@ def test_it_imports_no_framework():
         (
             "both.png",
             lambda: Image.new("RGBA", (9, 9)),
-            "must be converted from RGBA to L and resized to 28x28 for this model: --fit does it",
+            "must be composited on white and converted from RGBA to L and resized to 28x28 for this model: --fit does "
+            "it",
         ),
     ],
 )

@@ -11,7 +11,16 @@ from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.checkpointing.session import Session
 from lightweight.core.errors import InputError
 from lightweight.networks.model_file import ModelFile
-from lightweight.swa import SwaParams, average, average_weights, initial_lr, make_swa_schedule, remaining_epochs
+from lightweight.swa import (
+    SwaParams,
+    SwaResult,
+    average,
+    average_weights,
+    initial_lr,
+    make_swa_schedule,
+    remaining_epochs,
+)
+from lightweight.training.history import History
 from lightweight.training.loop import train
 from lightweight.training.optimizer import make_optimizer
 from tests.examples import BNNET, different, new, state, train_params, training_settings
@@ -108,6 +117,23 @@ def test_the_epochs_go_on_after_the_start_up_to_the_budget_of_the_original():
 
 def test_without_a_start_no_epochs_remain():
     assert list(remaining_epochs(swa_params(start=None), total=8, snapshots=0)) == []
+    assert list(remaining_epochs(swa_params(start=5), total=0, snapshots=2)) == []
+
+
+@pytest.mark.parametrize(
+    ("epochs", "total", "said"),
+    [
+        (0, 0, "Skipped, because train.epochs is 0: the weights are those of the original"),
+        (0, 3, "Skipped, because swa.start is null: the weights are those of the original"),
+        (1, 3, "mean of 1 epoch"),
+        (2, 3, "mean of 2 epochs"),
+    ],
+)
+def test_what_was_averaged_is_told(epochs, total, said):
+    history = History()
+    history.rows = [None] * epochs
+    params = train_params(epochs=total, weights="some.pth")
+    assert SwaResult(ModelFile(new(BNNET), BNNET, {}), history).describe(params) == said
 
 
 @pytest.mark.parametrize("start", [8, 9])

@@ -85,7 +85,7 @@ class Checkpointer:
             self.log(f"{self.stage} starts over: the checkpoint in {folder} is damaged")
             return
         self.state, self.files = unflatten_state_dict(state["state"], tensors), state["files"]
-        self.log(f"resuming {self.stage} at {state['position']}")
+        self.log(f"Resuming {self.stage} at {state['position']}")
 
     def track(self, name: str, stateful: Tracked) -> Tracked:
         """Make an object part of every later checkpoint, and restore its state if a run is resumed.

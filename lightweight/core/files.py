@@ -93,6 +93,14 @@ def check_format(file: object, version: object) -> None:
         raise InputError(f"{file}: {FORMAT_KEY} = {version!r}: {rule}")
 
 
+def user_path(root: Path, name: str) -> Path:
+    """Return the path of what the user names in `params.yaml`: relative to `root`, where `~` is the home folder."""
+    try:
+        return root / Path(name).expanduser()
+    except RuntimeError:  # of a user whom this machine does not know
+        return root / name
+
+
 def missing(path: Path) -> InputError:
     """Make the error of a file that a stage should have made."""
     return InputError(f"{path}: no such file; `dvc repro` makes it")

@@ -1,6 +1,8 @@
 """Properties of this machine that results or timings depend on: processor, system, versions; torch is not imported."""
 
+import os
 import platform
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,14 @@ def int8_saturates() -> bool:
     """Tell whether sums of two products of uint8 and int8 are cut to 16 bits: x86 without VNNI (ONNX Runtime, MLAS)."""
     extensions = set(vector_extensions().split())
     return "avx2" in extensions and not {"avx512_vnni", "avx_vnni", "amx_int8"} & extensions
+
+
+def total_memory() -> int:
+    """Return the bytes of memory of this machine, no more than a container's limit."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):  # no control groups, or no limit
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return total
 
 
 def _read_cpuinfo() -> dict[str, str]:

@@ -128,7 +128,7 @@ def steps_per_epoch(split: Split, batch_size: int, smallest: int = 2) -> int:
     full, rest = divmod(len(split), batch_size)
     steps = full + 1 if rest >= smallest else full
     if not steps:
-        raise InputError("the training split holds a single image: training needs two for BatchNorm")
+        raise InputError("The training split holds a single image: training needs two for BatchNorm")
     return steps
 
 

@@ -54,7 +54,7 @@ def load_in_order(items: Dataset[Any], count: int) -> Iterator[Any]:
     except RuntimeError as error:
         if not re.match(r"DataLoader worker .* (is killed|exited unexpectedly)", str(error)):
             raise
-        raise InputError("a process that loads images was killed; the same command goes on from here") from None
+        raise InputError("A process that loads images was killed; the same command goes on from here") from None
 
 
 def _unchanged(item: Any) -> Any:

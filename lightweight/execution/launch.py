@@ -90,7 +90,7 @@ def _run_agent(main: Callable[[], None], params: Path, machines: Machines) -> No
                 _, first = error.get_first_failure()
                 cause = f"was ended by signal {-first.exitcode}" if first.exitcode < 0 else "lost another one"
                 rule = f"{MAX_RESTARTS} times; the same command goes on at the last checkpoint"
-                raise InputError(f"process {first.local_rank} of this stage {cause}, {rule}") from None
+                raise InputError(f"Process {first.local_rank} of this stage {cause}, {rule}") from None
         except Exception as error:  # of the rendezvous
             reason = " ".join(str(error).split()) or type(error).__name__
             others = f"{machines.nodes} machines have not met at {machines.rendezvous or 'this one'}"

@@ -77,7 +77,7 @@ def fix_arithmetic(params: Path) -> None:
 
 def _exit_interrupted(*_: object) -> None:
     """End the process at Ctrl-C with one line and without a traceback."""
-    os.write(2, b"interrupted: the same command goes on from here\n")
+    os.write(2, b"Interrupted: the same command goes on from here\n")
     os._exit(128 + signal.SIGINT)
 
 

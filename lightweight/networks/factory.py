@@ -1,5 +1,6 @@
 """Construction of networks by name: built-in, published, or a function in the user's own project."""
 
+import difflib
 import importlib
 import inspect
 import os
@@ -27,22 +28,29 @@ MAX_ARGUMENTS = {"channels": 16, "image_size": 1024, "num_classes": 100_000}  # 
 def get_builder(name: str) -> Callable[..., nn.Module]:
     """Return the function that builds a network: built-in, published, or the user's own. Raises InputError."""
     if not isinstance(name, str):
-        raise InputError(f"network {name!r} must be a name")
+        raise InputError(f"Network {name!r} must be a name")
     if name in NETWORKS:
         return NETWORKS[name]
     if name.startswith(PUBLISHED):
         return zoo.get_builder(name)
     module, _, function = name.partition(":")
     if not function:
-        built_in = ", ".join(NETWORKS)
-        own = "torchvision/NAME, timm/NAME, or package.module:function of your own"
-        raise InputError(f"unknown network {name!r}; known are {built_in}, {own}")
+        raise InputError(f"unknown network {name!r}{_suggest(name)}")
     if not _is_own(module.partition(".")[0]):
-        raise InputError(f"network {name!r} must be a module in the project's folder: {Path.cwd()}")
+        raise InputError(f"Network {name!r} must be a module in the project's folder: {Path.cwd()}")
     try:
         return getattr(importlib.import_module(module), function)
     except (Exception, SystemExit) as error:  # the user's code may raise anything
-        raise InputError(f"network {name!r} cannot be imported: {first_line(error)}") from None
+        raise InputError(f"Network {name!r} cannot be imported: {first_line(error)}") from None
+
+
+def _suggest(name: str) -> str:
+    """Name the network that is most like an unknown one, or all kinds if none is."""
+    known = {network: network for network in NETWORKS} | {model: f"torchvision/{model}" for model in zoo.list_models()}
+    close = difflib.get_close_matches(name.lower(), known, n=1)
+    if close:
+        return f"; did you mean {known[close[0]]}?"
+    return f"; known are {', '.join(NETWORKS)}, torchvision/NAME, timm/NAME, or package.module:function of your own"
 
 
 def _is_own(package: str) -> bool:
@@ -78,10 +86,10 @@ def check_forward(network: nn.Module, name: str, channels: int, image_size: int,
         with torch.no_grad():
             output = network.eval()(torch.zeros(2, *shape))
     except Exception as error:
-        raise InputError(f"network {name!r} does not accept images of shape {shape}: {first_line(error)}") from None
+        raise InputError(f"Network {name!r} does not accept images of shape {shape}: {first_line(error)}") from None
     if not isinstance(output, torch.Tensor) or output.shape != (2, num_classes):
         found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-        raise InputError(f"network {name!r} gives {found} for 2 images; {num_classes} classes need (2, {num_classes})")
+        raise InputError(f"Network {name!r} gives {found} for 2 images; {num_classes} classes need (2, {num_classes})")
 
 
 def build_on_meta(name: str, **arguments: Any) -> nn.Module | None:
@@ -101,7 +109,7 @@ def _make(name: str, channels: int, image_size: int, num_classes: int, small_ste
     for key, value in arguments.items():
         if type(value) is not int or not 1 <= value <= MAX_ARGUMENTS[key]:
             raise InputError(
-                f"network {name!r}: {key} = {value!r}: must be an integer from 1 to {MAX_ARGUMENTS[key]:,}"
+                f"Network {name!r}: {key} = {value!r}: must be an integer from 1 to {MAX_ARGUMENTS[key]:,}"
             )
     if name.startswith(PUBLISHED):
         arguments["small_stem"] = small_stem
@@ -110,11 +118,11 @@ def _make(name: str, channels: int, image_size: int, num_classes: int, small_ste
     try:
         inspect.signature(function).bind(**arguments)
     except (TypeError, ValueError) as error:
-        raise InputError(f"network {name!r} must be a function of {', '.join(arguments)}: {error}") from None
+        raise InputError(f"Network {name!r} must be a function of {', '.join(arguments)}: {error}") from None
     try:
         network = function(**arguments)
     except (Exception, SystemExit) as error:
-        raise InputError(f"network {name!r} cannot be built: {first_line(error)}") from None
+        raise InputError(f"Network {name!r} cannot be built: {first_line(error)}") from None
     if not isinstance(network, nn.Module):
-        raise InputError(f"network {name!r} returned {type(network).__name__}, not a torch.nn.Module")
+        raise InputError(f"Network {name!r} returned {type(network).__name__}, not a torch.nn.Module")
     return network

@@ -32,7 +32,7 @@ def shrink_to(model: nn.Module, shapes: Shapes) -> None:
                     tensors[key] = _cut(name, tensor, shape)
         _sync_attributes(module, multiplier)
     if left:
-        raise InputError(f"the network has no {next(iter(left))} to make narrower")
+        raise InputError(f"The network has no {next(iter(left))} to make narrower")
 
 
 def _cut(name: str, tensor: Tensor, shape: Any) -> Tensor:

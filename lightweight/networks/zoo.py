@@ -1,5 +1,6 @@
 """Published architectures by name, from torchvision or timm, for any number of channels, image size and stem."""
 
+import difflib
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -26,11 +27,19 @@ def get_builder(name: str) -> Callable[..., nn.Module]:
     return build
 
 
+def list_models() -> list[str]:
+    """List the classifiers of torchvision by name."""
+    models = torchvision("models")
+    return models.list_models(module=models)
+
+
 def _torchvision(model: str) -> Callable[..., nn.Module]:
     """Return a function that makes a classifier of torchvision with random weights. Raises InputError."""
     models = torchvision("models")
-    if model not in models.list_models(module=models):
-        raise InputError(f"torchvision has no classifier {model!r}; torchvision.models.list_models() lists them")
+    if model not in list_models():
+        close = difflib.get_close_matches(model.lower(), list_models(), n=1)
+        rule = f"did you mean torchvision/{close[0]}?" if close else "torchvision.models.list_models() lists them"
+        raise InputError(f"torchvision has no classifier {model!r}; {rule}")
 
     def make(channels: int, image_size: int, num_classes: int) -> nn.Module:
         options = dict(OPTIONS.get(model, {}))
@@ -49,7 +58,7 @@ def _timm(model: str) -> Callable[..., nn.Module]:
     try:
         timm = importlib.import_module("timm")
     except ImportError:
-        raise InputError(f"the network 'timm/{model}' needs the package timm: pip install timm") from None
+        raise InputError(f"The network 'timm/{model}' needs the package timm: pip install timm") from None
     if not timm.is_model(model):
         raise InputError(f"timm has no network {model!r}; timm.list_models() lists them")
 

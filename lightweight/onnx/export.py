@@ -65,7 +65,7 @@ def export_onnx(model: nn.Module, dataset: Dataset) -> onnx.ModelProto:
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            raise InputError(f"the network cannot be exported to ONNX: {_root_cause(error)}") from None
+            raise InputError(f"The network cannot be exported to ONNX: {_root_cause(error)}") from None
     assert program is not None  # the exporter returns None without `dynamo`
     exported = program.model_proto
     finalize_metadata(exported, dataset)

@@ -28,7 +28,7 @@ def onnx_logits(session: onnxruntime.InferenceSession, split: Split, batch_size:
     """
     expected, actual = tuple(session.get_inputs()[0].shape[1:]), tuple(split.images.shape[1:])
     if expected != actual:
-        raise InputError(f"the ONNX file takes images of shape {expected}, those of the data set have {actual}")
+        raise InputError(f"The ONNX file takes images of shape {expected}, those of the data set have {actual}")
 
     def predict(images: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(session.run(None, {"input": pixels(images)})[0])

@@ -13,6 +13,7 @@ from lightweight.core.torchvision_compat import torchvision
 from lightweight.preparation.images import LabelledImages
 
 TORCHVISION_NAMES = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}
+PUBLISHED_IMAGES = {"digits": 1_797, "mnist": 70_000, "fashion_mnist": 70_000, "cifar10": 60_000}  # of 10 classes each
 UNPACKED_MD5 = {
     "mnist": {
         "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",

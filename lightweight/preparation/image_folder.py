@@ -10,49 +10,14 @@ from typing import Any
 import numpy as np
 
 from lightweight.core.errors import InputError, bad_param
-from lightweight.preparation.images import read_image
+from lightweight.preparation.findings import SKIPPED, Findings
+from lightweight.preparation.images import READS_HEIF, read_image
 from lightweight.preparation.source import ReadImage
 
-FINDING_COLUMNS = ("finding", "images", "paths")
-SKIPPED = "skipped: "  # begins the findings about images that are not in the data set
-MAX_PATH_CHARACTERS = 200  # of paths in a line of the log; the file has all
-MAX_PATHS = 10  # in a finding about images that were changed; one about skipped images has all
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+HEIF = {".heic", ".heif"}
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"} | (HEIF if READS_HEIF else set())
 SUFFIX_LIST = ", ".join(sorted(SUFFIXES))
-
-
-class Findings:
-    """Record which images of a folder were skipped or converted, and how."""
-
-    def __init__(self) -> None:
-        self.images_by_finding: dict[str, list[str]] = {}
-
-    def add(self, finding: str, image: str) -> None:
-        """Add an image, by its path in the folder, to a finding such as `resized to 32x32`."""
-        name = image if image.isprintable() else repr(image)[1:-1]  # a file name is any bytes
-        self.images_by_finding.setdefault(finding, []).append(name)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return a row per finding in alphabetical order: the finding, the number of images, and their paths.
-
-        The paths are all of those that were skipped, and the first ten of those that were changed.
-        """
-        rows = []
-        for finding, names in sorted(self.images_by_finding.items()):
-            shown = names if finding.startswith(SKIPPED) else names[:MAX_PATHS]
-            more = "; ..." if len(shown) < len(names) else ""
-            rows.append({"finding": finding, "images": len(names), "paths": "; ".join(shown) + more})
-        return rows
-
-
-def describe_findings(rows: list[dict[str, Any]]) -> list[str]:
-    """Describe each row of `Findings` in a line for the log, with the first of its paths."""
-    lines = []
-    for row in rows:
-        noun, paths = "image" if row["images"] == 1 else "images", row["paths"]
-        shown = paths if len(paths) <= MAX_PATH_CHARACTERS else f"{paths[:MAX_PATH_CHARACTERS]}..."
-        lines.append(f"prepare  {row['images']} {noun} {row['finding']}: {shown}")
-    return lines
+SPLITS = ("train", "val", "test")
 
 
 class FolderSource:
@@ -63,6 +28,7 @@ class FolderSource:
         self.path, self.shape, self.findings = path, (channels, size, size), Findings()
         self.roots = _find_splits(path)
         self.classes = _find_classes(self.roots["train"])
+        self._add_strays()
         self.files: list[str] = []
         labels: list[int] = []
         self.splits: dict[str, range] = {}
@@ -76,17 +42,36 @@ class FolderSource:
             self.splits[name] = range(start, len(self.files))
         self.labels = np.array(labels, dtype=np.int64)
 
+    def _add_strays(self) -> None:
+        """Add findings about what lies beside the folders of classes and of splits."""
+        if self.path not in self.roots.values():
+            for name, folder in _list_visible(self.path):
+                if name not in self.roots:
+                    self.findings.add(f"{SKIPPED}{'a folder' if folder else 'a file'} beside train and test", name)
+        for root in self.roots.values():
+            for name, folder in _list_visible(root):
+                if not folder:
+                    stray = (root / name).relative_to(self.path).as_posix()
+                    self.findings.add(f"{SKIPPED}a file beside the class folders", stray)
+
     def _list_images(self, folder: Path) -> list[str]:
         """List the images in a folder by their paths in the whole; others become findings. Raises InputError."""
         images = []
-        for file in sorted(child for child in folder.iterdir() if not child.name.startswith(".")):
-            relative = file.relative_to(self.path).as_posix()
-            if file.suffix.lower() in SUFFIXES:
-                images.append(relative)
+        prefix = folder.relative_to(self.path).as_posix()
+        for name, nested in _list_visible(folder):
+            suffix = Path(name).suffix.lower()
+            if nested:
+                reason = "a folder in a class folder; only images directly in the class folder are read"
+            elif suffix in SUFFIXES:
+                images.append(f"{prefix}/{name}")
+                continue
+            elif suffix in HEIF:
+                reason = f"{suffix} is read where pillow-heif is installed: pip install pillow-heif"
             else:
-                self.findings.add(f"{SKIPPED}not a {SUFFIX_LIST}", relative)
+                reason = f"{suffix or 'a file without a suffix'} is none of {SUFFIX_LIST}"
+            self.findings.add(f"{SKIPPED}{reason}", f"{prefix}/{name}")
         if not images:
-            raise no_image(folder)
+            raise self._no_image(folder)
         return images
 
     def read(self, numbers: range) -> Iterator[ReadImage]:
@@ -117,16 +102,21 @@ class FolderSource:
         for name, part in self.splits.items():
             readable = self.labels[numbers[(numbers >= part.start) & (numbers < part.stop)]]
             for label in sorted(set(range(len(self.classes))) - set(readable.tolist())):
-                raise no_image(self.roots[name] / self.classes[label])
+                raise self._no_image(self.roots[name] / self.classes[label])
+
+    def _no_image(self, folder: Path) -> InputError:
+        """Make the error of a class folder from which nothing can be read, with what was skipped in it."""
+        prefix = f"{folder.relative_to(self.path).as_posix()}/"
+        skipped = [
+            f"; {finding}"
+            for finding, names in sorted(self.findings.images_by_finding.items())
+            if finding.startswith(SKIPPED) and any(name.startswith(prefix) for name in names)
+        ]
+        return InputError(f"{folder}: no readable image: must hold at least one {SUFFIX_LIST}{''.join(skipped)}")
 
     def finding_rows(self) -> list[dict[str, Any]]:
         """Return the rows of the findings."""
         return self.findings.rows()
-
-
-def no_image(folder: Path) -> InputError:
-    """Make the error of a class folder from which nothing can be read."""
-    return InputError(f"{folder}: no readable image: must hold at least one {SUFFIX_LIST}")
 
 
 def _find_splits(path: Path) -> dict[str, Path]:
@@ -134,7 +124,7 @@ def _find_splits(path: Path) -> dict[str, Path]:
     if not path.is_dir():
         raise bad_param("prepare.path", str(path), "no such folder")
     names = {child.name for child in _list_folders(path)}
-    splits = [name for name in ("train", "val", "test") if name in names]
+    splits = [name for name in SPLITS if name in names]
     if splits and not {"train", "test"} <= names:
         raise InputError(f"{path}: has {' and '.join(splits)} but a split folder needs both train and test")
     return {name: path / name for name in splits} or {"train": path}
@@ -161,4 +151,10 @@ def _check_classes(root: Path, classes: tuple[str, ...]) -> None:
 
 def _list_folders(path: Path) -> list[Path]:
     """List the folders in `path` by name, without hidden ones."""
-    return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+    return [path / name for name, folder in _list_visible(path) if folder]
+
+
+def _list_visible(path: Path) -> list[tuple[str, bool]]:
+    """List what a folder holds, without hidden names, in their order: each name, and whether it is a folder."""
+    with os.scandir(path) as entries:
+        return sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))

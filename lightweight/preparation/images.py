@@ -1,21 +1,29 @@
 """Conversion of single images to uint8 (C, H, W) of the wanted size, cropped to a square around the centre."""
 
+import re
 import warnings
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageChops, ImageOps
 
 from lightweight.core.errors import InputError
 
 LabelledImages = tuple[np.ndarray, np.ndarray]  # uint8 images and int64 labels (N,)
 
 MODES = {1: "L", 3: "RGB"}  # of PIL, by channels
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # of PIL, which would start a program for others
+FORMATS = ["BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP"]  # of PIL, which would start a program for others
 MAX_PIXELS = 89_478_485  # where PIL begins to warn: a quarter of a gigabyte in colour
 MAX_BYTES = 8 * MAX_PIXELS  # what 16-bit RGBA takes without compression
 DRAFT = 2  # times the wanted size, or more, that a JPEG is decoded to, before it is resized
 MAX_SCANS = 500  # of a JPEG, whose every scan goes over all pixels; a progressive one has ten
+READS_HEIF = find_spec("pillow_heif") is not None  # an optional package, for the photographs of phones
+
+if READS_HEIF:
+    import_module("pillow_heif").register_heif_opener()
+    FORMATS.append("HEIF")
 
 
 def fit(image: Image.Image, size: int, channels: int) -> np.ndarray:
@@ -30,6 +38,19 @@ def fit(image: Image.Image, size: int, channels: int) -> np.ndarray:
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
+def composite(image: Image.Image) -> Image.Image:
+    """Composite an image on white; returns the image itself if none of its pixels is transparent."""
+    if not image.has_transparency_data or image.mode.startswith("I;16"):
+        return image
+    layer = image if image.mode == "RGBA" else image.convert("RGBA")
+    alpha = layer.getchannel("A")
+    if alpha.getextrema() == (255, 255):
+        return image
+    flat = layer.convert("RGB")
+    flat.paste((255, 255, 255), mask=ImageChops.invert(alpha))
+    return flat
+
+
 def fit_all(images: np.ndarray, size: int, channels: int) -> np.ndarray:
     """Crop and resize uint8 (N, H, W) or (N, H, W, 3) to uint8 (N, channels, size, size), as `fit` does."""
     if images.shape[1:] == (size, size) and channels == 1:
@@ -40,7 +61,7 @@ def fit_all(images: np.ndarray, size: int, channels: int) -> np.ndarray:
 
 
 def read_image(path: Path, size: int, channels: int) -> tuple[np.ndarray, list[str]]:
-    """Read an image file, turned upright and then changed by `fit`, and name each change in a phrase.
+    """Read an image file, turned upright, composited on white and changed by `fit`; name each change in a phrase.
 
     Raises InputError when the file cannot be read, or is too large to be: the reason, without the path.
     """
@@ -57,13 +78,17 @@ def read_image(path: Path, size: int, channels: int) -> tuple[np.ndarray, list[s
             mode, turned = image.mode, image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
             changes = ["turned upright as its EXIF says"] if turned else []
             ImageOps.exif_transpose(image, in_place=True)
+            flat = composite(image)
+            if flat is not image:
+                changes.append("composited on white")
             if mode != MODES[channels]:
                 changes.append(f"converted from {mode} to {MODES[channels]}")
             if large:
                 changes.append(f"resized to {size}x{size}")
-            return fit(image, size, channels), changes
+            return fit(flat, size, channels), changes
     except Exception as error:  # a damaged file raises whatever its bytes lead to
-        raise InputError(" ".join(str(error).replace(repr(str(path)), "").split()) or type(error).__name__) from None
+        reason = re.sub(r" \(\d+ bytes not processed\)", "", str(error).replace(repr(str(path)), ""))
+        raise InputError(" ".join(reason.split()) or type(error).__name__) from None
 
 
 def _check_file(path: Path) -> None:

@@ -67,7 +67,7 @@ class Packer:
         try:
             self.packed = _take_up(folder)
         except (OSError, ValueError, KeyError, TypeError):
-            log(f"the interrupted run in {folder} is damaged: prepare begins anew")
+            log(f"The interrupted run in {folder} is damaged: prepare begins anew")
             for file in folder.iterdir():
                 file.unlink()
         self.pending: list[dict[str, Any]] = []

@@ -1,18 +1,21 @@
 """Preparation of a data set: images from any source, of one size, stored and split so that class shares stay equal."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
 
 from lightweight.core.errors import bad_param
+from lightweight.core.files import user_path
 from lightweight.data.dataset import Dataset
 from lightweight.preparation.assembly import assemble, load_images
-from lightweight.preparation.downloads import read_published
+from lightweight.preparation.downloads import PUBLISHED_IMAGES, read_published
 from lightweight.preparation.image_folder import FolderSource
 from lightweight.preparation.packing import LIMITS, Limits, Packer
 from lightweight.preparation.params import PrepareParams
 from lightweight.preparation.reading import read_chunks
+from lightweight.preparation.requirements import Requirements, estimate, require
 from lightweight.preparation.source import ArraySource, Source
 
 
@@ -25,7 +28,19 @@ def open_source(params: PrepareParams, raw: Path, root: Path) -> Source:
         return ArraySource(*read_published(params.dataset, raw), params.image_size, params.channels)
     if not params.path:
         raise bad_param("prepare.path", params.path, "the data set 'folder' needs the path of an image folder")
-    return FolderSource(root / params.path, params.image_size, params.channels)
+    return FolderSource(user_path(root, params.path), params.image_size, params.channels)
+
+
+def expect(params: PrepareParams, root: Path) -> tuple[Requirements, tuple[str, ...]]:
+    """Estimate what section `prepare` will take, and return the classes; a published data set is not looked at.
+
+    Raises InputError for a folder that is missing or holds no images in classes.
+    """
+    if params.dataset == "folder":
+        source = open_source(params, Path(), root)
+        return estimate(source, params.storage), source.classes
+    images, shape = PUBLISHED_IMAGES[params.dataset], (params.channels, params.image_size, params.image_size)
+    return require(images, shape, params.storage, images * math.prod(shape)), tuple("0123456789")
 
 
 def read_dataset(
@@ -44,7 +59,7 @@ def read_dataset(
     packer, total = Packer(folder, limits.shard_bytes, log), len(source.labels)
     if packer.packed.last:
         place = f"image {packer.packed.last + 1:,} of {total:,}" if packer.packed.last < total else "the end"
-        log(f"resuming prepare at {place}")
+        log(f"Resuming prepare at {place}")
     with tqdm(total=total, initial=packer.packed.last, leave=False, unit="image", disable=None) as progress:
         for chunk in read_chunks(source, params.storage, packer.packed.last):
             packer.append(chunk)

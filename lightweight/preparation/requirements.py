@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,23 +19,49 @@ PROCESS_BYTES = 250_000_000  # of memory that a process takes without images, Py
 WORKER_BYTES = 50_000_000 + 3 * CHUNK_BYTES  # that each process takes which reads images
 
 
+@dataclass(frozen=True)
+class Requirements:
+    """Hold what it takes to prepare images of a shape (C, H, W): bytes of disk and of memory."""
+
+    images: int
+    shape: tuple[int, int, int]
+    disk: int
+    memory: int
+
+    def describe(self) -> str:
+        """Describe images and needs in a phrase."""
+        _, height, width = self.shape
+        needs = f"{format_size(self.disk)} on disk, about {format_size(self.memory)} of memory"
+        return f"{self.images:,} images to {width}x{height}: {needs}"
+
+
+def estimate(source: Source, storage: Storage) -> Requirements:
+    """Estimate what it takes to pack a source."""
+    images = len(source.labels)
+    packed = images * math.prod(source.shape) if storage == "pixels" else _estimate_encoded(source, storage)
+    return require(images, source.shape, storage, packed)
+
+
 def check_requirements(source: Source, storage: Storage, folder: Path) -> str:
     """Describe in a line how much disk and memory it takes to pack a source into `folder`.
 
     Raises InputError if the disk has less.
     """
-    images, (_, height, width) = len(source.labels), source.shape
-    pixels = images * math.prod(source.shape)
-    disk = pixels if storage == "pixels" else _estimate_encoded(source, storage)
-    memory = PROCESS_BYTES + count_workers() * WORKER_BYTES
-    if storage == "pixels" and pixels <= LIMITS.one_file_bytes:
-        disk, memory = 2 * pixels, memory + 3 * pixels
+    needed = estimate(source, storage)
     packed = sum(file.stat().st_size for file in folder.iterdir())
     free = shutil.disk_usage(folder).free + packed
-    if disk > free:
-        rule = f"{_size(disk)} are needed for {images:,} images, {_size(free)} are free"
+    if needed.disk > free:
+        rule = f"{format_size(needed.disk)} are needed for {needed.images:,} images, {format_size(free)} are free"
         raise InputError(f"{folder.parent}: {rule}; LIGHTWEIGHT_WORK names another folder")
-    return f"prepare  {images:,} images to {width}x{height}: {_size(disk)} on disk, about {_size(memory)} of memory"
+    return f"prepare  {needed.describe()}"
+
+
+def require(images: int, shape: tuple[int, int, int], storage: Storage, packed: int) -> Requirements:
+    """Estimate disk and memory for images that take so many bytes when they are packed."""
+    pixels, memory = images * math.prod(shape), PROCESS_BYTES + count_workers() * WORKER_BYTES
+    if storage == "pixels" and pixels <= LIMITS.one_file_bytes:
+        return Requirements(images, shape, 2 * packed, memory + 3 * pixels)
+    return Requirements(images, shape, packed, memory)
 
 
 def _estimate_encoded(source: Source, storage: Storage) -> int:
@@ -46,5 +73,6 @@ def _estimate_encoded(source: Source, storage: Storage) -> int:
     return images * sum(sizes) // max(1, len(sizes))
 
 
-def _size(number: int) -> str:
+def format_size(number: int) -> str:
+    """Format a number of bytes."""
     return f"{number / 1e9:,.1f} GB" if number >= 1e8 else f"{number / 1e6:,.1f} MB"

@@ -53,7 +53,7 @@ def naming_layer_in_errors(model: nn.Module) -> Iterator[None]:
         layer = _find_layer(error, {module: name for name, module in model.named_modules() if name})
         place = f" at {layer}" if layer else ""
         reason = f"it cannot be traced{place}: {first_line(error)}"
-        raise InputError(f"channels of the network cannot be pruned: {reason}") from None
+        raise InputError(f"Channels of the network cannot be pruned: {reason}") from None
 
 
 def _find_layer(error: Exception, names: dict[nn.Module, str]) -> str | None:

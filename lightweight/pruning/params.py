@@ -14,10 +14,16 @@ LayerName = Annotated[  # layers of an nn.Sequential are numbers, which YAML rea
     str, BeforeValidator(lambda name: str(name) if type(name) is int else name)
 ]
 
+FORMS_OF_AMOUNT = "a share such as 0.7 without quotes, auto, or shares by layer such as {fc1: 0.9}"
 
-def _form_of_amount(value: Any) -> str:
-    """Name the form in which an amount is given, so that an error message speaks of this form alone."""
-    return "(auto)" if isinstance(value, str) else "(by layer)" if isinstance(value, dict) else "(share)"
+
+def _form_of_amount(value: Any) -> str | None:
+    """Name the form in which an amount is given, so that an error message speaks of this form alone; None for none."""
+    if isinstance(value, dict):
+        return "(by layer)"
+    if value == "auto":
+        return "(auto)"
+    return "(share)" if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 class ScheduleParams(Params):
@@ -47,7 +53,7 @@ class PruneParams(ScheduleParams):
         Annotated[Share, Tag("(share)")]
         | Annotated[Literal["auto"], Tag("(auto)")]
         | Annotated[dict[LayerName, Share], Tag("(by layer)")],
-        Discriminator(_form_of_amount),
+        Discriminator(_form_of_amount, "amount", f"must be {FORMS_OF_AMOUNT}"),
     ]
     max_drop: Share | None
     target_parameters: Annotated[float, Field(gt=0, lt=1)] | None

@@ -29,7 +29,7 @@ def capture(model: nn.Module, images: Tensor) -> fx.GraphModule:
     try:
         return torch.export.export(network, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
     except Exception as error:  # of classes that torch.export does not name in its interface
-        raise InputError(f"the network cannot be captured as a graph: {first_line(error)}") from None
+        raise InputError(f"The network cannot be captured as a graph: {first_line(error)}") from None
 
 
 def list_layer_nodes(graph: fx.GraphModule) -> list[fx.Node]:

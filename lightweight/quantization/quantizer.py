@@ -92,7 +92,7 @@ class Quantizer:
         params, data = self.params, self.session.dataset
         if params.method in ("dynamic", "static", "qat") and int8_saturates() and not params.reduce_range:
             rule = "quantize.reduce_range: true avoids it"
-            self.session.log(f"warning: sums of 8-bit products saturate on this CPU (no VNNI): {rule}")
+            self.session.log(f"Warning: sums of 8-bit products saturate on this CPU (no VNNI): {rule}")
         before, expected = (torch_logits(model, data, data.val, self.batch_size) for model in (self.model, reference))
         actual = onnx_logits(make_inference_session(content, self.session.threads), data.val, self.batch_size)
         return check_parity(expected, actual, data.val, params, before)

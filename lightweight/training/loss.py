@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lightweight.core.errors import bad_param
+from lightweight.core.files import user_path
 from lightweight.core.params import Params
 from lightweight.data.dataset import Dataset
 from lightweight.networks.model_file import load_model
@@ -34,7 +35,7 @@ def load_teacher(params: LossParams, root: Path, dataset: Dataset) -> nn.Module 
     """
     if params.teacher is None:
         return None
-    path = root / params.teacher
+    path = user_path(root, params.teacher)
     if not path.is_file():
         raise bad_param("train.teacher", params.teacher, "no such file")
     teacher = load_model(path)

@@ -99,7 +99,7 @@ class Stepper:
         except RuntimeError as error:  # on a GPU, for example from the adaptive pooling in VGG and AlexNet
             if "deterministic" not in str(error):
                 raise
-            raise InputError(f"the network cannot be trained reproducibly here: {first_line(error)}") from None
+            raise InputError(f"The network cannot be trained reproducibly here: {first_line(error)}") from None
 
     def step(self) -> None:
         """Update the parameters by their gradients, and set these to zero."""

@@ -12,6 +12,7 @@ from torch import nn
 
 from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.checkpointing.session import Session
+from lightweight.core.files import write_text
 from lightweight.data.dataset import Dataset
 from lightweight.networks.model_file import ModelFile, load_model, new_model, save_model
 from lightweight.training.history import Epoch, History
@@ -71,6 +72,7 @@ def train_original(
         return TrainingResult(original, history, None)
     session.checkpointer.export_files(snapshots)
     if not history.rows:
+        write_text(snapshots / "none.txt", "no epoch was trained\n")  # DVC warns of an empty folder
         return TrainingResult(replace(original, notes={}), history, None)
     kept = history.kept_epoch(params.patience)
     trained = load_model(snapshot_path(snapshots, kept.epoch))

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from torch import nn, optim
 from torch.optim.lr_scheduler import LRScheduler
 
+from lightweight.core.files import user_path
 from lightweight.core.params import Shards
 from lightweight.networks.factory import validate_name
 from lightweight.training.augmentation import AugmentParams
@@ -51,7 +52,8 @@ class TrainParams(OptimizationParams, LossParams):
 
     def files(self, root: Path) -> list[Path]:
         """List the files that training reads, `weights` and `teacher`, which are relative to `root`."""
-        return [root / name for name in (self.weights, self.teacher) if name and (root / name).is_file()]
+        paths = [user_path(root, name) for name in (self.weights, self.teacher) if name]
+        return [path for path in paths if path.is_file()]
 
 
 @dataclass(frozen=True)

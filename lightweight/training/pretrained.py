@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lightweight.core.errors import InputError, bad_param, first_line
+from lightweight.core.files import user_path
 from lightweight.core.torchvision_compat import torchvision
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts store the weights
@@ -30,7 +31,7 @@ def load_weights(model: nn.Module, network: str, source: str, root: Path, *, new
     state-dict file relative to `root`. With `new_classifier`, the last layer is kept where its number of classes
     differs. Raises InputError that lists all other missing, unexpected and misshapen entries.
     """
-    path = root / source
+    path = user_path(root, source)
     weights = _load_file(path, source) if path.suffix or path.is_file() else _load_published(network, source)
     own = model.state_dict()
     misshapen = [name for name in own if name in weights and weights[name].shape != own[name].shape]

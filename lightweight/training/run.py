@@ -124,7 +124,7 @@ class TrainingRun:
             logits = self.gradient.model(images)
             if not isinstance(logits, Tensor):
                 kind = type(logits).__name__
-                raise InputError(f"the network gives {kind} in training mode, not one tensor of logits")
+                raise InputError(f"The network gives {kind} in training mode, not one tensor of logits")
             with torch.no_grad():
                 target = self.teacher(images).float() if self.teacher else None
         return batch_loss(logits.float(), labels, self.params, target)
@@ -141,4 +141,4 @@ class TrainingRun:
 def check_finite(loss: float, name: str, epoch: int, lr: float) -> None:
     """Raise InputError with the epoch and the learning rate when the loss is infinite or not a number."""
     if not math.isfinite(loss):
-        raise InputError(f"the {name} became {loss} in epoch {epoch} at a learning rate of {lr:.3g}: must stay finite")
+        raise InputError(f"The {name} became {loss} in epoch {epoch} at a learning rate of {lr:.3g}: must stay finite")

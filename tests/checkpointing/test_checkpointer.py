@@ -275,7 +275,7 @@ def test_the_line_on_resumption_names_the_stage_the_epoch_and_the_batch(tmp_path
         run(data, open_checkpointer(tmp_path), stop)
     lines = []
     open_checkpointer(tmp_path, lines.append)
-    assert lines == [f"resuming train at {position}"]
+    assert lines == [f"Resuming train at {position}"]
 
 
 def test_probes_from_before_an_interruption_are_not_repeated(tmp_path, data, monkeypatch):
@@ -296,7 +296,7 @@ def test_probes_from_before_an_interruption_are_not_repeated(tmp_path, data, mon
     with pytest.raises(Interruption):
         probes(until=3)
     lines, rows = probes(until=3)  # the dense model and two layers have been probed, one remains
-    assert lines == ["resuming sensitivity at probe 3"]
+    assert lines == ["Resuming sensitivity at probe 3"]
     assert len(rows) == 3
 
 
@@ -505,10 +505,10 @@ def folders(tmp_path: Path, name: str = "train") -> int:
 def test_a_failed_stage_is_resumed_and_one_that_dvc_has_recorded_is_repeated(tmp_path, stage):
     with pytest.raises(Interruption):
         stage(1, fail=True)
-    assert stage(2) == ["resuming train at here", "was 1"]
-    assert stage(3) == ["resuming train at here", "was 2"], "DVC was interrupted before it wrote its lock file"
+    assert stage(2) == ["Resuming train at here", "was 1"]
+    assert stage(3) == ["Resuming train at here", "was 2"], "DVC was interrupted before it wrote its lock file"
     (tmp_path / "dvc.lock").write_text("damaged")
-    assert stage(4) == ["resuming train at here", "was 3"], "or while it wrote it"
+    assert stage(4) == ["Resuming train at here", "was 3"], "or while it wrote it"
     (tmp_path / "dvc.lock").write_text(hashlib.md5(b"4").hexdigest())
     assert stage(5) == ["was 0"]
     assert stage(6, params=2) == ["was 0"]
@@ -522,7 +522,7 @@ def test_finished_runs_are_removed_when_another_stage_starts_and_interrupted_run
     assert folders(tmp_path) == 2
     stage(1, name="swa")
     assert folders(tmp_path) == 1
-    assert stage(2, params=2) == ["resuming train at here", "was 1"]
+    assert stage(2, params=2) == ["Resuming train at here", "was 1"]
 
 
 def test_the_two_newest_interrupted_runs_stay(tmp_path, stage):
@@ -530,7 +530,7 @@ def test_the_two_newest_interrupted_runs_stay(tmp_path, stage):
         with pytest.raises(Interruption):
             stage(number, fail=True, params=number)
     assert folders(tmp_path) == 3
-    assert stage(9, params=4)[0] == "resuming train at here"
+    assert stage(9, params=4)[0] == "Resuming train at here"
     assert stage(9, params=0) == ["was 0"]
 
 
@@ -545,4 +545,4 @@ def test_a_damaged_mark_of_a_finished_run_stops_nothing(tmp_path, stage, content
     stage(1)
     (folder,) = (tmp_path / "work/train").iterdir()
     (folder / FINISHED).write_bytes(content)
-    assert stage(2) == ["resuming train at here", "was 1"]
+    assert stage(2) == ["Resuming train at here", "was 1"]

@@ -55,7 +55,7 @@ def test_a_worker_that_is_killed_is_one_line(monkeypatch):
     monkeypatch.setenv("LIGHTWEIGHT_WORKERS", "2")
     with pytest.raises(InputError) as error:
         list(load_in_order(Squares(kill=12), 20))
-    assert str(error.value) == "a process that loads images was killed; the same command goes on from here"
+    assert str(error.value) == "A process that loads images was killed; the same command goes on from here"
 
 
 def test_processes_of_a_machine_share_its_cores(monkeypatch):

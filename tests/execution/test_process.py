@@ -163,7 +163,7 @@ def test_ctrl_c_ends_a_stage_that_still_imports_with_one_line(importing):
     stage, parent = importing
     os.kill(stage, signal.SIGINT)
     assert has_ended(stage)
-    assert parent.communicate(timeout=30)[1] == "interrupted: the same command goes on from here\n"
+    assert parent.communicate(timeout=30)[1] == "Interrupted: the same command goes on from here\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes die with their parent on Linux only")

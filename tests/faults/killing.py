@@ -152,7 +152,7 @@ def survive(project: Workspace, kills: int, draw: random.Random, pipeline: int, 
         last = len(done) == kills
         again = len({kill.stage for kill in done[-3:]}) == 1 and len(done) > 2  # no checkpoint brings it forward
         code = repro.wait(600 if last else draw.uniform(0.1, SLOWEST * (3 if again else 1)))
-        resumed = next((line for line in repro.said().splitlines() if line.startswith("resuming")), "")
+        resumed = next((line for line in repro.said().splitlines() if line.startswith("Resuming")), "")
         if code is None:
             assert not last, f"hangs:\n{repro.said()}"
             kind = draw.choice(KINDS if list(repro.stages()) else KINDS[1:])

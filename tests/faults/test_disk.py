@@ -67,7 +67,7 @@ def test_a_full_disk_for_artifacts_keeps_the_checkpoint_for_the_next_run(prepare
         assert [file for file in (prepared.path / "models").rglob("*") if file.is_file() and file.stat().st_size] == []
     assert errors(output) == ["error: models/snapshots/0001.safetensors: not written: No space left on device"]
     shutil.rmtree(prepared.path / "models")
-    assert prepared.stage("train").startswith("resuming train at epoch ")
+    assert prepared.stage("train").startswith("Resuming train at epoch ")
 
 
 @needs_mount

@@ -148,7 +148,20 @@ def test_a_network_of_your_own_is_built_by_its_name(own_network):
 def test_an_unknown_network_is_refused_with_the_known_ones():
     built_in = "cnn, convnet, conv12, lenet300, lenet5, tiny, resnet20"
     other = "torchvision/NAME, timm/NAME, or package.module:function of your own"
-    assert refusal("cnm") == f"unknown network 'cnm'; known are {built_in}, {other}"
+    assert refusal("zzzzzz") == f"unknown network 'zzzzzz'; known are {built_in}, {other}"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("resnet18", "torchvision/resnet18"),
+        ("ResNet50", "torchvision/resnet50"),
+        ("efficientnet-b0", "torchvision/efficientnet_b0"),
+        ("cnm", "cnn"),
+    ],
+)
+def test_an_unknown_network_comes_with_the_one_that_is_most_like_it(name, meant):
+    assert refusal(name) == f"unknown network {name!r}; did you mean {meant}?"
 
 
 def test_an_unknown_network_in_a_section_is_one_line_with_file_key_value_and_rule(tmp_path):
@@ -156,7 +169,7 @@ def test_an_unknown_network_in_a_section_is_one_line_with_file_key_value_and_rul
     path.write_text("network: cnm\n")
     with pytest.raises(InputError) as error:
         load_params(path, network=Annotated[str, AfterValidator(validate_name)])
-    assert str(error.value).startswith(f"{path}: network = 'cnm': unknown network 'cnm'; known are cnn, convnet")
+    assert str(error.value).startswith(f"{path}: network = 'cnm': unknown network 'cnm'; did you mean cnn?")
 
 
 @pytest.mark.parametrize(
@@ -168,7 +181,7 @@ def test_an_unknown_network_in_a_section_is_one_line_with_file_key_value_and_rul
     ],
 )
 def test_a_network_that_does_not_exist_is_named_with_the_reason(name, reason):
-    assert refusal(name) == f"network {name!r} cannot be imported: {reason}"
+    assert refusal(name) == f"Network {name!r} cannot be imported: {reason}"
 
 
 @pytest.mark.parametrize(
@@ -179,7 +192,7 @@ def test_a_network_that_does_not_exist_is_named_with_the_reason(name, reason):
 def test_a_module_that_fails_to_import_is_named_with_the_reason(own_network, source, reason):
     name = own_network(source)
     found = refusal(name)
-    assert found.startswith(f"network {name!r} cannot be imported: ")
+    assert found.startswith(f"Network {name!r} cannot be imported: ")
     assert reason in found
 
 
@@ -196,7 +209,7 @@ def test_a_module_that_fails_to_import_is_named_with_the_reason(own_network, sou
     ],
 )
 def test_a_module_outside_the_folder_is_refused_and_not_imported(name):
-    assert refusal(name) == f"network {name!r} must be a module in the project's folder: {Path.cwd()}"
+    assert refusal(name) == f"Network {name!r} must be a module in the project's folder: {Path.cwd()}"
     assert "antigravity" not in sys.modules
 
 
@@ -225,12 +238,12 @@ def test_a_module_in_a_folder_without_init_is_found(tmp_path, monkeypatch):
 
 def test_a_module_that_ends_the_process_is_named(own_network):
     name = own_network("import sys; sys.exit('bye')")
-    assert refusal(name) == f"network {name!r} cannot be imported: bye"
+    assert refusal(name) == f"Network {name!r} cannot be imported: bye"
 
 
 @pytest.mark.parametrize("name", [None, 7, ["cnn"], {"cnn": 1}])
 def test_what_is_no_name_is_refused(name):
-    assert refusal(name) == f"network {name!r} must be a name"
+    assert refusal(name) == f"Network {name!r} must be a name"
 
 
 @pytest.mark.parametrize("name", ["tiny", "torchvision/resnet18"])
@@ -249,7 +262,7 @@ def test_absurd_arguments_are_refused_before_memory_is_taken(name, key, value, m
     arguments = {"channels": 1, "image_size": 28, "num_classes": 10, "small_stem": False} | {key: value}
     with pytest.raises(InputError) as error:
         build(name, **arguments)
-    assert str(error.value) == f"network {name!r}: {key} = {value!r}: must be an integer from 1 to {most}"
+    assert str(error.value) == f"Network {name!r}: {key} = {value!r}: must be an integer from 1 to {most}"
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, "torchvision/resnet18"])
@@ -277,7 +290,7 @@ def test_a_network_that_needs_its_values_while_it_is_built_has_no_plan(own_netwo
 )
 def test_what_is_no_function_of_channels_size_and_classes_is_named(own_network, source):
     name = own_network(source)
-    assert refusal(name).startswith(f"network {name!r} ")
+    assert refusal(name).startswith(f"Network {name!r} ")
 
 
 @pytest.mark.parametrize(
@@ -292,7 +305,7 @@ def test_what_is_no_function_of_channels_size_and_classes_is_named(own_network, 
 )
 def test_a_network_whose_output_does_not_fit_is_named(own_network, own, rule):
     name = own_network(OWN.format(**{"forward": "return logits", "build": "Own"} | own))
-    assert refusal(name) == f"network {name!r} {rule}"
+    assert refusal(name) == f"Network {name!r} {rule}"
 
 
 @pytest.mark.parametrize(
@@ -305,7 +318,7 @@ def test_a_network_whose_output_does_not_fit_is_named(own_network, own, rule):
 )
 def test_a_network_that_does_not_accept_the_images_is_named(own_network, own, reason):
     name = own_network(OWN.format(**{"forward": "return logits", "build": "Own"} | own))
-    assert refusal(name).startswith(f"network {name!r} does not accept images of shape (1, 8, 8): {reason}")
+    assert refusal(name).startswith(f"Network {name!r} does not accept images of shape (1, 8, 8): {reason}")
 
 
 LAZY = """

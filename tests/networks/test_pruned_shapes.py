@@ -91,7 +91,7 @@ def test_an_unpruned_model_says_nothing_of_shapes(tmp_path):
         ({"fc1.weight": [True, 784]}, "fc1.weight of shape [300, 784] cannot be cut to [True, 784]"),
         ({"fc1.weight": [30]}, "fc1.weight of shape [300, 784] cannot be cut to [30]"),
         ({"fc1.weight": "30"}, "fc1.weight of shape [300, 784] cannot be cut to 30"),
-        ({"fc9.weight": [30, 784]}, "the network has no fc9.weight to make narrower"),
+        ({"fc9.weight": [30, 784]}, "The network has no fc9.weight to make narrower"),
         ({"fc1.weight": [30, 784]}, "the weights do not fit the network 'lenet300': fc1.weight is float32 (300, 784)"),
     ],
 )
@@ -109,11 +109,11 @@ def test_a_file_whose_shapes_do_not_fit_each_other_is_refused(tmp_path):
     tensors = dict(dense.state_dict()) | {"fc1.weight": torch.zeros(30, 784)}
     about = {"network": "lenet300", "arguments": pruned("lenet300")[0].arguments, "notes": {}}
     write_tensors(tmp_path / "file", tensors, about | {"shapes": {"fc1.weight": [30, 784]}})
-    with pytest.raises(InputError, match="network 'lenet300' does not accept images of shape"):
+    with pytest.raises(InputError, match="Network 'lenet300' does not accept images of shape"):
         load_model(tmp_path / "file")
 
 
 def test_a_shape_for_a_bias_that_is_not_there_is_refused():
     model = build("tiny", 1, 28, 10, small_stem=False)
-    with pytest.raises(InputError, match=r"the network has no conv1\.bias to make narrower"):
+    with pytest.raises(InputError, match=r"The network has no conv1\.bias to make narrower"):
         shrink_to(model, {"conv1.bias": [3]})

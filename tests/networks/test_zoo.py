@@ -75,23 +75,26 @@ def test_a_stem_drops_only_a_max_pool_before_the_second_convolution():
 @pytest.mark.parametrize("name", ["vit_b_16", "swin_t", "convnext_tiny"])
 def test_a_network_that_begins_with_patches_has_no_small_stem(name):
     message = "cannot be built: no small stem: the network does not begin with an overlapping convolution"
-    assert refusal(f"torchvision/{name}", size=64, small_stem=True) == f"network 'torchvision/{name}' {message}"
+    assert refusal(f"torchvision/{name}", size=64, small_stem=True) == f"Network 'torchvision/{name}' {message}"
 
 
 def test_an_unknown_torchvision_network_is_refused():
-    assert refusal("torchvision/resnet19").startswith("torchvision has no classifier 'resnet19'; torchvision.models.")
+    assert refusal("torchvision/resnet19") == (
+        "torchvision has no classifier 'resnet19'; did you mean torchvision/resnet18?"
+    )
+    assert refusal("torchvision/zzzzzz").endswith("'zzzzzz'; torchvision.models.list_models() lists them")
     with pytest.raises(InputError, match="has no classifier 'fasterrcnn_resnet50_fpn'"):
         validate_name("torchvision/fasterrcnn_resnet50_fpn")
 
 
 def test_a_size_that_a_network_cannot_take_is_refused():
     line = refusal("torchvision/inception_v3", size=32)
-    assert line.startswith("network 'torchvision/inception_v3' does not accept images of shape (3, 32, 32): ")
+    assert line.startswith("Network 'torchvision/inception_v3' does not accept images of shape (3, 32, 32): ")
 
 
 def test_timm_is_asked_for_where_it_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    assert refusal("timm/resnet10t") == "the network 'timm/resnet10t' needs the package timm: pip install timm"
+    assert refusal("timm/resnet10t") == "The network 'timm/resnet10t' needs the package timm: pip install timm"
 
 
 def test_timm_networks_get_channels_classes_and_a_size_where_they_take_one(monkeypatch):

@@ -70,7 +70,7 @@ def test_images_of_another_shape_are_refused(tiny_dataset, colour_dataset):
     session = make_inference_session(convnet_file("none", tiny_dataset), threads=1)
     with pytest.raises(InputError) as error:
         onnx_logits(session, colour_dataset.val, 16)
-    assert str(error.value) == ("the ONNX file takes images of shape (1, 28, 28), those of the data set have (3, 8, 8)")
+    assert str(error.value) == ("The ONNX file takes images of shape (1, 28, 28), those of the data set have (3, 8, 8)")
 
 
 def test_a_session_uses_the_threads_it_was_given_on_the_cpu(tiny_dataset):

@@ -36,6 +36,10 @@ def broken(channels, image_size, num_classes):
 MISTAKES = {
     "  amount: 0.8 ": ("  amuont: 0.8 ", "params.yaml: prune.amuont = 0.8: unknown key; did you mean amount?"),
     "  epochs: 10 ": ("  epoch: 3\n  epochs: 10 ", "params.yaml: train.epoch = 3: unknown key; did you mean epochs?"),
+    "  amount: 0.8  ": (
+        "  amount: '0.7'  ",
+        "params.yaml: prune.amount = '0.7': must be a share such as 0.7 without quotes, auto, or shares by layer",
+    ),
     "prune:\n": ("prun:\n", "params.yaml: prun: unknown section; did you mean prune?"),
     "  method: dynamic ": ("  method: int3 ", "params.yaml: quantize.method = 'int3': must be 'none', 'fp16', "),
     "  calibration_images: 512 ": (
@@ -47,8 +51,8 @@ MISTAKES = {
         "params.yaml: prepare.dataset = 'letters': must be 'digits', 'mnist'",
     ),
     "  network: cnn\n": (
-        "  network: vgg\n",
-        "params.yaml: train.network = 'vgg': unknown network 'vgg'; known are cnn",
+        "  network: resnet18\n",
+        "params.yaml: train.network = 'resnet18': unknown network 'resnet18'; did you mean torchvision/resnet18?",
     ),
     "  lr: 0.01 ": ("  lr: .nan ", "params.yaml: train.lr = nan: must be a finite number"),
     "  weight_decay: 0.01\n": (
@@ -135,7 +139,7 @@ def test_a_missing_input_is_named(project):
 def test_a_network_that_does_not_fit_the_classes_is_refused(prepared):
     prepared.set_params(("  network: cnn\n", "  network: nets:wide\n"))
     line = one_line(prepared.stage("train", code=1))
-    assert line == "network 'nets:wide' gives (2, 11) for 2 images; 10 classes need (2, 10)"
+    assert line == "Network 'nets:wide' gives (2, 11) for 2 images; 10 classes need (2, 10)"
     assert not (prepared.path / "models").exists()
 
 
@@ -165,7 +169,7 @@ def test_a_loss_that_is_no_number_stops_with_epoch_and_learning_rate(prepared):
         ("  network: cnn\n", "  network: nets:broken\n"), ("schedule: onecycle ", "schedule: constant ")
     )
     line = one_line(prepared.stage("train", code=1))
-    assert line == "the loss became nan in epoch 1 at a learning rate of 0.01: must stay finite"
+    assert line == "The loss became nan in epoch 1 at a learning rate of 0.01: must stay finite"
     assert not (prepared.path / "models").exists()
 
 
@@ -210,7 +214,7 @@ def test_the_newest_snapshots_are_kept_and_averaging_goes_on_from_one_of_them(pr
         "0009.safetensors",
         "0010.safetensors",
     ]
-    assert "mean of 1 epochs" in prepared.stage("swa")
+    assert "mean of 1 epoch  ->" in prepared.stage("swa")
     prepared.set_params(("  start: 9 ", "  start: 8 "))
     line = one_line(prepared.stage("swa", code=1))
     assert line == "params.yaml: swa.start = 8: must be one of the last train.snapshots = 2 epochs"

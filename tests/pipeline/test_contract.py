@@ -36,6 +36,7 @@ ARROWS = {
     "evaluation": ("onnx", "networks", "macs"),
     "reporting": ("onnx/coverage", "evaluation/latency", "evaluation/statistics"),
     "predict": ("preparation",),
+    "preflight": ("networks", "preparation", "training"),
 }
 # A change in a room, or in a technique of one file, makes these stages stale, beside `check`.
 STALE = {
@@ -53,6 +54,7 @@ STALE = {
     "sensitivity.py": {"sensitivity"},
     "macs.py": {"prune", "sensitivity", "quantize", "evaluate"},
     "predict.py": set(),
+    "preflight.py": set(),
     "core": set(STAGES) - {"check"},
     "execution": set(STAGES) - {"check"},
     "data": set(STAGES) - {"check", "provenance", "plot"},

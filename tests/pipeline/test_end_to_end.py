@@ -324,7 +324,7 @@ def test_a_folder_of_photographs_becomes_a_model_and_a_report_of_what_was_skippe
     _as_installed(project)
     output = project.run("make", "repro")
     assert "Traceback" not in output
-    assert "1 image skipped: image file is truncated" in output
+    assert "1 skipped: image file is truncated" in output
     assert "sea/01.jpg" in output
     assert "2 images converted from L to RGB: sea/07.jpg; wood/04.jpg" in output
     assert read(project, "metrics/original.json")["accuracy"] > 0.9, "blue pictures against grey ones"

@@ -126,7 +126,7 @@ def test_a_run_that_is_killed_goes_on_with_another_number_of_processes(alone, tm
     process.kill()
     process.communicate()
     output = project.stage("train", LIGHTWEIGHT_PROCESSES=str(after))
-    assert "resuming train at epoch" in output
+    assert "Resuming train at epoch" in output
     name = "models/original.safetensors"
     assert hashes(project)[name] == hashes(alone)[name]
 
@@ -139,7 +139,7 @@ def test_a_process_that_is_killed_is_replaced_and_the_bytes_are_the_same(alone, 
     os.kill(int(children[-1]), signal.SIGKILL)
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 0, output
-    assert "resuming train at epoch" in output
+    assert "Resuming train at epoch" in output
     name = "models/original.safetensors"
     assert hashes(project)[name] == hashes(alone)[name]
 

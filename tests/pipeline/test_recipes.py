@@ -44,7 +44,7 @@ def test_a_recipe_has_every_key_with_a_valid_value(recipe, tmp_path, monkeypatch
     assert flatten(own, whole).keys() == flatten(whole, own).keys()
     shutil.copy2(recipe, tmp_path / "params.yaml")
     monkeypatch.chdir(tmp_path)
-    check.main()
+    assert check.read_params().train.network == own["train"]["network"]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)

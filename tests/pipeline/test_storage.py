@@ -112,7 +112,7 @@ def test_preparing_goes_on_where_it_was_killed(tmp_path):
         process.send_signal(signal.SIGKILL)
     assert not (project.path / "data/prepared.safetensors").exists()
     output = project.stage("prepare")
-    assert re.search(r"resuming prepare at image [1-9][\d,]* of 400", output)
+    assert re.search(r"Resuming prepare at image [1-9][\d,]* of 400", output)
     assert digests(project) == digests(expected)
 
 
@@ -161,17 +161,17 @@ def test_a_disk_that_is_full_of_shards_is_one_line_and_the_next_run_goes_on(larg
         line = error(larger.stage("prepare", code=1))
         assert list((larger.path / "data").rglob("*.safetensors")) == []
     assert line == "error: data/prepared/0000.safetensors: not written: No space left on device"
-    assert "resuming prepare at the end" in larger.stage("prepare")
+    assert "Resuming prepare at the end" in larger.stage("prepare")
     assert (larger.path / "data/prepared.safetensors").exists()
 
 
 def test_a_changed_image_is_read_again_though_a_finished_run_was_not_recorded(larger, tmp_path):
     larger.stage("prepare")
     before, image = digests(larger), tmp_path / "images/class0/00000.png"
-    assert "resuming prepare at the end" in larger.stage("prepare")
+    assert "Resuming prepare at the end" in larger.stage("prepare")
     assert digests(larger) == before
     Image.fromarray(255 - np.asarray(Image.open(image))).save(image, compress_level=0)
-    assert "resuming" not in larger.stage("prepare")
+    assert "Resuming" not in larger.stage("prepare")
     assert digests(larger) != before
 
 

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from lightweight.core.errors import InputError
-from lightweight.preparation.image_folder import Findings, FolderSource
+from lightweight.preparation.findings import Findings, describe_findings
+from lightweight.preparation.image_folder import READS_HEIF, SUFFIX_LIST, FolderSource
 from lightweight.preparation.images import MAX_BYTES, LabelledImages
 
 
@@ -61,9 +62,72 @@ def test_other_files_and_hidden_folders_are_no_images(write_image, tmp_path):
         write_image(name)
     (tmp_path / "a" / "notes.txt").write_text("x")
     (tmp_path / "README.md").write_text("x")
-    parts, classes, _ = read_image_folder(tmp_path, 8, 1)
+    parts, classes, findings = read_image_folder(tmp_path, 8, 1)
     assert classes == ["a", "b"]
     assert len(parts["train"][1]) == 2
+    assert [row["paths"] for row in findings.rows()] == ["a/notes.txt", "README.md"]
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB"])
+def test_a_gif_is_an_image(tmp_path, mode):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (8, 8), 90).convert(mode).save(tmp_path / name / "1.GIF")
+    images, labels = read_image_folder(tmp_path, 8, 1)[0]["train"]
+    assert (images == 90).all()
+    assert labels.tolist() == [0, 1]
+
+
+def test_every_kind_of_what_is_skipped_has_a_line_in_the_terminal(write_image, tmp_path):
+    for name in (
+        "train/a/1.png",
+        "train/b/1.png",
+        "test/a/1.png",
+        "test/b/1.png",
+        "train/a/more.png/2.png",
+        "old/3.png",
+    ):
+        write_image(name)
+    for name in ("train/a/1.TXT", "train/b/2.txt", "train/a/photo.avif", "test/b/README", "labels.csv", "train/4.png"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "train/.DS_Store").write_text("x")
+    (tmp_path / "train/b/broken.png").write_text("x")
+    lines = describe_findings(read_image_folder(tmp_path, 8, 1)[2].rows())
+    nested = "a folder in a class folder; only images directly in the class folder are read"
+    assert lines == [
+        f"prepare  1 skipped: .avif is none of {SUFFIX_LIST}: train/a/photo.avif",
+        f"prepare  2 skipped: .txt is none of {SUFFIX_LIST}: train/a/1.TXT; train/b/2.txt",
+        "prepare  1 skipped: a file beside the class folders: train/4.png",
+        "prepare  1 skipped: a file beside train and test: labels.csv",
+        f"prepare  1 skipped: a file without a suffix is none of {SUFFIX_LIST}: test/b/README",
+        "prepare  1 skipped: a folder beside train and test: old",
+        f"prepare  1 skipped: {nested}: train/a/more.png",
+        "prepare  1 skipped: cannot identify image file: train/b/broken.png",
+    ]
+
+
+@pytest.mark.skipif(READS_HEIF, reason="pillow-heif is installed")
+@pytest.mark.parametrize("suffix", [".heic", ".HEIF"])
+def test_a_photograph_of_a_phone_says_what_to_install(write_image, tmp_path, suffix):
+    for name in ("a/1.png", "b/1.png"):
+        write_image(name)
+    (tmp_path / f"a/2{suffix}").write_bytes(b"x")
+    reason = f"{suffix.lower()} is read where pillow-heif is installed: pip install pillow-heif"
+    findings = read_image_folder(tmp_path, 8, 1)[2]
+    assert findings.rows() == [{"finding": f"skipped: {reason}", "images": 1, "paths": f"a/2{suffix}"}]
+    (tmp_path / "a/1.png").unlink()
+    assert refusal(tmp_path).endswith(f"; skipped: {reason}")
+
+
+def test_transparent_images_are_told(write_image, tmp_path):
+    write_image("a/clear.png", (8, 8), "RGBA", (0, 0, 0, 0))
+    write_image("b/whole.png", (8, 8), "RGBA", (0, 0, 0, 255))
+    parts, _, findings = read_image_folder(tmp_path, 8, 3)
+    assert parts["train"][0][:, 0, 0, 0].tolist() == [255, 0]
+    assert describe_findings(findings.rows()) == [
+        "prepare  1 image composited on white: a/clear.png",
+        "prepare  2 images converted from RGBA to RGB: a/clear.png; b/whole.png",
+    ]
 
 
 @pytest.mark.parametrize("splits", [("train", "test"), ("train", "val", "test")])
@@ -101,7 +165,16 @@ def test_a_class_without_a_readable_image_is_named(write_image, tmp_path, conten
     (tmp_path / "b").mkdir()
     if content:
         (tmp_path / "b/1.png").write_bytes(content)
-    assert refusal(tmp_path).startswith(f"{tmp_path / 'b'}: no readable image: must hold at least one .bmp, .jpeg, ")
+    rule = f"no readable image: must hold at least one {SUFFIX_LIST}"
+    found = "; skipped: cannot identify image file" if content else ""
+    assert refusal(tmp_path) == f"{tmp_path / 'b'}: {rule}{found}"
+
+
+def test_a_class_of_which_all_images_lie_deeper_says_so(write_image, tmp_path):
+    write_image("a/1.png")
+    write_image("b/more/1.png")
+    assert refusal(tmp_path).startswith(f"{tmp_path / 'b'}: no readable image: ")
+    assert refusal(tmp_path).endswith("; only images directly in the class folder are read")
 
 
 def test_what_is_skipped_and_converted_is_told_with_its_path(write_image, tmp_path):
@@ -113,12 +186,11 @@ def test_what_is_skipped_and_converted_is_told_with_its_path(write_image, tmp_pa
     (tmp_path / "b/notes.txt").write_text("x")
     parts, _, findings = read_image_folder(tmp_path, 8, 3)
     assert parts["train"][1].tolist() == [0, 0, 1, 1, 1]
-    suffixes = ".bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp"
     assert findings.rows() == [
         {"finding": "converted from L to RGB", "images": 2, "paths": "a/grey.png; b/grey.jpg"},
         {"finding": "resized to 8x8", "images": 1, "paths": "b/grey.jpg"},
+        {"finding": f"skipped: .txt is none of {SUFFIX_LIST}", "images": 1, "paths": "b/notes.txt"},
         {"finding": "skipped: cannot identify image file", "images": 1, "paths": "a/broken.png"},
-        {"finding": f"skipped: not a {suffixes}", "images": 1, "paths": "b/notes.txt"},
     ]
 
 

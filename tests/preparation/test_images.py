@@ -8,7 +8,7 @@ from PIL import Image, PngImagePlugin
 
 from lightweight.core.errors import InputError
 from lightweight.preparation import images
-from lightweight.preparation.images import MAX_BYTES, MAX_PIXELS, fit, fit_all, read_image
+from lightweight.preparation.images import MAX_BYTES, MAX_PIXELS, composite, fit, fit_all, read_image
 
 NOISE = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 3), dtype=np.uint8)
 
@@ -90,7 +90,8 @@ def test_a_picture_is_turned_upright(tmp_path, orientation, bright):
         ("L", (8, 8), 1, []),
         ("RGB", (8, 8), 3, []),
         ("L", (8, 8), 3, ["converted from L to RGB"]),
-        ("RGBA", (8, 8), 3, ["converted from RGBA to RGB"]),
+        ("RGBA", (8, 8), 3, ["composited on white", "converted from RGBA to RGB"]),
+        ("LA", (8, 8), 1, ["composited on white", "converted from LA to L"]),
         ("RGB", (8, 8), 1, ["converted from RGB to L"]),
         ("L", (9, 8), 1, ["resized to 8x8"]),
         ("CMYK", (40, 30), 3, ["converted from CMYK to RGB", "resized to 8x8"]),
@@ -99,6 +100,49 @@ def test_a_picture_is_turned_upright(tmp_path, orientation, bright):
 def test_what_was_done_to_an_image_is_told(write_image, mode, size, channels, done):
     name = "image.tif" if mode == "CMYK" else "image.png"
     assert read_image(write_image(name, size, mode), 8, channels)[1] == done
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA"])
+def test_a_transparent_image_is_the_mean_of_its_colour_and_white_by_its_alpha(mode, channels):
+    alpha = np.tile(np.arange(0, 256, 17, dtype=np.uint8), (16, 1))
+    grey = np.full((16, 16, 3), 51, dtype=np.uint8)
+    image = Image.fromarray(np.dstack([grey, alpha]))
+    flat = fit(composite(image.convert(mode) if mode != "PA" else palette_with(alpha)), 16, channels)
+    expected = 51 * (alpha / 255) + 255 * (1 - alpha / 255)
+    assert np.abs(flat - expected).max() <= 0.5 + 1e-9
+
+
+def palette_with(alpha: np.ndarray) -> Image.Image:
+    image = Image.new("RGB", alpha.shape, (51, 51, 51)).quantize(2).convert("PA")
+    image.putalpha(Image.fromarray(alpha))
+    return image
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_the_transparent_colour_of_a_palette_becomes_white(tmp_path, kind):
+    image = Image.fromarray(np.tile(np.array([0, 1], dtype=np.uint8), (8, 4)))
+    image = image.convert("P")
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.save(tmp_path / "1.png", kind, transparency=1)
+    found, changes = read_image(tmp_path / "1.png", 8, 3)
+    assert found[:, 0, :2].T.tolist() == [[10, 20, 30], [255, 255, 255]]
+    assert "composited on white" in changes
+
+
+@pytest.mark.parametrize(("mode", "key"), [("L", 7), ("RGB", (7, 8, 9)), ("1", 0)])
+def test_the_transparent_colour_of_a_png_becomes_white(tmp_path, mode, key):
+    Image.new(mode, (8, 8), key).save(tmp_path / "1.png", transparency=key)
+    assert (read_image(tmp_path / "1.png", 8, 1)[0] == 255).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_an_opaque_image_with_an_alpha_channel_keeps_its_pixels(mode, channels):
+    image = Image.fromarray(NOISE[0]).convert(mode)
+    assert composite(image) is image
+    plain = Image.fromarray(NOISE[0]).convert(mode.removesuffix("A"))
+    assert np.array_equal(fit(image, 7, channels), fit(plain, 7, channels))
 
 
 @pytest.mark.parametrize(("orientation", "told"), [(0, False), (1, False), (3, True), (6, True), (9, False)])
@@ -133,7 +177,7 @@ def test_an_unreadable_image_is_named(tmp_path, content):
 def test_a_truncated_image_is_named(write_image, name):
     path = write_image(name, (64, 64))
     path.write_bytes(path.read_bytes()[:-40])
-    assert refusal(path).startswith("image file is truncated")
+    assert refusal(path) == "image file is truncated"
 
 
 @pytest.mark.parametrize("error", [NotImplementedError("odd format"), MemoryError()])

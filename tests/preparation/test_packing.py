@@ -109,7 +109,7 @@ def test_disk_and_memory_are_told_before_anything_is_read(tmp_path, storage):
 def test_the_estimate_of_disk_is_near_what_is_written(tmp_path, storage, monkeypatch):
     pack(tmp_path / "whole", storage=storage)
     written = sum(len(content) - HEADER_BYTES for content in contents(tmp_path / "whole").values())
-    monkeypatch.setattr(requirements, "_size", lambda number: f"<{number}>")
+    monkeypatch.setattr(requirements, "format_size", lambda number: f"<{number}>")
     line = check_requirements(colour_source(), storage, shutil.copytree(tmp_path / "whole", tmp_path / "copy"))
     estimated = int(line.partition("<")[2].partition(">")[0])
     assert estimated == pytest.approx((1 + (storage == "pixels")) * written, rel=0.05)
@@ -158,7 +158,7 @@ def test_a_damaged_scratch_folder_is_told_and_begun_anew(tmp_path, damage, stop)
     pack(tmp_path / "parts", stop)
     damage(tmp_path / "parts")
     assert Packer(tmp_path / "parts", SHARD_BYTES, lines.append).packed.last == 0
-    assert lines == [f"the interrupted run in {tmp_path / 'parts'} is damaged: prepare begins anew"]
+    assert lines == [f"The interrupted run in {tmp_path / 'parts'} is damaged: prepare begins anew"]
     assert pack(tmp_path / "parts") == expected
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 

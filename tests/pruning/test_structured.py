@@ -105,7 +105,7 @@ class Recurrent(nn.Module):
 
 
 def test_the_error_for_a_recurrent_network_is_one_line_that_names_a_layer():
-    with pytest.raises(InputError, match=r"^channels of the network cannot be pruned: it cannot be traced at (\w+): "):
+    with pytest.raises(InputError, match=r"^Channels of the network cannot be pruned: it cannot be traced at (\w+): "):
         prune_in_place(Recurrent(), method="structured")
 
 
@@ -208,7 +208,7 @@ def test_the_error_for_a_network_that_cannot_be_traced_is_one_line_that_names_th
     monkeypatch.setattr(DependencyGraph, "build_dependency", fail)
     with pytest.raises(InputError) as error:
         ChannelGroups(model, IMAGE, 1)
-    assert str(error.value) == "channels of the network cannot be pruned: it cannot be traced at 4: odd (3, 3)"
+    assert str(error.value) == "Channels of the network cannot be pruned: it cannot be traced at 4: odd (3, 3)"
 
 
 def test_zeros_of_the_polynomial_schedule_stay_zero_until_they_are_removed(tiny_dataset):

@@ -74,4 +74,4 @@ def test_an_interrupted_search_goes_on_where_it_was(tmp_path, monkeypatch, stop)
     control, _ = search(Checkpointer(tmp_path, "quantize", Inline(), log.append), 0.97)
     assert control.rows == expected
     assert len(CALLS) == done - stop
-    assert log == ([f"resuming quantize at trial {stop + 1}"] if stop else [])
+    assert log == ([f"Resuming quantize at trial {stop + 1}"] if stop else [])

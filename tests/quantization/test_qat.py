@@ -228,5 +228,5 @@ class Choosing(nn.Module):
 
 
 def test_a_network_that_cannot_be_captured_is_one_line(tiny_dataset):
-    with pytest.raises(InputError, match="the network cannot be captured as a graph: "):
+    with pytest.raises(InputError, match="The network cannot be captured as a graph: "):
         quantizer(Choosing(), tiny_dataset, "qat").run()

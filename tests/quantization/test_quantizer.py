@@ -377,4 +377,4 @@ def test_a_cpu_that_saturates_is_warned_of_unless_the_range_is_reduced(tiny_data
     model, log = pruned_convnet(tiny_dataset), []
     dynamic = quantizer(model, tiny_dataset, "dynamic", log=log.append, reduce_range=reduce_range)
     dynamic.check(convnet_file("dynamic", tiny_dataset), model)
-    assert [line.startswith("warning: sums of 8-bit products saturate") for line in log] == ([True] if warned else [])
+    assert [line.startswith("Warning: sums of 8-bit products saturate") for line in log] == ([True] if warned else [])

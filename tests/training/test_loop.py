@@ -163,12 +163,12 @@ def test_a_network_that_gives_a_tuple_in_training_mode_is_refused(tiny_dataset):
             logits = super().forward(images.flatten(1))
             return (logits, logits) if self.training else logits
 
-    with pytest.raises(InputError, match="the network gives tuple in training mode, not one tensor of logits"):
+    with pytest.raises(InputError, match="The network gives tuple in training mode, not one tensor of logits"):
         train(Auxiliary(784, 10), tiny_dataset)
 
 
 def test_a_training_split_of_one_image_is_refused(tiny_dataset):
-    with pytest.raises(InputError, match="the training split holds a single image"):
+    with pytest.raises(InputError, match="The training split holds a single image"):
         train(new("convnet"), first_images(tiny_dataset, 1))
 
 

@@ -198,5 +198,5 @@ def test_an_operation_without_a_deterministic_form_is_refused_in_one_line():
     stepper = Stepper(make_optimizer(model, train_params(), LR), train_params(), CPU)
     with pytest.raises(InputError) as error:
         stepper.backward(Random.apply(model(torch.ones(1, 1))).sum())
-    assert str(error.value).startswith("the network cannot be trained reproducibly here: pooling does not have")
+    assert str(error.value).startswith("The network cannot be trained reproducibly here: pooling does not have")
     assert "\n" not in str(error.value)

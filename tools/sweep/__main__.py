@@ -28,7 +28,7 @@ def main() -> None:
     try:
         complete = run_sweep(Settings(**vars(options)), lambda line: print(line, flush=True))
     except KeyboardInterrupt:
-        print("interrupted: the same command runs what is missing", flush=True)
+        print("Interrupted: the same command runs what is missing", flush=True)
         sys.exit(130)
     sys.exit(not complete)
 

@@ -9,7 +9,7 @@ Prints  the resulting params of each line as a list in JSON; or one line on the 
 import json
 import sys
 import tempfile
-from contextlib import chdir, redirect_stdout
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,7 @@ def apply(text: str, place: str, overrides: list[str]) -> dict[str, Any]:
         rule = "names several values; each needs a line of its own, or brackets if it is a list"
         raise InputError(f"{place}: {several[0].input_line}: {rule}")
     try:
-        with redirect_stdout(sys.stderr):
-            check.main()
+        check.read_params()
     except InputError as error:
         raise InputError(f"{place}: {error}") from None
     return read_yaml(Path(check.PARAMS))
