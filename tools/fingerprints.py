@@ -50,7 +50,8 @@ class Digests:
     """Compute digests of files, and remember them by the file's number, size and time of change."""
 
     def __init__(self, known: Path) -> None:
-        self.path, self.known, self.used = known, read_json(known) if known.exists() else {}, {}
+        self.path, self.known = known, read_json(known) if known.exists() else {}
+        self.used: dict[str, str] = {}
 
     def of_file(self, path: Path) -> str:
         """Return the SHA-256 of the content; of no content where the file cannot be read."""
