@@ -35,7 +35,7 @@ ARROWS = {
     "quantization": ("onnx", "networks", "checkpointing", "training/history", "macs"),
     "evaluation": ("onnx", "networks", "macs"),
     "reporting": ("onnx/coverage", "evaluation/latency", "evaluation/statistics"),
-    "predict": ("preparation",),
+    "predict": ("onnx/session", "preparation"),
     "preflight": ("networks", "preparation", "training"),
 }
 # A change in a room, or in a technique of one file, makes these stages stale, beside `check`.
