@@ -6,8 +6,10 @@ the real one.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +18,6 @@ import pytest
 from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 from scipy.stats import ttest_rel
-from tools.recipe.workspace import copy_workspace, flatten, override
 
 from lightweight.checkpointing.session import Session
 from lightweight.core.errors import InputError
@@ -35,15 +36,16 @@ from tests.workspace import commit_all, copy_project
 from tools.recipe import __main__ as command
 from tools.recipe import seeds
 from tools.recipe.control import compare, control_params
-from tools.recipe.experiment import Experiment
+from tools.recipe.experiment import Experiment, flatten, override
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 IMAGES = 100
+NO_FILES = {"images": "none", "network": "none", "weights": "none", "teacher": "none"}
 real_run = subprocess.run
 
 
-def git(*arguments: str, folder: Path | None = None) -> str:
-    return real_run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+def git(*arguments: str) -> str:
+    return real_run(["git", *arguments], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def made_up_run(params: dict) -> dict[str, object]:
@@ -61,66 +63,57 @@ def made_up_run(params: dict) -> dict[str, object]:
     epochs = {"train": params["train"]["epochs"], "swa": 0, "qat": 0}
     epochs |= {"prune": params["prune"]["epochs"] if largest else 0}
     return (
-        {f"metrics/{name}.json": metrics[name] for name in VARIANTS}
+        {"plots/models.csv": [{"model": name, **own} for name, own in metrics.items()]}
         | {f"plots/{name}.csv": [{"epoch": epoch} for epoch in range(number)] for name, number in epochs.items()}
         | {"plots/predictions.csv": [{"actual": 1, "predicted": int(i >= wrong)} for i in range(IMAGES)]}
         | {"dvc.lock": {"stages": {"train": {"outs": [{"path": "models/original.safetensors", "md5": "abc"}]}}}}
-        | {"data/prepared.safetensors": b"data"}
     )
 
 
 class Dvc:
-    """A stand-in for DVC and for the benchmark. It lists experiments with params, stages and what they began with."""
+    """A stand-in for DVC and for the benchmark. It lists the experiments with params, fingerprints and stages."""
 
     def __init__(self) -> None:
-        self.runs: dict[str, tuple[dict, list[str]]] = {}
-        self.began: dict[str, str] = {}  # by experiment, the one whose dvc.lock was there
+        self.runs: dict[str, tuple[dict, dict, list[str]]] = {}
         self.timed: list[dict] = []
-        self.missing = False  # in the cache
         self.code = 0
-        self.killed = ""  # the experiment that is interrupted
         self.better = 0  # images that other code would get right
 
     def __call__(self, words: list[str], **options):
         match list(words):
-            case ["dvc", "cache", "dir"]:
-                return SimpleNamespace(stdout="/the/cache\n")
-            case ["dvc", "config", *rest]:
-                assert rest == ["--quiet", "--local", "cache.dir", "/the/cache"]
-                return SimpleNamespace(returncode=0)
-            case ["dvc", "exp", "run", "-n", name, *rest]:
-                return self._run(options["cwd"], options["env"], name, rest)
-            case ["dvc", "checkout", *_]:
-                return SimpleNamespace(returncode=int(self.missing))
-            case ["python", "-m", "stages.benchmark"]:
-                return self._benchmark(options["cwd"])
+            case ["dvc", "exp", "remove", "-q", name]:
+                return real_run(["git", "update-ref", "-d", self._reference(name)], **options)
+            case ["dvc", "exp", "run", "--temp", "-n", name, *rest]:
+                return self._run(name, rest)
+            case [_, "-m", "stages.benchmark"]:
+                return self._benchmark(options["cwd"], options["env"])
         return real_run(words, **options)
 
-    def _run(self, folder: Path, environment: dict, name: str, words: list[str]):
-        assert environment["DVC_ROOT"] == str(Path.cwd()), "files outside of git are the user's"
-        apply_overrides(folder / "params.yaml", [word[2:] for word in words if word.startswith("-S")])
-        params = read_yaml(folder / "params.yaml")
-        self.runs[name] = (params, [word for word in words if not word.startswith("-S")])
-        self.began[name] = json.loads((folder / "dvc.lock").read_text())["stages"].get("name", "")
+    def _reference(self, name: str) -> str:
+        head = git("rev-parse", "HEAD")
+        return f"refs/exps/{head[:2]}/{head[2:]}/{name}"
+
+    def _run(self, name: str, words: list[str]):
+        changes = [word[2:] for word in words if word.startswith("-S")]
+        own = [change.partition(":")[2] for change in changes if change.startswith("fingerprints.yaml:")]
+        apply_overrides(Path("fingerprints.yaml"), own)
+        apply_overrides(Path("params.yaml"), [change for change in changes if "fingerprints" not in change])
+        params, prints = read_yaml(Path("params.yaml")), read_yaml(Path("fingerprints.yaml"))
+        self.runs[name] = (params, prints, [word for word in words if not word.startswith("-S")])
         content = made_up_run(params)
-        content["metrics/optimized.json"]["gained"] += self.better
-        content["dvc.lock"]["stages"]["name"] = f"{name}, unfinished" if name == self.killed else name
+        content["plots/models.csv"][-1]["gained"] += self.better
         for path, value in content.items():
             if path.endswith(".csv"):
-                write_csv(folder / path, value[0] if value else ["epoch"], value)
-            elif path.endswith(".safetensors"):
-                save_dataset(folder / path, self.dataset)
+                write_csv(Path(path), value[0] if value else ["epoch"], value)
             else:
-                write_json(folder / path, value)
-        if name == self.killed:
-            raise KeyboardInterrupt
-        git("add", ".", folder=folder)
-        head = git("rev-parse", "HEAD", folder=folder)
-        commit = git("commit-tree", git("write-tree", folder=folder), "-p", head, "-m", name, folder=folder)
-        git("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{name}", commit, folder=folder)
+                write_json(Path(path), value)
+        git("add", ".")
+        git("update-ref", self._reference(name), git("commit-tree", git("write-tree"), "-p", "HEAD", "-m", name))
+        git("reset", "--quiet", "--hard")
         return SimpleNamespace(returncode=self.code)
 
-    def _benchmark(self, folder: Path):
+    def _benchmark(self, folder: Path, environment: dict):
+        assert environment["PYTHONPATH"].split(":")[0] == str(Path.cwd())
         self.timed.append(read_yaml(folder / "params.yaml"))
         for name, content in made_up_latency().items():
             write_json(folder / f"metrics/latency/{name}.json", content | {"threads": self.timed[-1]["threads"]})
@@ -133,8 +126,8 @@ def dvc(tmp_path, monkeypatch, tiny_dataset) -> Dvc:
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith(("GIT_", "DVC_", "LIGHTWEIGHT_WORK"))]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(command.signal, "signal", lambda *_: None)
-    Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
+    for name in ("params.yaml", "fingerprints.yaml"):
+        shutil.copy2(ROOT / name, name)
     params = read_yaml(Path("params.yaml")) | {"seed": 3}
     params["prune"] |= {"epochs": 4, "amount": {"conv1": 0.5, "fc1": 0.25}}
     params["train"] |= {"epochs": 2, "batch_size": 128}
@@ -142,17 +135,22 @@ def dvc(tmp_path, monkeypatch, tiny_dataset) -> Dvc:
     params["prune"] |= {"amount": 0.0}
     params["quantize"] |= {"method": "none"}
     write_json(Path("recipes/whole.yaml"), params)
-    write_json(Path("dvc.lock"), {"stages": {}})
-    for path in ("metrics/model.json", "plots/train.csv"):
-        write_json(Path(path), {})
-    Path(".gitignore").write_text("/recipes/results/\n/work/\n/data/\n")
+    Path(".gitignore").write_text("/recipes/\n/work/\n/weights.pth\n")
     git("init", "--quiet")
     for key, value in {"user.name": "Test", "user.email": "test@example.com"}.items():
         git("config", key, value)
     git("add", ".")
     git("commit", "--quiet", "-m", "start")
     stand_in = Dvc()
-    stand_in.dataset, stand_in.params = tiny_dataset, read_yaml(Path("recipes/small.yaml"))
+    stand_in.params = read_yaml(Path("recipes/small.yaml"))
+
+    @contextmanager
+    def artifacts(experiment):
+        folder = Path("work") / experiment.name
+        save_dataset(folder / "data/prepared.safetensors", tiny_dataset)
+        yield folder
+
+    monkeypatch.setattr(Experiment, "artifacts", artifacts)
     monkeypatch.setattr(subprocess, "run", stand_in)
     return stand_in
 
@@ -168,7 +166,7 @@ def results(name: str = "small") -> dict:
 
 def test_a_recipe_runs_all_stages_by_its_params_and_stores_metrics_and_budgets(dvc, monkeypatch):
     run(monkeypatch, "small")
-    assert dvc.runs["recipe-small"] == (dvc.params, [])
+    assert dvc.runs["recipe-small"] == (dvc.params, NO_FILES, [])
     stored = results()
     assert list(stored) == ["params", "metrics", "latency", "budget", "control"]
     assert stored["params"] == dvc.params
@@ -187,7 +185,7 @@ def test_a_recipe_runs_all_stages_by_its_params_and_stores_metrics_and_budgets(d
 
 def test_the_control_is_the_recipe_without_compression_compared_image_by_image(dvc, monkeypatch):
     run(monkeypatch, "small")
-    params, stages = dvc.runs["control-small"]
+    params, _, stages = dvc.runs["control-small"]
     assert stages == ["evaluate"]
     differing = {key for key, value in flatten(params, params).items() if value != flatten(dvc.params, params).get(key)}
     assert differing <= {f"prune.{key}" for key in PruneParams.model_fields} | {"quantize.method"}
@@ -195,6 +193,18 @@ def test_the_control_is_the_recipe_without_compression_compared_image_by_image(d
     control = results()["control"]
     assert control["metrics"]["accuracy"] == pytest.approx(0.94)
     assert control["optimized"] == {"gained": 0, "lost": 3, "mcnemar_p": 0.25}
+
+
+def test_the_files_that_a_recipe_names_are_fingerprinted_for_the_experiment_its_control_and_its_seeds(dvc, monkeypatch):
+    Path("weights.pth").write_text("weights")
+    dvc.params["train"]["weights"] = "weights.pth"
+    write_json(Path("recipes/small.yaml"), dvc.params)
+    run(monkeypatch, "small")
+    run(monkeypatch, "small", "--seeds", "2")
+    prints = [prints for _, prints, _ in dvc.runs.values()]
+    assert len(prints) == 4
+    assert all(each["weights"].startswith("sha256-") and each == prints[0] for each in prints)
+    assert results()["budget"]["original_weights"] == "weights.pth"
 
 
 def test_equal_budgets_need_no_control_and_what_compresses_nothing_is_not_timed(dvc, monkeypatch):
@@ -245,15 +255,11 @@ def test_what_needs_a_run_of_these_params_says_so(dvc, monkeypatch, option):
 
 def test_latencies_of_an_experiment_that_is_gone_or_another_one_are_refused(dvc, monkeypatch):
     run(monkeypatch, "small")
-    dvc.missing = True
-    with pytest.raises(InputError, match="recipe-small: is not in DVC's cache any more"):
-        run(monkeypatch, "small", "--latency")
     dvc.better = 1
-    with copy_workspace("small") as workspace:
-        workspace.run("recipe-small", dvc.params)
+    Experiment("recipe-small").run(dvc.params, NO_FILES)
     with pytest.raises(InputError, match="is not of the experiment recipe-small"):
         run(monkeypatch, "small", "--latency")
-    git("update-ref", "-d", git("for-each-ref", "--format=%(refname)", "refs/exps/*/*/recipe-small"))
+    subprocess.run(["dvc", "exp", "remove", "-q", "recipe-small"], check=True)
     with pytest.raises(InputError, match="recipe-small: this repository has no experiment of that name"):
         run(monkeypatch, "small", "--latency")
 
@@ -280,7 +286,7 @@ def test_seeds_begin_with_the_recipes_own_and_run_up_to_evaluate(dvc, monkeypatc
     run(monkeypatch, "small")
     dvc.runs.clear()
     run(monkeypatch, "small", "--seeds", "3")
-    expected = {f"seed-{seed}-small": (dvc.params | {"seed": seed}, ["evaluate"]) for seed in (3, 4, 5)}
+    expected = {f"seed-{seed}-small": (dvc.params | {"seed": seed}, NO_FILES, ["evaluate"]) for seed in (3, 4, 5)}
     assert dvc.runs == expected
     stored = results()["seeds"]
     assert [run["seed"] for run in stored["runs"]] == [3, 4, 5]
@@ -365,15 +371,15 @@ def test_pruning_for_a_control_is_fine_tuning_and_nothing_else(tiny_dataset):
 
 
 def test_the_newest_experiment_of_a_name_is_read_by_the_format_of_the_file(dvc, monkeypatch):
-    with copy_workspace("small") as workspace:
-        workspace.run("recipe-small", dvc.params)
+    experiment = Experiment("recipe-small")
+    experiment.run(dvc.params, NO_FILES)
     git("commit", "--quiet", "--allow-empty", "-m", "another commit to be based on")
     monkeypatch.setenv("GIT_COMMITTER_DATE", "2035-01-01T00:00:00Z")
-    with copy_workspace("small") as workspace:
-        experiment = workspace.run("recipe-small", dvc.params | {"seed": 8})
+    experiment.run(dvc.params | {"seed": 8}, NO_FILES)
     assert len(git("for-each-ref", "refs/exps").splitlines()) == 2
     assert experiment.read("params.yaml")["seed"] == 8
-    assert experiment.read("metrics/original.json")["accuracy"] == 0.99
+    assert experiment.read_scores()["original"]["accuracy"] == 0.99
+    assert experiment.read("dvc.lock")["stages"]["train"]["outs"][0]["md5"] == "abc"
     assert experiment.read("plots/predictions.csv")[0] == {"actual": "1", "predicted": "0"}
     with pytest.raises(InputError, match=r"recipe-small: has no nothing\.csv"):
         experiment.read("nothing.csv")
@@ -406,64 +412,6 @@ def test_keys_that_differ_from_those_of_params_yaml_are_named(dvc, monkeypatch):
     write_json(Path("recipes/small.yaml"), dvc.params | {"new": 1})
     with pytest.raises(InputError, match=r"small.yaml: must have the keys .*not in both: new, prune.rounds"):
         run(monkeypatch, "small")
-
-
-def test_the_workspace_stays_as_it_is_and_its_changes_are_part_of_the_experiment(dvc, monkeypatch):
-    Path("recipes/small.yaml").write_text(Path("recipes/small.yaml").read_text() + "\n")
-    before = git("status", "--porcelain"), git("stash", "list"), Path("params.yaml").read_bytes()
-    run(monkeypatch, "small")
-    assert (git("status", "--porcelain"), git("stash", "list"), Path("params.yaml").read_bytes()) == before
-    assert git("show", "--format=", "--name-only", Experiment("recipe-small").commit).count("recipes/small.yaml") == 1
-    assert [path.name for path in Path("work/recipe").iterdir()] == ["small.lock"]
-
-
-def test_experiments_begin_with_the_stages_that_earlier_ones_have_finished(dvc, monkeypatch):
-    run(monkeypatch, "small")
-    assert dvc.began == {"recipe-small": "", "control-small": "recipe-small"}
-    run(monkeypatch, "small", "--seeds", "2")
-    assert dvc.began["seed-3-small"] == dvc.began["seed-4-small"] == "recipe-small"
-    run(monkeypatch, "small")
-    run(monkeypatch, "small", "--seeds", "3")
-    own = {name: name for name in ("recipe-small", "control-small", "seed-3-small", "seed-4-small")}
-    assert dvc.began == own | {"seed-5-small": "recipe-small"}
-
-
-def test_what_was_interrupted_goes_on_with_the_stages_that_it_had_finished(dvc, monkeypatch, capsys):
-    run(monkeypatch, "small")
-    dvc.killed = "control-small"
-    with pytest.raises(SystemExit) as ending:
-        run(monkeypatch, "small")
-    assert ending.value.code == 130
-    assert capsys.readouterr().out.endswith("interrupted: the same command goes on from here\n")
-    assert "control" in results(), "that of the first run, which is of the same models"
-    dvc.killed = ""
-    run(monkeypatch, "small", "--latency")
-    run(monkeypatch, "small", "--seeds", "2")
-    assert dvc.began["seed-3-small"] == "recipe-small", "it was another experiment that was interrupted"
-    run(monkeypatch, "small")
-    assert dvc.began["control-small"] == "control-small, unfinished"
-    run(monkeypatch, "small")
-    assert dvc.began["control-small"] == "control-small"
-    assert [path.name for path in Path("work/recipe").iterdir()] == ["small.lock"]
-
-
-def test_a_lock_that_was_being_written_when_dvc_was_killed_is_left_alone(dvc, monkeypatch):
-    dvc.killed = "recipe-small"
-    with pytest.raises(SystemExit):
-        run(monkeypatch, "small")
-    Path("work/recipe/small/dvc.lock").write_text("stages:\n  train: {outs: [")
-    dvc.killed = ""
-    run(monkeypatch, "small")
-    assert dvc.began["recipe-small"] == ""
-
-
-def test_a_recipe_runs_once_at_a_time(dvc, monkeypatch):
-    with (
-        copy_workspace("small"),
-        pytest.raises(InputError, match=r"small\.lock: this recipe runs already; one at a time"),
-    ):
-        run(monkeypatch, "small")
-    run(monkeypatch, "small")
 
 
 def test_a_plain_folder_is_refused(dvc, monkeypatch):
