@@ -9,7 +9,7 @@ from lightweight.core.params import load_params
 from lightweight.core.variants import VARIANTS
 from lightweight.reporting.params import ReportParams
 from lightweight.reporting.results import read_latency, read_scores
-from lightweight.reporting.table import comparison, markdown, plain_text
+from lightweight.reporting.table import comparison, markdown, plain_text, speedup_with_interval
 from tests.contract import ROOT
 
 RESULTS = sorted((ROOT / "recipes/results").glob("*.json"))
@@ -128,3 +128,9 @@ def test_an_unknown_variant_is_refused_with_the_known_ones(tmp_path):
         load_params(path, report=ReportParams)
     rule = "must be 'original', 'averaged', 'pruned', 'recalibrated' or 'optimized'"
     assert str(error.value) == f"{path}: report.model = 'smallest': {rule}"
+
+
+def test_a_speedup_stands_beside_its_interval_and_a_warning_where_it_is_not_precise():
+    ratio = {"speedup": 421.0, "speedup_low": 132.0, "speedup_high": 561.04}
+    assert speedup_with_interval(ratio | {"precise": True}) == "421.00 [132.00, 561.04]"
+    assert speedup_with_interval(ratio | {"precise": False}) == "421.00 [132.00, 561.04], not precise"
