@@ -110,7 +110,7 @@ class FolderSource:
         skipped = [
             f"; {finding}"
             for finding, names in sorted(self.findings.images_by_finding.items())
-            if finding.startswith(SKIPPED) and any(name.startswith(prefix) for name in names)
+            if any(name.startswith(prefix) for name in names)
         ]
         return InputError(f"{folder}: no readable image: must hold at least one {SUFFIX_LIST}{''.join(skipped)}")
 

@@ -155,7 +155,7 @@ def test_an_unknown_network_is_refused_with_the_known_ones():
     ("name", "meant"),
     [
         ("resnet18", "torchvision/resnet18"),
-        ("ResNet50", "torchvision/resnet50"),
+        ("RESNET50", "torchvision/resnet50"),
         ("efficientnet-b0", "torchvision/efficientnet_b0"),
         ("cnm", "cnn"),
     ],

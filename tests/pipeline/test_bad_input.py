@@ -40,6 +40,7 @@ MISTAKES = {
         "  amount: '0.7'  ",
         "params.yaml: prune.amount = '0.7': must be a share such as 0.7 without quotes, auto, or shares by layer",
     ),
+    "  amount: 0.8   ": ("  amount: true   ", "params.yaml: prune.amount = True: must be a share such as 0.7"),
     "prune:\n": ("prun:\n", "params.yaml: prun: unknown section; did you mean prune?"),
     "  method: dynamic ": ("  method: int3 ", "params.yaml: quantize.method = 'int3': must be 'none', 'fp16', "),
     "  calibration_images: 512 ": (
