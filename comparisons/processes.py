@@ -25,7 +25,7 @@ from typing import Any
 from comparisons.processes_report import BUSY, COLUMNS, FIGURES, NETWORKS, QUIET, SETUPS, Setup, report
 from lightweight.core.errors import InputError
 from lightweight.core.files import write_csv, write_json
-from lightweight.core.machine import cpu_name, vector_extensions
+from lightweight.core.machine import cpu_name, load_average, vector_extensions
 from lightweight.core.yaml import read_yaml
 from lightweight.execution.process import die_with_parent, fix_arithmetic, run_stage
 
@@ -45,18 +45,22 @@ def main() -> None:
     parser.add_argument("--machine", action="append", choices=MACHINES, dest="machines", help="by default both")
     given = parser.parse_args()
     machines = given.machines or MACHINES
-    about = {
-        "cpu": f"{cpu_name()} ({vector_extensions()})",
-        "cores": len(os.sched_getaffinity(0)),
-        "load": round(os.getloadavg()[0], 2),
-        "date": datetime.now(UTC).date().isoformat(),
-        "torch": metadata.version("torch"),
-    }
-    rows = []
+    about, rows = describe_machine(), []
     for network in given.networks or NETWORKS:
         rows += [row | about for row in measure(network, machines, given.rounds)]
         write_csv(FIGURES, COLUMNS, rows)
     report()
+
+
+def describe_machine() -> dict[str, Any]:
+    """Describe what the figures were measured with, and how busy the machine was before."""
+    return {
+        "cpu": f"{cpu_name()} ({vector_extensions()})",
+        "cores": len(os.sched_getaffinity(0)),
+        "load": load_average(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "torch": metadata.version("torch"),
+    }
 
 
 def measure(network: str, machines: tuple[str, ...], rounds: int) -> list[dict[str, Any]]:
@@ -80,9 +84,7 @@ def measure(network: str, machines: tuple[str, ...], rounds: int) -> list[dict[s
 @contextmanager
 def running(network: str, setup: Setup, params: Path) -> Iterator[list[Connection]]:
     """Start the processes of a setup, which wait for their turns, and yield a connection to each."""
-    content = read_yaml(PARAMS) | {"threads": setup.threads}
-    content["train"] |= SECTION | {"network": network, "shards": setup.shards, "exact": setup.exact}
-    write_json(params, content)  # which is YAML, too
+    write_params(params, network, setup)
     pairs = [FORK.Pipe() for _ in range(setup.processes)]
     ours, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     steps = max(1, STEPS[network] // (SLOWEST if setup.threads > 1 else 1))
@@ -98,6 +100,14 @@ def running(network: str, setup: Setup, params: Path) -> Iterator[list[Connectio
     finally:
         stage.kill()  # its processes end with it
         stage.join()
+
+
+def write_params(path: Path, network: str, setup: Setup) -> Path:
+    """Write params.yaml with a network and a setup to `path`, and return it."""
+    content = read_yaml(PARAMS) | {"threads": setup.threads}
+    content["train"] |= SECTION | {"network": network, "shards": setup.shards, "exact": setup.exact}
+    write_json(path, content)  # which is YAML, too
+    return path
 
 
 def run_setup(params: Path, setup: Setup, steps: int, connections: list[Connection]) -> None:

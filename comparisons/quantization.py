@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,8 +34,9 @@ from lightweight.core.machine import cpu_name, vector_extensions
 from lightweight.core.yaml import read_yaml
 from lightweight.data.dataset import Dataset
 from lightweight.data.dataset_file import load_dataset
-from lightweight.evaluation.latency import interleave, summarize
+from lightweight.evaluation.latency import compare_ratio
 from lightweight.evaluation.scores import EvaluatedModel, evaluate_file, score
+from lightweight.evaluation.timing import Effort, Opener, time_in_turns
 from lightweight.execution.process import run_stage
 from lightweight.networks.model_file import load_model
 from lightweight.onnx.graph import list_layers
@@ -49,7 +50,7 @@ METHODS = ("none", "fp16", "dynamic", "static", "qat", "int4")
 CHANGES = {"reduce_range": True, "max_drop": None, "max_logit_error": 1.0, "max_accuracy_drop": 1.0}  # no gate
 IN_OPENVINO = ("static", "qat")  # our methods whose files are timed in OpenVINO, too
 EXPORTED, EAGER = Maker("ours", "none"), Maker("PyTorch", "eager")
-IMAGES, ROUNDS, BATCH_SIZE = 512, 30, 100
+IMAGES, ROUNDS, PRECISION, BATCH_SIZE = 512, 30, 0.05, 100
 
 
 def main() -> None:
@@ -129,7 +130,7 @@ def measure(folder: Path) -> Iterator[dict[str, Any]]:
         for size, samples in times.items():
             row[f"batch_{size}_ms"] = float(np.median(samples[maker]))
             for name, reference in (("float", EXPORTED), ("eager", EAGER)):
-                summary = summarize(samples[maker], samples[reference])
+                summary = compare_ratio(samples[maker], samples[reference], PRECISION)
                 row |= {f"batch_{size}_{name}_speedup{end}": summary[f"speedup{end}"] for end in ENDS}
         yield row
     print(f"{folder.name}  {len(models)} files measured", flush=True)
@@ -141,9 +142,10 @@ def measure_latency(
     """Measure the milliseconds per call of every file and of the network in PyTorch, in turns."""
     few = dataset.test.images[torch.arange(size) % len(dataset.test)]
     raw, normalized = pixels(few), dataset.normalize(few)
-    turns: dict[Maker, Callable[[], Any]] = {maker: partial(call, raw) for maker, call in calls.items()}
-    turns[EAGER] = torch.inference_mode()(lambda: original(normalized))
-    return interleave(turns, ROUNDS)
+    turns: dict[Maker, Opener] = {maker: lambda call=call: partial(call, raw) for maker, call in calls.items()}
+    turns[EAGER] = lambda: torch.inference_mode()(partial(original, normalized))
+    pairs = [(maker, reference) for maker in calls for reference in {EXPORTED, EAGER} - {maker}]
+    return time_in_turns(turns, pairs, Effort(ROUNDS, PRECISION, threads=1))
 
 
 def open_in_onnxruntime(path: Path, dataset: Dataset) -> tuple[EvaluatedModel, Predict]:

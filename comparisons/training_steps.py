@@ -22,10 +22,10 @@ CLASSES = tuple("0123456789")
 TURNS = 10_000  # more than there will be
 
 
-def serve(params: Path, steps: int, connections: list[Connection]) -> None:
+def serve(params: Path, steps: int, connections: list[Connection]) -> TrainingRun:
     """Train an epoch of so many steps for each True that this process receives, until False.
 
-    The answer is milliseconds per step, or whatever error ends the process.
+    The answer is milliseconds per step, or whatever error ends the process. Returns what was trained.
     """
     given = load_params(params, **GENERAL, train=TrainParams)
     configure_torch(given)
@@ -39,6 +39,7 @@ def serve(params: Path, steps: int, connections: list[Connection]) -> None:
         run.train_epoch(run.epoch, Checkpointer(), lambda done: None)
         connection.send(1000 * (time.perf_counter() - start) / run.steps)
         run.epoch, run.step = run.epoch + 1, 0
+    return run
 
 
 def synthetic_images(network: str, number: int) -> Dataset:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -23,8 +24,9 @@ from lightweight.core.machine import cpu_name, vector_extensions
 from lightweight.core.params import GENERAL, load_params
 from lightweight.data.dataset import Dataset, Split, split_batches
 from lightweight.data.dataset_file import load_dataset
-from lightweight.evaluation.latency import interleave, summarize
+from lightweight.evaluation.latency import compare_ratio, summarize
 from lightweight.evaluation.scores import EvaluatedModel, evaluate_file, score
+from lightweight.evaluation.timing import Effort, time_in_turns
 from lightweight.execution.determinism import configure_torch
 from lightweight.networks.model_file import load_model
 from lightweight.onnx.export import FromPixels
@@ -34,7 +36,7 @@ from lightweight.quantization.calibration import balanced_sample
 from lightweight.quantization.params import QuantizeParams
 from lightweight.quantization.parity import check_parity
 from lightweight.quantization.quantizer import BATCH_SIZE
-from lightweight.reporting.table import accuracy_with_interval, markdown
+from lightweight.reporting.table import accuracy_with_interval, markdown, speedup_with_interval
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")
@@ -42,7 +44,7 @@ ORIGINAL = Path("models/original.safetensors")
 RECALIBRATED = Path("models/recalibrated.safetensors")
 OPTIMIZED = Path("models/optimized.onnx")
 METHODS = ("none", "dynamic", "static")
-ROUNDS = 30
+ROUNDS, PRECISION = 30, 0.05  # of the measurement of latency
 Predict = Callable[[np.ndarray], np.ndarray]  # float32 (1, C, H, W) to logits (1, classes)
 
 
@@ -121,8 +123,8 @@ def compare(path: Path, size_bytes: int, predict: Predict, source: Source) -> pd
     converted = EvaluatedModel(logits(predict, dataset.test).argmax(1), {"size_bytes": size_bytes})
     image = pixels(dataset.test.images[:1])
     session = load_inference_session(OPTIMIZED, source.threads)
-    calls = {OPTIMIZED: lambda: session.run(None, {"input": image}), path: lambda: predict(image)}
-    samples = interleave(calls, ROUNDS)
+    turns = {OPTIMIZED: lambda: partial(session.run, None, {"input": image}), path: lambda: partial(predict, image)}
+    samples = time_in_turns(turns, [(path, OPTIMIZED)], Effort(ROUNDS, PRECISION, source.threads))
     rows = []
     for file, model in {**source.references, path: converted}.items():
         scores = score(model, source.references[ORIGINAL], dataset.test.labels.numpy())
@@ -134,8 +136,9 @@ def compare(path: Path, size_bytes: int, predict: Predict, source: Source) -> pd
             "lost": str(scores["lost"]),
         }
         if file in samples:
-            latency = summarize(samples[file], samples[OPTIMIZED])
-            row |= {"batch 1 (ms)": f"{latency['latency_ms']:.3f}", "times as fast": f"{latency['speedup']:.2f}"}
+            ratio = compare_ratio(samples[file], samples[OPTIMIZED], PRECISION)
+            row |= {"batch 1 (ms)": f"{summarize(samples[file])['latency_ms']:.3f}"}
+            row |= {"times as fast": speedup_with_interval(ratio)}
         rows.append(row)
     return pd.DataFrame(rows).fillna("")
 

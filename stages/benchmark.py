@@ -12,7 +12,7 @@ from lightweight.core.machine import hardware_description
 from lightweight.core.params import Threads, load_params
 from lightweight.data.dataset_file import load_dataset
 from lightweight.evaluation.benchmark import BenchmarkParams, measure_latency
-from lightweight.evaluation.latency import slowdown_warnings
+from lightweight.evaluation.latency import conditions, imprecision_warnings, slowdown_warnings
 from lightweight.execution.determinism import configure_torch
 from lightweight.execution.process import run_stage
 from lightweight.networks.model_file import load_model
@@ -33,8 +33,9 @@ def main() -> None:
     latency = measure_latency(original, recalibrated, OPTIMIZED, data, params.benchmark, params.threads)
     for name, result in latency.items():
         write_json(LATENCY / f"{name}.json", result)
-    lines = [*slowdown_warnings(latency), f"benchmark  {hardware_description(latency['original'])}  -> {LATENCY}"]
-    print(*lines, sep="\n")
+    machine = f"{hardware_description(latency['original'])}, {conditions(latency)}"
+    warnings = [*imprecision_warnings(latency), *slowdown_warnings(latency)]
+    print(*warnings, f"benchmark  {machine}  -> {LATENCY}", sep="\n")
 
 
 if __name__ == "__main__":

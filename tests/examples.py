@@ -319,15 +319,16 @@ def write_scores(path: Path, scores: dict[str, dict[str, Any]]) -> None:
 def made_up_latency(cpu: str = "A CPU") -> dict[str, dict[str, Any]]:
     """Make up latencies by measured model as `benchmark` writes them."""
     batch = {
+        "rounds": 30,
         "latency_ms": 1.5,
         "latency_ms_p05": 1.25,
-        "latency_ms_p95": 2.5,
+        "latency_ms_p95": 2.4,
+        "dispersion": 1.6,
         "speedup": 2.0,
         "speedup_low": 1.9,
         "speedup_high": 2.1,
+        "precise": True,
         "verdict": "faster",
     }
-    return {
-        name: {"cpu": cpu, "threads": 1, "batch_1": batch, "batch_64": batch}
-        for name in ("original", "exported", "optimized")
-    }
+    about = {"cpu": cpu, "threads": 1, "cpu_mhz": 2445.4, "load_before": 0.04, "load_after": 1.0}
+    return {name: about | {"batch_1": batch, "batch_64": batch} for name in ("original", "exported", "optimized")}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lightweight.core.files import read_csv, read_json, write_bytes
 from lightweight.core.machine import hardware_description
+from lightweight.evaluation.latency import conditions, imprecision_warnings
 from lightweight.execution.process import run_stage
 from lightweight.onnx.coverage import describe, read_coverage
 from lightweight.reporting.page import write_page
@@ -31,8 +32,9 @@ def main() -> None:
     print(f"In the optimized file, {describe(read_coverage(PLOTS / 'coverage.csv'))}")
     if latency:
         write_bytes(PLOTS / "latency.png", draw_latency(latency))
-        hardware = hardware_description(latency["original"])
-        print(f"Latency on {hardware}; `dvc repro -fs benchmark` measures it here and now.")
+        machine = f"{hardware_description(latency['original'])}, {conditions(latency)}"
+        print(*imprecision_warnings(latency), f"Latency on {machine}.", sep="\n")
+        print("`dvc repro -fs benchmark` measures it here and now.")
     write_page(PLOTS / "report.html", scores, latency, PLOTS, notes)
     print(f"-> {PLOTS / 'report.html'}")
 

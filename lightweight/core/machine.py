@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -11,6 +12,7 @@ PACKAGES = (
     "torch", "torchvision", "timm", "numpy", "onnxruntime", "onnx", "onnxscript", "pillow", "safetensors",
     "scikit-learn", "torch-pruning", "torchao",
 )  # fmt: skip
+CPUINFO, CPUS = Path("/proc/cpuinfo"), Path("/sys/devices/system/cpu")
 EXTENSIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "avx_vnni", "asimddp", "i8mm")
 
 
@@ -37,6 +39,22 @@ def cpu_flags() -> list[str]:
     return (cpu.get("flags") or cpu.get("Features") or "").split()
 
 
+def cpu_frequency() -> float | None:
+    """Return the frequency of the fastest core in MHz, now; None where the system does not tell it."""
+    files = CPUS.glob("cpu*/cpufreq/scaling_cur_freq")
+    try:
+        told = [int(file.read_text()) / 1000 for file in files]
+        told = told or [float(mhz) for mhz in re.findall(r"^cpu MHz\s*: ([\d.]+)$", CPUINFO.read_text(), re.MULTILINE)]
+    except OSError:
+        return None
+    return max(told, default=None)
+
+
+def load_average() -> float:
+    """Return how many processes ran or waited for a core, on average over the last minute."""
+    return round(os.getloadavg()[0], 2)
+
+
 def hardware_description(measured: dict[str, Any]) -> str:
     """Describe the processor, its instruction sets and the threads of a measurement by its `cpu` and `threads`."""
     extensions = f" ({measured['instructions']})" if measured.get("instructions") else ""
@@ -61,7 +79,7 @@ def total_memory() -> int:
 def _read_cpuinfo() -> dict[str, str]:
     """Read what the kernel says about the first processor; nothing on systems other than Linux."""
     try:
-        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
+        first = CPUINFO.read_text().partition("\n\n")[0]
     except OSError:
         return {}
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}

@@ -1,72 +1,98 @@
-"""Latencies of several models, measured in turns in one process, so that a slow moment of the machine hits them all.
+"""Latencies from times that were measured in turns: ratios with an interval, verdicts, and warnings.
 
-The threads of a runtime spin on after a call (ONNX Runtime's for about 60 ms) and would take the cores of whichever
-model is called next. Therefore a turn begins only when the process is idle, and the order changes from round to round.
+The interval holds at whichever look `timing.time_in_turns` ended. There are four of them, and each takes a quarter of
+the chance of 1 in 20 that an interval misses the median of the ratios (Bonferroni).
 """
 
-import random
-import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from lightweight.evaluation.statistics import median_interval
+from lightweight.evaluation.statistics import CONFIDENCE, median_interval
 
-POLL_SECONDS = 0.01  # between two checks whether threads still spin
-MAX_POLLS = 100  # where something else in the process never rests
-SAMPLE_SECONDS = 0.01  # shorter calls are repeated until a sample lasts this long
-
-Name = TypeVar("Name", bound=Hashable)
-
-
-def interleave(calls: Mapping[Name, Callable[[], Any]], rounds: int) -> dict[Name, np.ndarray]:
-    """Time every call once per round, in random order, and return milliseconds per call (rounds,) by name.
-
-    Before the first round every call is warmed up.
-    """
-    repeats = {}
-    for name, call in calls.items():
-        call()
-        repeats[name] = max(1, round(SAMPLE_SECONDS / max(_seconds_per_call(call, 3), 1e-9)))
-    samples: dict[Name, list[float]] = {name: [] for name in calls}
-    order = random.Random(0)
-    for _ in range(rounds):
-        for name in order.sample(list(calls), len(calls)):
-            _wait_until_idle()
-            calls[name]()
-            samples[name].append(1000 * _seconds_per_call(calls[name], repeats[name]))
-    return {name: np.array(values) for name, values in samples.items()}
+LOOKS = (1, 2, 4, 8)  # at the intervals, after so many times `benchmark.rounds`
+CONFIDENCE_OF_A_LOOK = 1 - (1 - CONFIDENCE) / len(LOOKS)
+VERSUS = "against_"  # begins the keys of ratios to other models than the reference
 
 
 def compare(
-    samples: Mapping[str, np.ndarray], reference: str, pairs: Iterable[tuple[str, str]]
+    samples: Mapping[str, np.ndarray], reference: str, pairs: Iterable[tuple[str, str]], precision: float
 ) -> dict[str, dict[str, Any]]:
     """Summarize every model against `reference`, and each pair (model, other) under the model's key `against_OTHER`."""
-    summaries = {name: summarize(values, samples[reference]) for name, values in samples.items()}
+    summaries = {
+        name: summarize(values) | compare_ratio(values, samples[reference], precision)
+        for name, values in samples.items()
+    }
     for name, other in pairs:
-        summaries[name][f"against_{other}"] = summarize(samples[name], samples[other])
+        summaries[name][f"{VERSUS}{other}"] = compare_ratio(samples[name], samples[other], precision)
     return summaries
 
 
-def summarize(samples: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
-    """Summarize latencies (rounds,) in milliseconds: median, percentiles, and the speedup over `reference`.
+def summarize(samples: np.ndarray) -> dict[str, Any]:
+    """Summarize milliseconds per call (rounds,): median, percentiles, and the 95th over the 50th as dispersion."""
+    middle, high = median(samples), float(np.percentile(samples, 95))
+    return {
+        "rounds": len(samples),
+        "latency_ms": middle,
+        "latency_ms_p05": float(np.percentile(samples, 5)),
+        "latency_ms_p95": high,
+        "dispersion": high / middle,
+    }
 
-    The speedup is the median of the ratios of each round, with its 95 % interval; where the interval spans 1 the
-    verdict is "no difference".
+
+def compare_ratio(samples: np.ndarray, reference: np.ndarray, precision: float) -> dict[str, Any]:
+    """Compare milliseconds (rounds,) with those of `reference` in the same rounds.
+
+    The speedup is the median of the ratios of each round. There is a difference only where both halves of the rounds,
+    each taken alone, show it by an interval of their own.
     """
     ratios = reference / samples
-    low, high = median_interval(ratios)
+    low, high = median_interval(ratios, CONFIDENCE_OF_A_LOOK)
+    halves = [median_interval(half) for half in np.array_split(ratios, 2)]
+    verdict = "no difference"
+    if all(least > 1 for least, _ in ((low, high), *halves)):
+        verdict = "faster"
+    elif all(most < 1 for _, most in ((low, high), *halves)):
+        verdict = "slower"
+    middle = median(ratios)
     return {
-        "latency_ms": median(samples),
-        "latency_ms_p05": float(np.percentile(samples, 5)),
-        "latency_ms_p95": float(np.percentile(samples, 95)),
-        "speedup": median(ratios),
+        "speedup": middle,
         "speedup_low": low,
         "speedup_high": high,
-        "verdict": "faster" if low > 1 else "slower" if high < 1 else "no difference",
+        "precise": is_precise(middle, low, high, precision),
+        "verdict": verdict,
     }
+
+
+def is_precise(middle: float, low: float, high: float, precision: float) -> bool:
+    """Tell whether the half width of an interval is at most the share `precision` of its middle."""
+    return bool(high - low <= 2 * precision * middle)
+
+
+def conditions(latency: Mapping[str, Mapping[str, Any]]) -> str:
+    """Describe how busy the machine was, how fast its clock ran, and how much the latencies of a model varied."""
+    machine = latency["original"]
+    load = f"load {machine['load_before']:.2f} before and {machine['load_after']:.2f} after"
+    frequency = [f"{machine['cpu_mhz']:,.0f} MHz"] if machine["cpu_mhz"] else []
+    dispersion = max(summary["dispersion"] for _, _, summary in _summaries(latency))
+    return ", ".join([load, *frequency, f"95th percentiles up to {dispersion:.2f} times the median"])
+
+
+def imprecision_warnings(latency: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Warn of each ratio whose interval is not narrow enough, one line each.
+
+    `latency` holds the summaries by model and `batch_SIZE`.
+    """
+    return [
+        f"warning: at {batch.replace('_', ' ')} {name} against {other} is {ratio['speedup']:.2f} "
+        f"[{ratio['speedup_low']:.2f}, {ratio['speedup_high']:.2f}] times as fast after {summary['rounds']} rounds: "
+        "not precise; the machine was too busy for benchmark.precision"
+        for name, batch, summary in _summaries(latency)
+        for other, ratio in _ratios(summary)
+        if not ratio["precise"]
+    ]
 
 
 def slowdown_warnings(latency: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -75,9 +101,9 @@ def slowdown_warnings(latency: Mapping[str, Mapping[str, Any]]) -> list[str]:
     `latency` holds the summaries by model and `batch_SIZE`; both files ran in the same runtime.
     """
     lines = []
-    for batch, summary in latency.get("optimized", {}).items():
-        ratio = summary.get("against_recalibrated", {}) if batch.startswith("batch_") else {}
-        if ratio.get("verdict") == "slower":
+    for name, batch, summary in _summaries(latency):
+        ratio = summary.get(f"{VERSUS}recalibrated", {})
+        if name == "optimized" and ratio.get("verdict") == "slower":
             times = f"{ratio['speedup']:.2f} times [{ratio['speedup_low']:.2f}, {ratio['speedup_high']:.2f}]"
             lines.append(
                 f"warning: at {batch.replace('_', ' ')} the optimized file runs {times} as fast as the same network in "
@@ -86,19 +112,13 @@ def slowdown_warnings(latency: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _wait_until_idle() -> None:
-    """Wait until no thread of this process runs, at most one second."""
-    before = time.process_time()
-    for _ in range(MAX_POLLS):
-        time.sleep(POLL_SECONDS)
-        now = time.process_time()
-        if now - before < 0.1 * POLL_SECONDS:
-            return
-        before = now
+def _summaries(latency: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Yield model, `batch_SIZE` and summary."""
+    for name, measured in latency.items():
+        yield from ((name, key, value) for key, value in measured.items() if key.startswith("batch_"))
 
 
-def _seconds_per_call(call: Callable[[], Any], repeats: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - start) / repeats
+def _ratios(summary: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield what a model was compared with, and the ratio."""
+    yield "original in PyTorch", summary
+    yield from ((key.removeprefix(VERSUS), value) for key, value in summary.items() if key.startswith(VERSUS))

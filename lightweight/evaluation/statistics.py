@@ -36,10 +36,10 @@ def smallest_detectable_loss(images: int) -> float:
     return next(lost for lost in count(1) if mcnemar_p(0, lost) < SIGNIFICANCE) / images
 
 
-def median_interval(samples: np.ndarray) -> tuple[float, float]:
-    """Compute the 95 % interval of the median of samples (n,) by order statistics (sign test).
+def median_interval(samples: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Compute the interval of the median of samples (n,) by order statistics (sign test), of 95 % by default.
 
-    Both ends are samples. Needs at least six of them; with fewer, both ends are NaN.
+    Both ends are samples. Needs at least six of them for 95 %; with too few, both ends are NaN.
     """
-    interval = quantile_test(samples, p=0.5).confidence_interval(CONFIDENCE)
+    interval = quantile_test(samples, p=0.5).confidence_interval(confidence)
     return float(interval.low), float(interval.high)

@@ -8,7 +8,7 @@ from jinja2 import Environment, StrictUndefined
 
 from lightweight.core.files import read_csv, write_text
 from lightweight.core.machine import hardware_description
-from lightweight.evaluation.latency import slowdown_warnings
+from lightweight.evaluation.latency import conditions, imprecision_warnings, slowdown_warnings
 from lightweight.onnx.coverage import describe, read_coverage, warning
 from lightweight.reporting.results import Latency, Scores
 from lightweight.reporting.summary import explain, headline
@@ -34,9 +34,9 @@ def write_page(path: Path, scores: Scores, latency: Latency, plots: Path, notes:
     sentences = [*headline(scores, latency), *explain(scores, latency, _rows(plots / "sparsity.csv"))]
     html = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     page = html.from_string(TEMPLATE.read_text()).render(
-        sentences=[*sentences, *notes, *slowdown_warnings(latency)],
+        sentences=[*sentences, *notes, *imprecision_warnings(latency), *slowdown_warnings(latency)],
         table=comparison(scores, latency),
-        hardware=hardware_description(latency["original"]) if latency else "",
+        hardware=f"{hardware_description(latency['original'])}, {conditions(latency)}" if latency else "",
         coverage=[f"In the optimized file, {describe(layers)}", *filter(None, [warning(layers)])] if layers else [],
         findings=_rows(plots / "images.csv"),
         pictures=[

@@ -37,11 +37,15 @@ def change_of_size(before: float, after: float, reference: str = "") -> str:
 
 
 def speed(measured: Mapping[str, Any], reference: str = "") -> str:
-    """Write a measured speedup with its interval, or that there is none; `reference` reads like ` as the original`."""
+    """Write a measured speedup with its interval, or that there is none; `reference` reads like ` as the original`.
+
+    One that was not measured precisely is warned of.
+    """
+    times = f"{measured['speedup']:.2f} times [{measured['speedup_low']:.2f}, {measured['speedup_high']:.2f}]"
+    precise = measured.get("precise", True)  # metrics of earlier versions do not tell
     if measured["verdict"] == "no difference":
-        return f"as fast{reference} (no measurable difference)"
-    interval = f"[{measured['speedup_low']:.2f}, {measured['speedup_high']:.2f}]"
-    return f"{measured['speedup']:.2f} times {interval} as fast{reference}"
+        return f"as fast{reference} (no measurable difference{'' if precise else f'; not precise: {times}'})"
+    return f"{times} as fast{reference}{'' if precise else ' (not precise: the machine was busy)'}"
 
 
 def enumeration(parts: Sequence[str]) -> str:

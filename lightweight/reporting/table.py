@@ -35,6 +35,12 @@ def accuracy_with_interval(scores: Mapping[str, Any]) -> str:
     return f"{scores['accuracy']:.2%} [{100 * scores['accuracy_low']:.2f}, {100 * scores['accuracy_high']:.2f}]"
 
 
+def speedup_with_interval(ratio: Mapping[str, Any]) -> str:
+    """Format a measured speedup with its 95 % interval, and that it is not precise where it is not."""
+    doubt = "" if ratio["precise"] else ", not precise"
+    return f"{ratio['speedup']:.2f} [{ratio['speedup_low']:.2f}, {ratio['speedup_high']:.2f}]{doubt}"
+
+
 def markdown(table: pd.DataFrame) -> str:
     """Write a table of text as Markdown, the first column to the left and the others to the right."""
     alignment = ["left", *["right"] * (len(table.columns) - 1)]

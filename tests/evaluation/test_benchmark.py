@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightweight.core.errors import InputError
-from lightweight.core.machine import cpu_name
+from lightweight.core.machine import cpu_frequency, cpu_name
 from lightweight.evaluation import benchmark
 from lightweight.evaluation.benchmark import BenchmarkParams, measure_latency
 from lightweight.onnx.export import export_onnx
@@ -15,28 +15,31 @@ MODELS = ["original", "exported", "recalibrated", "optimized"]
 
 @pytest.fixture
 def measured(tiny_dataset, tmp_path, monkeypatch):
-    """Measure the convnet; returns latencies, and by batch size and model the logits of what was timed."""
-    path, logits = tmp_path / "optimized.onnx", []
+    """Measure the convnet; returns latencies, and by batch size the logits of what was timed and how it was."""
+    path, logits, compared = tmp_path / "optimized.onnx", [], []
     path.write_bytes(convnet_file("static", tiny_dataset))
-    interleave = benchmark.interleave
+    time_in_turns = benchmark.time_in_turns
 
-    def record(calls, rounds):
-        logits.append(
-            {name: torch.as_tensor(call()[0] if name != "original" else call()) for name, call in calls.items()}
-        )
-        return interleave(calls, rounds)
+    def record(openers, pairs, effort):
+        found = {name: opener()() for name, opener in openers.items()}
+        logits.append({name: torch.as_tensor(out if name == "original" else out[0]) for name, out in found.items()})
+        compared.append((set(pairs), effort))
+        return time_in_turns(openers, pairs, effort)
 
-    monkeypatch.setattr(benchmark, "interleave", record)
+    monkeypatch.setattr(benchmark, "time_in_turns", record)
     models = trained("convnet", tiny_dataset), pruned_convnet(tiny_dataset)
-    params = BenchmarkParams(batch_sizes=[1, 70], rounds=10)
-    return measure_latency(*models, path, tiny_dataset, params, threads=1), logits
+    params = BenchmarkParams(batch_sizes=[1, 70], rounds=12, precision=1.0)
+    return measure_latency(*models, path, tiny_dataset, params, threads=1), logits, compared
 
 
 def test_every_model_is_measured_at_every_batch_size_beside_its_hardware(measured):
-    latency, _ = measured
+    latency, _, _ = measured
     assert list(latency) == MODELS
     for result in latency.values():
         assert (result["cpu"], result["threads"]) == (cpu_name(), 1)
+        assert result["load_before"] >= 0
+        assert result["load_after"] >= 0
+        assert (result["cpu_mhz"] is None) == (cpu_frequency() is None)
         assert [key for key in result if key.startswith("batch_")] == ["batch_1", "batch_70"]
     for batch in ("batch_1", "batch_70"):
         against = {name: [key for key in latency[name][batch] if key.startswith("against_")] for name in MODELS}
@@ -49,8 +52,33 @@ def test_every_model_is_measured_at_every_batch_size_beside_its_hardware(measure
         assert latency["original"][batch]["speedup"] == 1
 
 
+def test_rounds_go_on_until_every_ratio_that_is_written_is_precise(measured):
+    latency, _, compared = measured
+    for (pairs, effort), batch in zip(compared, ("batch_1", "batch_70"), strict=True):
+        assert (effort.rounds, effort.precision, effort.threads) == (12, 1.0, 1)
+        written = {(name, "original") for name in MODELS[1:]}
+        written |= {
+            (name, key.removeprefix("against_"))
+            for name in MODELS
+            for key in latency[name][batch]
+            if key.startswith("against_")
+        }
+        assert pairs == written
+
+
+def test_every_opening_copies_the_network_and_its_logits_are_the_same(tiny_dataset):
+    network = trained("convnet", tiny_dataset)
+    images = tiny_dataset.normalize(tiny_dataset.test.images[:3])
+    one, other = (benchmark.open_network(network, images) for _ in range(2))
+    with torch.no_grad():
+        expected = network(images)
+        next(network.parameters()).zero_()
+    assert torch.equal(one(), expected)
+    assert torch.equal(other(), expected)
+
+
 def test_all_models_are_timed_on_the_same_images_more_than_there_are_where_the_batch_is_larger(measured, tiny_dataset):
-    _, logits = measured
+    _, logits, _ = measured
     assert [len(found["original"]) for found in logits] == [1, 70]
     for found in logits:
         assert torch.allclose(found["original"], found["exported"], atol=1e-3)
@@ -61,6 +89,6 @@ def test_all_models_are_timed_on_the_same_images_more_than_there_are_where_the_b
 def test_a_damaged_file_is_refused_by_its_name(tiny_dataset, tmp_path):
     model, path = trained("convnet", tiny_dataset), tmp_path / "optimized.onnx"
     path.write_bytes(export_onnx(model, tiny_dataset).SerializeToString()[:1000])
-    params = BenchmarkParams(batch_sizes=[1], rounds=10)
+    params = BenchmarkParams(batch_sizes=[1], rounds=12, precision=0.05)
     with pytest.raises(InputError, match=r"optimized.onnx: damaged or not an ONNX file"):
         measure_latency(model, model, path, tiny_dataset, params, threads=1)

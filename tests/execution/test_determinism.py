@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lightweight.core.errors import InputError
 from lightweight.execution.determinism import configure_torch
 
 
@@ -49,3 +50,30 @@ def test_cublas_gets_a_deterministic_workspace_unless_one_is_set(monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
     configure_torch(general())
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "threads"),
+    [
+        ("OMP_THREAD_LIMIT", "1", 2),
+        ("OMP_THREAD_LIMIT", " 3 ", 4),
+        ("OMP_DYNAMIC", "true", 2),
+        ("OMP_DYNAMIC", "TRUE", 8),
+    ],
+)
+def test_a_variable_with_which_threads_would_wait_for_each_other_without_end_is_refused(
+    monkeypatch, name, value, threads
+):
+    monkeypatch.setenv(name, value)
+    message = f"^environment: {name} = '{value.strip()}': must be unset or .* with threads = {threads} in params.yaml"
+    with pytest.raises(InputError, match=message):
+        configure_torch(general(threads=threads))
+    configure_torch(general(threads=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("OMP_THREAD_LIMIT", "2"), ("OMP_THREAD_LIMIT", "all"), ("OMP_DYNAMIC", "false")]
+)
+def test_one_that_leaves_every_thread_is_none_of_our_business(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    configure_torch(general(threads=2))

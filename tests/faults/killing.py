@@ -37,7 +37,8 @@ SMALL = (
     ("  epochs: 10 ", "  epochs: 12 "),
     ("  start: 5 ", "  start: 4 "),
     ("  epochs: 1                # of fine", "  epochs: 3                # of fine"),
-    ("  rounds: 30 ", "  rounds: 10 "),
+    ("  rounds: 30 ", "  rounds: 12 "),
+    ("  precision: 0.05 ", "  precision: 1.0 "),
     ("  method: dynamic ", "  method: qat "),
     ("  epochs: 1                # qat", "  epochs: 3                # qat"),
 )

@@ -82,6 +82,14 @@ def test_a_speed_has_its_interval_or_is_no_difference():
     assert speed(faster | {"verdict": "no difference"}) == "as fast (no measurable difference)"
 
 
+def test_a_speed_that_was_not_measured_precisely_is_never_written_without_a_warning():
+    wide = {"speedup": 421.0, "speedup_low": 132.0, "speedup_high": 561.0, "precise": False, "verdict": "faster"}
+    assert speed(wide, " there") == "421.00 times [132.00, 561.00] as fast there (not precise: the machine was busy)"
+    wide |= {"speedup": 1.1, "speedup_low": 0.6, "speedup_high": 1.7, "verdict": "no difference"}
+    assert speed(wide) == "as fast (no measurable difference; not precise: 1.10 times [0.60, 1.70])"
+    assert speed(wide | {"precise": True}) == "as fast (no measurable difference)"
+
+
 def test_enumerations_have_one_and():
     assert enumeration(["a"]) == "a"
     assert enumeration(["a", "b"]) == "a and b"

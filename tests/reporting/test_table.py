@@ -6,7 +6,7 @@ import pytest
 from lightweight.core.files import read_json
 from lightweight.core.variants import VARIANTS
 from lightweight.reporting.results import read_latency, read_scores
-from lightweight.reporting.table import comparison, markdown, plain_text
+from lightweight.reporting.table import comparison, markdown, plain_text, speedup_with_interval
 from tests.contract import ROOT
 
 RESULTS = sorted((ROOT / "recipes/results").glob("*.json"))
@@ -116,3 +116,9 @@ def test_in_a_terminal_the_table_fits_120_columns(path):
     lines = plain_text(comparison(scores, latency)).splitlines()
     assert max(map(len, lines)) <= 120
     assert "..." not in "".join(lines)
+
+
+def test_a_speedup_stands_beside_its_interval_and_a_warning_where_it_is_not_precise():
+    ratio = {"speedup": 421.0, "speedup_low": 132.0, "speedup_high": 561.04}
+    assert speedup_with_interval(ratio | {"precise": True}) == "421.00 [132.00, 561.04]"
+    assert speedup_with_interval(ratio | {"precise": False}) == "421.00 [132.00, 561.04], not precise"

@@ -41,6 +41,18 @@ def test_it_prints_a_table_that_fits_the_terminal_and_every_sentence_and_writes_
     assert (workspace / "plots/latency.png").exists()
 
 
+def test_it_tells_how_busy_the_machine_was_and_warns_of_what_was_not_measured_precisely(workspace, capsys):
+    report.main()
+    text = capsys.readouterr().out
+    assert "Latency on A CPU, 1 thread, load 0.04 before and 1.00 after, 2,445 MHz, 95th percentiles up to 1.60" in text
+    assert "not precise" not in text
+    latency = made_up_latency()["optimized"]
+    latency["batch_64"] = latency["batch_64"] | {"precise": False}
+    (workspace / "metrics/latency/optimized.json").write_text(json.dumps(latency))
+    report.main()
+    assert "warning: at batch 64 optimized against original in PyTorch is 2.00 [1.90, 2.10]" in capsys.readouterr().out
+
+
 def test_it_says_that_results_depend_on_the_number_of_processes_where_they_do(workspace, capsys):
     sentence = "Trained with train.exact: false on 3 processes: another number of processes gives other weights"
     record = {"data/prepared.safetensors": {"processes": 8}, "models/original.safetensors": {"threads": 1}}
