@@ -4,7 +4,8 @@
 
 Compares models/optimized.onnx with itself at batch 1 and 64 and on 1 and 2 threads, while a process of its own keeps
 one core busy, and with models/original.safetensors in PyTorch, where the intervals of all repetitions should overlap.
-Takes up to two hours. Writes comparisons/results/self_latency.csv, a row for each time, and self_latency.md.
+Takes one to three hours, and goes on where it was interrupted: delete its figures to measure anew. Writes
+comparisons/results/self_latency.csv, a row for each time, and self_latency.md.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import pandas as pd
 import torch
 
 from comparisons.processes import describe_machine, one_core_busy
-from lightweight.core.files import read_bytes, write_csv, write_text
+from lightweight.core.files import read_bytes, read_csv, write_csv, write_text
 from lightweight.core.machine import load_average
 from lightweight.core.memory_format import to_memory_format
 from lightweight.core.params import load_params
@@ -48,9 +49,10 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5, help="comparisons with the original in each cell")
     given = parser.parse_args()
     dataset, params = load_dataset(PREPARED), load_params(PARAMS, benchmark=BenchmarkParams).benchmark
-    about, rows = describe_machine(), []
+    about, rows = describe_machine(), read_csv(FIGURES) if FIGURES.exists() else []
+    first = max((int(row["run"]) for row in rows), default=0) + 1
     with one_core_busy():
-        for run in range(1, max(given.runs, given.repetitions) + 1):
+        for run in range(first, max(given.runs, given.repetitions) + 1):
             for threads in THREADS:
                 torch.set_num_threads(threads)
                 chosen = [ITSELF] * (run <= given.runs) + [OTHER] * (run <= given.repetitions)
@@ -59,7 +61,7 @@ def main() -> None:
                     rows.append(row | compare_models(openers, params, threads) | about | {"load": load_average()})
             write_csv(FIGURES, COLUMNS, rows)
             print(f"run {run}", flush=True)
-    text = describe(pd.DataFrame(rows))
+    text = describe(pd.read_csv(FIGURES))
     write_text(TABLE, text)
     print(text)
 

@@ -26,6 +26,7 @@ import pandas as pd
 from comparisons.processes import (
     MACHINES,
     PARAMS,
+    PATIENCE_SECONDS,
     ROUNDS,
     STEPS,
     describe_machine,
@@ -88,6 +89,7 @@ def running(network: str, params: Path, count: str) -> Iterator[Connection]:
     theirs.close()
     try:
         yield ours
+        process.join(PATIENCE_SECONDS)
     finally:
         process.kill()
         process.join()

@@ -13,10 +13,10 @@ from tests.examples import convnet_file, pruned_convnet, trained
 MODELS = ["original", "exported", "recalibrated", "optimized"]
 
 
-@pytest.fixture
-def measured(tiny_dataset, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def measured(tiny_dataset, tmp_path_factory):
     """Measure the convnet; returns latencies, and by batch size the logits of what was timed and how it was."""
-    path, logits, compared = tmp_path / "optimized.onnx", [], []
+    path, logits, compared = tmp_path_factory.mktemp("benchmark") / "optimized.onnx", [], []
     path.write_bytes(convnet_file("static", tiny_dataset))
     time_in_turns = benchmark.time_in_turns
 
@@ -26,10 +26,11 @@ def measured(tiny_dataset, tmp_path, monkeypatch):
         compared.append((set(pairs), effort))
         return time_in_turns(openers, pairs, effort)
 
-    monkeypatch.setattr(benchmark, "time_in_turns", record)
     models = trained("convnet", tiny_dataset), pruned_convnet(tiny_dataset)
     params = BenchmarkParams(batch_sizes=[1, 70], rounds=12, precision=1.0)
-    return measure_latency(*models, path, tiny_dataset, params, threads=1), logits, compared
+    with pytest.MonkeyPatch.context() as changes:
+        changes.setattr(benchmark, "time_in_turns", record)
+        return measure_latency(*models, path, tiny_dataset, params, threads=1), logits, compared
 
 
 def test_every_model_is_measured_at_every_batch_size_beside_its_hardware(measured):

@@ -136,13 +136,8 @@ def test_models_of_like_speed_are_repeated_equally_often():
 
 def test_the_fastest_of_several_calls_decides_about_repeats_so_that_a_slow_moment_does_not(machine):
     calls = iter(range(10**6))
-    machine.slowness = lambda: 1.0 if next(calls) % 3 == 2 else 25.0
+    machine.slowness = lambda: 1.0 if next(calls) == 5 else 10.0
     time_in_turns({"A": machine.openers["A"]}, [], ONE)
-    timed = machine.turns[-(20 + 2) :]
-    machine.turns = ""
-    machine.slowness = lambda: 1.0
-    time_in_turns({"A": machine.openers["A"]}, [], ONE)
-    assert machine.turns.endswith(timed)
     assert len(machine.turns) == 1 + timing.TRIALS + 12 * (20 + 2)
 
 
