@@ -1,19 +1,16 @@
 """Sessions of ONNX Runtime. A file is checked before it runs: it may be damaged or come from elsewhere."""
 
-import json
 import warnings
 from pathlib import Path
 
 import lightweight.core.telemetry  # noqa: F401 - before onnxruntime
 
 import numpy as np
-import onnx
 import onnxruntime
-from onnx import AttributeProto, TensorProto
 
 from lightweight.core.errors import InputError, first_line
-from lightweight.core.files import FORMAT_KEY, check_format, read_bytes
-from lightweight.onnx.checksum import check_checksum
+from lightweight.core.files import read_bytes
+from lightweight.onnx.structure import check_structure
 
 MAX_BYTES_PER_IMAGE = 2**32  # of activations; ViT-B/16 takes half of it for an image of 1024 x 1024 pixels
 ARENA = onnxruntime.OrtMemoryInfo(
@@ -38,7 +35,7 @@ def load_inference_session(path: Path, threads: int) -> onnxruntime.InferenceSes
     """
     content = read_bytes(path)
     try:
-        if not _check_structure(content, path):
+        if not check_structure(content, path):
             warnings.warn(f"{path} carries no checksum: damage to it cannot be noticed", stacklevel=2)
         _predict_zeros(_make_bounded_session(content), images=1)
         session = make_inference_session(content, threads)
@@ -48,31 +45,6 @@ def load_inference_session(path: Path, threads: int) -> onnxruntime.InferenceSes
         raise
     except Exception as error:  # of classes that ONNX Runtime does not name in its interface
         raise InputError(f"{path}: damaged or not an ONNX file of this project: {first_line(error)}") from None
-
-
-def _check_structure(content: bytes, path: Path) -> bool:
-    """Check that a model is one fixed graph, from (N, C, H, W) to (N, classes), with all of its weights.
-
-    ONNX Runtime would read other files that the model names, and run loops without end. Returns whether the file has a
-    checksum. Raises ValueError.
-    """
-    model = onnx.load_from_string(content)
-    graph = model.graph
-    metadata = {item.key: item.value for item in model.metadata_props}
-    check_format(path, json.loads(metadata.get(FORMAT_KEY, "0")))
-    tensors = [*graph.initializer, *(item.t for node in graph.node for item in node.attribute if item.HasField("t"))]
-    if any(tensor.data_location == TensorProto.EXTERNAL or tensor.external_data for tensor in tensors):
-        raise ValueError("names other files")
-    kinds = {item.type for node in graph.node for item in node.attribute}
-    if model.functions or kinds & {AttributeProto.GRAPH, AttributeProto.GRAPHS}:
-        raise ValueError("has functions or graphs within its graph")
-    for values, name, rank in ((graph.input, "input", 4), (graph.output, "logits", 2)):
-        shapes = {value.name: [size.dim_value for size in value.type.tensor_type.shape.dim] for value in values}
-        sizes = shapes.get(name, [])
-        if len(values) != 1 or len(sizes) != rank or sizes[0] or not all(0 < size <= 2**16 for size in sizes[1:]):
-            raise ValueError(f"must have one {name!r} of {rank} dimensions, the first without a size, has {shapes}")
-    onnx.checker.check_model(model, full_check=True)
-    return check_checksum(content, metadata)
 
 
 def _make_bounded_session(content: bytes) -> onnxruntime.InferenceSession:
