@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from lightweight.core.files import read_json, write_json, write_text
+from lightweight.core.files import read_json, user_path, write_json, write_text
 from lightweight.core.params import load_params
 from lightweight.core.yaml import read_yaml
 from lightweight.execution.process import run_stage
@@ -97,12 +97,12 @@ def take_fingerprints(params: Path, root: Path) -> dict[str, str]:
     files = {"network": f"{module}.py", "weights": train.weights, "teacher": train.teacher}
     images = "none"
     if sections.prepare.dataset == "folder" and sections.prepare.path:
-        source = FolderSource(root / Path(sections.prepare.path).expanduser(), size=8, channels=1)
+        source = FolderSource(user_path(root, sections.prepare.path), size=8, channels=1)
         images = f"sha256-{digests.of_files(source.path, source.files)}"
-    found = {key: root / name for key, name in files.items() if name and (root / name).is_file()}
-    named = {key: f"sha256-{digests.of_file(found[key])}" if key in found else "none" for key in files}
+    found = {key: user_path(root, name) for key, name in files.items() if name}
+    named = {key: f"sha256-{digests.of_file(path)}" for key, path in found.items() if path.is_file()}
     digests.remember()
-    return {"images": images, **named}
+    return {"images": images, **dict.fromkeys(files, "none"), **named}
 
 
 if __name__ == "__main__":

@@ -108,3 +108,12 @@ def test_a_name_that_is_no_file_has_no_fingerprint_and_a_missing_folder_is_one_l
     shutil.rmtree("photos")
     with pytest.raises(InputError, match=r"params.yaml: prepare.path = 'photos': no such folder"):
         taken()
+
+
+def test_the_home_folder_is_found_behind_a_tilde(project, monkeypatch):
+    monkeypatch.setenv("HOME", str(project))
+    path, before = Path(PARAMS), taken()
+    for name in ("photos", "w.pth", "t.safetensors"):
+        path.write_text(path.read_text().replace(f": {name} ", f": ~/{name} "))
+    assert path.read_text().count("~/") == 3
+    assert taken() == before
