@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 AUDITING := .venv/audit/installed
 OSV := https://api.osv.dev/v1/query
 
-.PHONY: help setup repro mend verify test lint baseline recipe weights readme sweep litert executorch remotes audit licences needs-git
+.PHONY: help setup repro mend verify test lint baseline recipe latency seeds weights readme sweep litert executorch remotes audit licences needs-git
 .SECONDARY:
 
 help: ## list the targets
@@ -47,6 +47,14 @@ baseline: setup needs-git ## make the experiment `original`, in which nothing is
 
 recipe: setup needs-git ## NAME=mnist: run recipes/mnist.yaml as an experiment, store its metrics beside it
 	@python -m tools.recipe $(NAME)
+	@python -m tools.readme
+
+latency: setup needs-git ## NAME=mnist: measure the latencies of a recipe anew, of the experiment that is in DVC's cache
+	@python -m tools.recipe $(NAME) --latency
+	@python -m tools.readme
+
+seeds: setup needs-git ## N=5 NAME=mnist: run a recipe by so many seeds, store mean, spread and paired difference
+	@python -m tools.recipe $(NAME) --seeds $(or $(N),5)
 	@python -m tools.readme
 
 sweep: setup needs-git .venv/sweep/installed ## FILE=sweeps/amounts.csv: every line as an experiment, on all cores or SCHEDULER=ADDRESS of a dask cluster

@@ -1,4 +1,4 @@
-"""Write the generated tables of the READMEs anew, from the stored metrics of the recipes.
+"""Write the generated tables of the READMEs anew, from the stored results of the recipes.
 
     python -m tools.readme
 
@@ -17,13 +17,13 @@ from lightweight.core.files import read_json, write_text
 from lightweight.core.machine import hardware_description
 from lightweight.execution.process import run_stage
 from lightweight.reporting.summary import headline
-from lightweight.reporting.table import accuracy_with_interval, comparison, markdown
+from lightweight.reporting.table import comparison, markdown
+from tools.recipe.recipe import FOLDER, RESULTS, timings
+from tools.recipe.tables import accuracy_row, speed_rows
 
-FOLDER = Path("recipes")
-RESULTS = FOLDER / "results"
 PUBLISHED = FOLDER / "published.toml"
 READMES = (Path("README.md"), FOLDER / "README.md")
-TABLE = re.compile(r"(<!-- (recipe [\w-]+|recipes) -->\n).*?(<!-- end -->)", re.DOTALL)
+TABLE = re.compile(r"(<!-- (recipe [\w-]+|recipes|speeds) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main() -> None:
@@ -32,59 +32,52 @@ def main() -> None:
 
 
 def generate(mark: str) -> str:
-    """Write the Markdown between the mark, which is `recipe NAME` or `recipes`, and `end`."""
-    return compare_recipes() if mark == "recipes" else compare_variants(mark.removeprefix("recipe "))
+    """Write the Markdown between the mark, which is `recipe NAME`, `recipes` or `speeds`, and `end`."""
+    tables = {"recipes": compare_recipes, "speeds": compare_speeds}
+    return tables[mark]() if mark in tables else compare_variants(mark.removeprefix("recipe "))
 
 
 def compare_variants(name: str) -> str:
     """Write the table and the sentences on the variants of `recipes/results/NAME.json` in Markdown."""
     stored = read_json(RESULTS / f"{name}.json")
-    scores, latency = stored["metrics"], stored["latency"]
+    scores, latency = stored["metrics"], timings(stored).get(stored["params"]["threads"], {})
     sentences = "\n".join(headline(scores, latency))
-    measured = f"Measured by `make recipe NAME={name}` on {hardware_description(latency['original'])}."
-    return f"{markdown(comparison(scores, latency))}\n{sentences}\n\n{measured}\n"
+    hardware = [f"on {hardware_description(latency['original'])}"] if latency else []
+    day = [stored["latency"]["date"]] if "date" in stored.get("latency", {}) else []
+    measured = f"Measured by `make recipe NAME={name}` {', '.join(hardware + day)}".rstrip()
+    return f"{markdown(comparison(scores, latency))}\n{sentences}\n\n{measured}.\n"
 
 
 def compare_recipes() -> str:
     """Write a row per recipe with published figures beside the measured ones, and the notes on what differs."""
-    published = tomllib.loads(PUBLISHED.read_text())
-    table = pd.DataFrame([summarize_recipe(name, entry["figures"]) for name, entry in published.items()]).fillna("")
-    notes = [f"- `{name}`: {entry['note']}" for name, entry in published.items() if entry.get("note")]
-    return "\n".join([markdown(table), *notes, ""])
+    rows, notes = [], []
+    for name, entry in tomllib.loads(PUBLISHED.read_text()).items():
+        stored = read_results(name)
+        row = {"recipe": link(name), "published": entry["figures"]}
+        rows.append(row | (accuracy_row(stored) if stored else {}))
+        if entry.get("note"):
+            notes.append(f"- `{name}`: {entry['note']}")
+    return "\n".join([markdown(pd.DataFrame(rows).fillna("")), *notes, ""])
 
 
-def summarize_recipe(name: str, published: str) -> dict[str, str]:
-    """Summarize the stored metrics of a recipe, by column of the table; only its name where nothing is stored."""
-    row = {"recipe": f"[{name}]({name}.yaml)", "published": published}
+def compare_speeds() -> str:
+    """Write the rows of every recipe that compresses something: how fast its file is, by the number of threads."""
+    rows = []
+    for name in tomllib.loads(PUBLISHED.read_text()):
+        if stored := read_results(name):
+            rows += [{"recipe": link(name), **row} for row in speed_rows(stored)]
+    return markdown(pd.DataFrame(rows).fillna("")) + "\n"
+
+
+def read_results(name: str) -> dict[str, Any]:
+    """Read the stored results of a recipe; nothing where it was not run."""
     path = RESULTS / f"{name}.json"
-    if not path.exists():
-        return row
-    stored = read_json(path)
-    original, pruned, optimized = (stored["metrics"][variant] for variant in ("original", "recalibrated", "optimized"))
-    return row | {
-        "original": accuracy_with_interval(original),
-        "pruned": accuracy_with_interval(pruned),
-        "optimized": accuracy_with_interval(optimized),
-        "size (MB)": f"{original['size_bytes'] / 1e6:#.3g} → {optimized['size_bytes'] / 1e6:#.3g}",
-        "not zero": f"{original['nonzero_parameters']:,} → {optimized['nonzero_parameters']:,}",
-        "speedup at 1": format_speedup(stored["latency"]["optimized"]["batch_1"]),
-        "at 64": format_speedup(stored["latency"]["optimized"]["batch_64"]),
-        **format_costs(stored["training"]),
-    }
+    return read_json(path) if path.exists() else {}
 
 
-def format_speedup(measured: dict[str, Any]) -> str:
-    """Format the speedup over the original in PyTorch, with its 95 % interval."""
-    low, high = measured["speedup_low"], measured["speedup_high"]
-    return f"{measured['speedup']:.1f} [{low:.1f}, {high:.1f}]"
-
-
-def format_costs(training: dict[str, Any] | None) -> dict[str, str]:
-    """Format seconds per epoch and peak memory of the train stage; empty where nobody knows them."""
-    if training is None:
-        return {"s/epoch": "", "memory (GB)": ""}
-    seconds, memory = training["seconds_per_epoch"], training["peak_gpu_memory_bytes"] or training["peak_memory_bytes"]
-    return {"s/epoch": "" if seconds is None else f"{seconds:.1f}", "memory (GB)": f"{memory / 1e9:.2f}"}
+def link(name: str) -> str:
+    """Link a recipe from the README beside it."""
+    return f"[{name}]({name}.yaml)"
 
 
 if __name__ == "__main__":

@@ -34,10 +34,9 @@ def headline(scores: Scores, latency: Latency) -> list[str]:
         f"{_detectable(optimized['images'])})."
     ]
     for batch, measured in _batches(latency.get("optimized", {})).items():
-        lines.append(
-            f"At {batch} it runs {speed(measured, ' as the original in PyTorch')}; the original exported to "
-            f"ONNX Runtime, uncompressed, runs {speed(_batches(latency['exported'])[batch])}."
-        )
+        rival = measured.get("against_exported")
+        same = f"{speed(rival, ' as the original exported to ONNX without compression')}, and " if rival else ""
+        lines.append(f"At {batch} it runs {same}{speed(measured, ' as the original in PyTorch')}.")
     return lines
 
 

@@ -2,8 +2,10 @@
 
 import importlib
 import json
+import re
 import shutil
 import tomllib
+from itertools import product
 
 import numpy as np
 import onnx
@@ -19,7 +21,8 @@ from stages import check
 from tests.contract import ROOT
 from tools import report
 from tools.readme import TABLE, generate
-from tools.recipe import flatten
+from tools.recipe.experiment import flatten
+from tools.recipe.recipe import timings
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 UNMEASURED = {"resnet18-cifar10", "efficientnet-cifar10"}  # they need files from elsewhere, and hours
@@ -31,6 +34,7 @@ REACHED = {  # accuracy of the original on the real MNIST, in the first three th
     "lenet300-mnist": 0.982,
     "tiny-mnist": 0.995,
 }
+BATCHES = ("batch_1", "batch_64")
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 
 
@@ -67,6 +71,14 @@ def test_the_metrics_of_a_recipe_are_of_these_params(recipe):
         assert content["training"]["peak_memory_bytes"] > 100e6
 
 
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_the_head_of_a_recipe_says_how_amounts_and_epochs_were_chosen(recipe):
+    head = recipe.read_text().partition("\n\n")[0]
+    assert all(line.startswith("# ") for line in head.splitlines())
+    assert re.search(r"on validation|taken over|not recorded|Nothing is pruned|amount is that of", head)
+    assert re.search(r"epoch", head)
+
+
 @pytest.mark.parametrize(("name", "accuracy"), REACHED.items())
 def test_an_original_is_as_accurate_as_its_recipe_promises(name, accuracy):
     assert read_json(ROOT / f"recipes/results/{name}.json")["metrics"]["original"]["accuracy"] >= accuracy
@@ -86,16 +98,16 @@ def test_structured_pruning_of_the_cnn_keeps_accuracy_with_a_tenth_of_the_parame
     assert original["accuracy"] >= 0.995
     assert pruned["accuracy"] >= original["accuracy"] - 0.001
     assert pruned["parameters"] <= 0.1 * original["parameters"]
-    for batch in ("batch_1", "batch_64"):  # against the original in the same runtime, both in float32
-        assert stored["latency"]["recalibrated"][batch]["against_exported"]["speedup"] >= 5
+    for latency, batch in product(timings(stored).values(), BATCHES):  # in the same runtime, both in float32
+        assert latency["recalibrated"][batch]["against_exported"]["speedup"] >= 5
 
 
 def test_structured_pruning_and_integers_together_make_the_cnn_ten_times_faster_than_in_pytorch():
     stored = read_json(ROOT / "recipes/results/mnist-structured.json")
     original, optimized = (stored["metrics"][name] for name in ("original", "optimized"))
     assert optimized["accuracy"] >= original["accuracy"] - 0.001
-    for batch in ("batch_1", "batch_64"):
-        assert stored["latency"]["optimized"][batch]["speedup_low"] >= 10
+    for batch in BATCHES:
+        assert timings(stored)[1]["optimized"][batch]["speedup_low"] >= 10
 
 
 def test_two_fifths_of_the_macs_of_resnet18_keep_its_accuracy_in_int8_too():
@@ -119,8 +131,9 @@ def test_the_table_has_every_recipe_with_what_was_published_and_is_generated(mon
     monkeypatch.chdir(ROOT)
     published = tomllib.loads((ROOT / "recipes/published.toml").read_text())
     assert set(published) == {path.stem for path in RECIPES}
-    (table,) = TABLE.finditer((ROOT / "recipes/README.md").read_text())
+    table, speeds = TABLE.finditer((ROOT / "recipes/README.md").read_text())
     assert table[0] == table[1] + generate("recipes") + table[3]
+    assert speeds[0] == speeds[1] + generate("speeds") + speeds[3]
     for name, entry in published.items():
         assert f"[{name}]({name}.yaml)" in table[0]
         assert entry["figures"] in table[0]

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from lightweight.networks.factory import build
 from stages import check
 from tests.contract import ROOT
-from tools.recipe import flatten
+from tools.recipe.experiment import flatten
 
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
 GUIDES = {"README.md": (ROOT / "README.md").read_text()} | PAGES
