@@ -429,6 +429,7 @@ def test_a_real_recipe_is_run_timed_and_repeated_by_seeds_without_training_anyth
     params["train"] |= {"network": "convnet", "epochs": 2}
     params["swa"]["start"] = None
     params["prune"] |= {"amount": 0.5, "epochs": 1}
+    params["sensitivity"]["amount"] = None
     params["benchmark"] |= {"rounds": 12, "batch_sizes": [1]}
     write_json(project.path / "recipes/small.yaml", params)
     commit_all(project)
