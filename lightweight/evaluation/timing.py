@@ -28,7 +28,7 @@ SAMPLE_SECONDS = 0.02  # shorter calls are repeated until a sample lasts this lo
 TRIALS = 10  # of single calls, of which the fastest decides about repeats, or fewer in
 TRIAL_SECONDS = 0.2
 ALIKE = 2.0  # models that differ by less in these are repeated equally often
-MAX_SECONDS = 30.0  # rounds do not go on beyond, but there are always as many as the effort says
+MAX_SECONDS = 20.0  # rounds do not go on beyond, but there are always as many as the effort says
 
 Name = TypeVar("Name", bound=Hashable)
 Call = Callable[[], object]
