@@ -25,7 +25,7 @@ from tools.recipe.experiment import flatten
 from tools.recipe.recipe import timings
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
-UNMEASURED = {"resnet18-cifar10", "resnet20-cifar10", "efficientnet-cifar10"}  # they need files from elsewhere, or hours
+UNMEASURED = {"resnet18-cifar10", "resnet20-cifar10", "efficientnet-cifar10"}  # files from elsewhere, or hours
 REACHED = {  # accuracy of the original on the real MNIST, in the first three that which was published
     "mnist": 0.995,
     "convnet-mnist": 0.982,
