@@ -7,6 +7,7 @@ from comparisons import runtimes
 from lightweight.core.errors import InputError
 from lightweight.data.dataset import Dataset
 from lightweight.data.dataset_file import save_dataset
+from lightweight.onnx.checksum import serialize
 from lightweight.onnx.export import export_onnx
 from tests.examples import METHODS, convnet_file, small_cnn, small_images
 
@@ -87,7 +88,7 @@ def test_opencv_agrees_where_it_knows_the_operators(ask, method):
 
 def test_a_file_for_other_images_is_one_line(tmp_path, ask, tiny_dataset, monkeypatch):
     small = small_images(tiny_dataset)
-    (tmp_path / "other.onnx").write_bytes(export_onnx(small_cnn(), small).SerializeToString())
+    (tmp_path / "other.onnx").write_bytes(serialize(export_onnx(small_cnn(), small)))
     monkeypatch.setattr("sys.argv", ["runtimes", "other.onnx"])
     with pytest.raises(InputError, match=r"^other.onnx: is for images of shape \(1, 12, 12\) and 10 classes, the data"):
         runtimes.main()

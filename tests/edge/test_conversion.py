@@ -100,7 +100,7 @@ def test_a_file_that_agrees_is_written_and_compared(source, predict, tmp_path, m
     assert cells["file"] == ["test accuracy", "MB", "gained", "lost", "batch 1 (ms)", "times as fast"]
     assert cells[str(path)][0] == cells["models/original.safetensors"][0]  # the same accuracy
     assert cells[str(path)][1:4] == ["2.000", "0", "0"]
-    assert cells["models/optimized.onnx"][-1] == "1.00"
+    assert cells["models/optimized.onnx"][-1] == "1.00 [1.00, 1.00]"
 
 
 @pytest.mark.parametrize("method", METHODS)
