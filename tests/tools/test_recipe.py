@@ -344,7 +344,7 @@ def test_every_control_has_valid_params_that_prune_no_weight_and_quantize_nothin
     params = read_yaml(path)
     control = control_params(params, {"fine_tuning_epochs": 7})
     write_json(Path("params.yaml"), control)
-    check.main()
+    check.read_params()
     assert control["prune"]["epochs"] == 7
     assert round(control["prune"]["amount"] * 100_000_000) == 0
     assert control["quantize"]["method"] == "none"
