@@ -267,6 +267,7 @@ def test_a_file_of_others_that_has_no_checksum_is_used_and_told(folder, tiny_dat
     classes = next(item for item in model.metadata_props if item.key == "classes")
     del model.metadata_props[:]
     model.metadata_props.append(classes)
+    model.producer_name = "another"
     onnx.save(model, folder / "others.onnx")
     said, complaints = predict(folder, "others.onnx", "0.png")
     assert said == [f"0.png  {expected(folder, tiny_dataset)[0]}"]

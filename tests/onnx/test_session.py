@@ -130,11 +130,47 @@ def test_a_file_of_this_project_without_a_checksum_is_refused_and_one_of_others_
     (checksum,) = (item for item in model.metadata_props if item.key == "sha256")
     model.metadata_props.remove(checksum)
     path.write_bytes(model.SerializeToString())
-    assert "has no checksum: made by an older version" in refusal(path)
+    assert "has no checksum: cut off, or made by an older version" in refusal(path)
     del model.metadata_props[:]
+    model.producer_name = "another"
     path.write_bytes(model.SerializeToString())
     with pytest.warns(UserWarning, match="carries no checksum"):
         load_inference_session(path, threads=1)
+
+
+def boundaries(content: bytes) -> list[int]:
+    """Where the top-level fields of a protocol buffer end, each entry of the metadata being one; the last is left out.
+
+    The fields of a model are integers and what tells its length.
+    """
+    places, place = [], 0
+    while place < len(content):
+        tag, place = varint(content, place)
+        number, place = varint(content, place)
+        place += number if tag & 7 == 2 else 0
+        places.append(place)
+    assert places[-1] == len(content)
+    return places[:-1]
+
+
+def varint(content: bytes, place: int) -> tuple[int, int]:
+    """The integer that begins at a place, and the place after it."""
+    value = shift = 0
+    while content[place] >= 128:
+        value, shift, place = value | (content[place] & 127) << shift, shift + 7, place + 1
+    return value | content[place] << shift, place + 1
+
+
+@pytest.mark.parametrize("method", ["none", "static"])
+def test_a_file_of_this_project_that_is_cut_off_between_two_fields_is_refused(tiny_dataset, method, tmp_path):
+    path, content = tmp_path / "model.onnx", convnet_file(method, tiny_dataset)
+    keys = {item.key for end in boundaries(content) for item in onnx.load_from_string(content[:end]).metadata_props}
+    assert keys == {"classes", "format", "input", "versions"}
+    for end in boundaries(content):
+        path.write_bytes(content[:end])
+        assert refusal(path).startswith(f"{path}: damaged or not an ONNX file of this project: ")
+        if onnx.load_from_string(content[:end]).producer_name:
+            assert "has no checksum: cut off, or made by an older version" in refusal(path)
 
 
 def names_other_file(model: ModelProto) -> None:
