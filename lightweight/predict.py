@@ -10,6 +10,8 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from threading import Timer
@@ -19,10 +21,10 @@ import lightweight.core.telemetry  # noqa: F401 - before onnxruntime
 import numpy as np
 
 from lightweight.core.errors import InputError
-from lightweight.onnx.session import load_inference_session
+from lightweight.onnx.session import compute_bounded_logits, load_inference_session
 from lightweight.preparation.images import read_image
 
-MAX_SECONDS = 60.0  # for the first image, which is black; a file of a stranger may take years
+MAX_SECONDS = 60.0  # for one image, or for loading and a black image; a file of a stranger may take years
 
 
 class Classifier:
@@ -52,7 +54,7 @@ class Classifier:
         """Return the most probable class of an image file and its probability.
 
         `fit` allows to crop, resize and convert the image as the images of the data set were. Raises InputError when
-        the image cannot be read, or has another size or mode and `fit` is not set.
+        the image cannot be read, or has another size or mode and `fit` is not set, or when the model fails at it.
         """
         try:
             image, changes = read_image(path, self.size, self.channels)
@@ -61,8 +63,13 @@ class Classifier:
         needed = [change for change in changes if not change.startswith("turned")]
         if needed and not fit:
             raise InputError(f"{path}: must be {' and '.join(needed)} for this model: --fit does it")
-        (logits,) = self.session.run(None, {"input": image[None].astype(np.float32)})
-        weights = np.exp(logits[0].astype(float) - logits.max())  # softmax without overflow
+        try:
+            logits = compute_bounded_logits(self.session, image).astype(float)
+        except ValueError as error:
+            raise InputError(f"{path}: the model cannot predict it: {error}") from None
+        if not np.isfinite(logits).all():
+            raise InputError(f"{path}: the model cannot predict it: gives logits that are no finite numbers")
+        weights = np.exp(logits - logits.max())  # softmax without overflow
         return self.classes[int(weights.argmax())], float(weights.max() / weights.sum())
 
 
@@ -79,18 +86,16 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files and classes may hold anything
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
-    timer = Timer(MAX_SECONDS, _give_up, [arguments.model])
-    timer.start()
     try:
-        classifier = Classifier(arguments.model)
+        with _bound_time(f"{arguments.model}: took", "a black image"):
+            classifier = Classifier(arguments.model)
     except (InputError, OSError) as error:
         sys.exit(f"error: {error}")
-    finally:
-        timer.cancel()
     failed = False
     for path in arguments.images:
         try:
-            name, probability = classifier.predict(path, arguments.fit)
+            with _bound_time(f"{path}: the model took", "it"):
+                name, probability = classifier.predict(path, arguments.fit)
         except (InputError, OSError) as error:
             failed = True
             print(f"error: {error}", file=sys.stderr)
@@ -99,9 +104,21 @@ def main() -> None:
     sys.exit(failed)
 
 
-def _give_up(path: Path) -> None:
+@contextmanager
+def _bound_time(subject: str, what: str) -> Iterator[None]:
+    """End the process in one line that begins with `subject` when the block takes more than `MAX_SECONDS`."""
+    timer = Timer(MAX_SECONDS, _give_up, [f"{subject} more than {MAX_SECONDS:.0f} seconds for {what}"])
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _give_up(line: str) -> None:
     """End the process from another thread, because ONNX Runtime cannot be interrupted."""
-    print(f"error: {path}: took more than {MAX_SECONDS:.0f} seconds for a black image", file=sys.stderr, flush=True)
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    sys.stdout.flush()  # of the images before
     os._exit(1)
 
 

@@ -20,7 +20,7 @@ from lightweight.onnx.session import make_inference_session
 from lightweight.preparation.images import read_image
 from tests.contract import ROOT
 from tests.examples import convnet_file
-from tests.onnx.test_session import has_loop, huge
+from tests.onnx.test_session import has_loop, huge, huge_for, reach_the_logits, wider
 
 NUMBER = 6
 (SNIPPET,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/deployment.md").read_text(), re.DOTALL)
@@ -252,6 +252,55 @@ def test_a_file_that_takes_too_long_is_one_line(folder):
     assert complaints == [f"error: {name}: took more than 1 seconds for a black image"]
 
 
+def slow_for_white(model: onnx.ModelProto) -> None:
+    """The same products, of as many rows as 16 times the brightest pixel."""
+    model.graph.initializer.append(helper.make_tensor("sixteen", TensorProto.FLOAT, [2], [16.0, 16.0]))
+    nodes = [
+        helper.make_node("Mul", ["pixel", "sixteen"], ["float rows"]),
+        helper.make_node("Cast", ["float rows"], ["rows"], to=TensorProto.INT64),
+        helper.make_node("Expand", ["one", "rows"], ["product 0"]),
+        *(helper.make_node("MatMul", [f"product {n}", "product 0"], [f"product {n + 1}"]) for n in range(200)),
+        helper.make_node("Identity", ["product 200"], ["huge"]),
+    ]
+    reach_the_logits(model, nodes)
+
+
+def shades(folder: Path) -> tuple[str, str]:
+    """The names of a black image and of a white one."""
+    Image.new("L", (28, 28), 0).save(folder / "black.png")
+    Image.new("L", (28, 28), 255).save(folder / "white.png")
+    return "black.png", "white.png"
+
+
+def test_a_file_that_takes_too_long_for_some_image_is_one_line(folder):
+    name = foreign(folder, "slow.onnx", slow_for_white)
+    code = "import lightweight.predict as command; command.MAX_SECONDS = 4.0; command.main()"
+    said, complaints = run(folder, ["-c", code, name, *shades(folder)], 1)
+    assert complaints == ["error: white.png: the model took more than 4 seconds for it"]
+    assert [line.split()[0] for line in said] == ["black.png"]
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (huge_for(4_000_000.0), "[ONNXRuntimeError]"),  # bytes, of which a white image needs 1 GB
+        (huge_for(2.0**50), "[ONNXRuntimeError]"),
+        (wider, "gives float32 (1, 20) for 1 images"),
+        (lambda model: reach_the_logits(model, INFINITE), "gives logits that are no finite numbers"),
+    ],
+)
+def test_a_file_that_fails_at_some_image_is_one_line_and_the_others_are_classified(folder, change, rule):
+    name = foreign(folder, "hostile.onnx", change)
+    code = "import lightweight.onnx.session as s, lightweight.predict as p; s.MAX_BYTES_PER_IMAGE = 2**28; p.main()"
+    black, white = shades(folder)
+    said, (complaint,) = run(folder, ["-c", code, name, white, black], 1)
+    assert complaint.startswith(f"error: white.png: the model cannot predict it: {rule}")
+    assert [line.split()[0] for line in said] == ["black.png"]
+
+
+INFINITE = [helper.make_node("Exp", ["pixel"], ["huge"])]
+
+
 def test_a_flipped_bit_anywhere_is_noticed(folder):
     content = bytearray((folder / "model.onnx").read_bytes())
     for place in range(0, len(content), len(content) // 5):
@@ -267,6 +316,7 @@ def test_a_file_of_others_that_has_no_checksum_is_used_and_told(folder, tiny_dat
     classes = next(item for item in model.metadata_props if item.key == "classes")
     del model.metadata_props[:]
     model.metadata_props.append(classes)
+    model.producer_name = "another"
     onnx.save(model, folder / "others.onnx")
     said, complaints = predict(folder, "others.onnx", "0.png")
     assert said == [f"0.png  {expected(folder, tiny_dataset)[0]}"]

@@ -13,6 +13,7 @@ import onnx
 
 from lightweight.core.files import FORMAT_KEY
 
+PRODUCER = "lightweight"  # in the field `producer_name`, which precedes the graph and all metadata
 CHECKSUM_KEY = "sha256"  # in the metadata
 ENTRY = b"\x0a\x06sha256\x12\x40"  # of the metadata, before the value: StringStringEntryProto of onnx.proto
 BLANK = b"0" * 64
@@ -27,14 +28,14 @@ def serialize(model: onnx.ModelProto) -> bytes:
     return content.replace(ENTRY + BLANK, ENTRY + _digest(content))
 
 
-def check_checksum(content: bytes, metadata: Mapping[str, str]) -> bool:
-    """Check the bytes of a file with this metadata; return whether it has a checksum, which files of others have not.
+def check_checksum(content: bytes, producer: str, metadata: Mapping[str, str]) -> bool:
+    """Check the bytes of a file; return whether it has a checksum, which files of other producers have not.
 
     Raises ValueError for content that is not that of the checksum, and for a file of this project without one.
     """
     checksum = metadata.get(CHECKSUM_KEY)
-    if checksum is None and FORMAT_KEY in metadata:
-        raise ValueError("has no checksum: made by an older version; `dvc repro` makes it anew")
+    if checksum is None and (producer == PRODUCER or FORMAT_KEY in metadata):
+        raise ValueError("has no checksum: cut off, or made by an older version; `dvc repro` makes it anew")
     if checksum is not None and _digest(content.replace(ENTRY + checksum.encode(), ENTRY + BLANK)) != checksum.encode():
         raise ValueError("its content is not that of its checksum; delete it and run `dvc repro`")
     return checksum is not None

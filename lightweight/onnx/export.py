@@ -16,6 +16,7 @@ from lightweight.core.errors import InputError, first_line
 from lightweight.core.files import FORMAT_KEY, FORMAT_VERSION
 from lightweight.core.memory_format import to_memory_format
 from lightweight.data.dataset import Dataset, resize
+from lightweight.onnx.checksum import PRODUCER
 
 CLASSES_KEY = "classes"  # in the metadata: the class names as a JSON list
 INPUT_KEY = "input"  # what the pixels must be, as a JSON object
@@ -95,7 +96,7 @@ def finalize_metadata(model: onnx.ModelProto, dataset: Dataset) -> None:
     del model.metadata_props[:]
     for key, value in metadata.items():
         model.metadata_props.add(key=key, value=json.dumps(value))
-    model.producer_name, model.producer_version, model.doc_string = "lightweight", "", ""
+    model.producer_name, model.producer_version, model.doc_string = PRODUCER, "", ""
     graph = model.graph
     used = {node.domain for node in graph.node}
     versions = [item for item in model.opset_import if item.domain in used]

@@ -12,6 +12,7 @@ from torch import nn
 from lightweight.core.errors import InputError
 from lightweight.data.dataset import Dataset, Split, count_batches, split_batches
 from lightweight.execution.ranks import largest, merge_rows, share
+from lightweight.onnx.session import compute_logits
 
 
 @torch.no_grad()
@@ -24,14 +25,17 @@ def torch_logits(model: nn.Module, dataset: Dataset, split: Split, batch_size: i
 def onnx_logits(session: onnxruntime.InferenceSession, split: Split, batch_size: int) -> np.ndarray:
     """Compute the logits of a file for the raw pixels of a split: float32 (N, classes).
 
-    Raises InputError when the file takes images of another shape.
+    Raises InputError when the file takes images of another shape, or fails at some.
     """
     expected, actual = tuple(session.get_inputs()[0].shape[1:]), tuple(split.images.shape[1:])
     if expected != actual:
         raise InputError(f"The ONNX file takes images of shape {expected}, those of the data set have {actual}")
 
     def predict(images: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(session.run(None, {"input": pixels(images)})[0])
+        try:
+            return torch.from_numpy(compute_logits(session, pixels(images)))
+        except ValueError as error:
+            raise InputError(f"The ONNX file cannot predict images of the data set: {error}") from None
 
     return _map_batches(predict, split, batch_size)
 

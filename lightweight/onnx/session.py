@@ -10,6 +10,7 @@ import onnxruntime
 
 from lightweight.core.errors import InputError, first_line
 from lightweight.core.files import read_bytes
+from lightweight.onnx.bounds import bound_memory
 from lightweight.onnx.structure import check_structure
 
 MAX_BYTES_PER_IMAGE = 2**32  # of activations; ViT-B/16 takes half of it for an image of 1024 x 1024 pixels
@@ -24,6 +25,7 @@ def make_inference_session(content: bytes, threads: int) -> onnxruntime.Inferenc
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
+    options.log_severity_level = 4  # what fails becomes an exception
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
@@ -37,14 +39,36 @@ def load_inference_session(path: Path, threads: int) -> onnxruntime.InferenceSes
     try:
         if not check_structure(content, path):
             warnings.warn(f"{path} carries no checksum: damage to it cannot be noticed", stacklevel=2)
-        _predict_zeros(_make_bounded_session(content), images=1)
-        session = make_inference_session(content, threads)
-        _predict_zeros(session, images=2)
+        with bound_memory(2 * MAX_BYTES_PER_IMAGE + 4 * len(content)):
+            _predict_zeros(_make_bounded_session(content), images=1)
+        with bound_memory(2 * MAX_BYTES_PER_IMAGE + 4 * len(content)):
+            session = make_inference_session(content, threads)
+            _predict_zeros(session, images=2)
         return session
     except InputError:  # of another format
         raise
     except Exception as error:  # of classes that ONNX Runtime does not name in its interface
         raise InputError(f"{path}: damaged or not an ONNX file of this project: {first_line(error)}") from None
+
+
+def compute_logits(session: onnxruntime.InferenceSession, images: np.ndarray) -> np.ndarray:
+    """Compute the logits of raw pixels, float32 (N, C, H, W): float32 (N, classes).
+
+    Raises ValueError when the file fails or gives anything else, which may depend on the pixels.
+    """
+    try:
+        (logits,) = session.run(None, {"input": images})
+    except Exception as error:  # of classes that ONNX Runtime does not name in its interface
+        raise ValueError(first_line(error)) from None
+    if logits.dtype != np.float32 or logits.shape != (len(images), session.get_outputs()[0].shape[1]):
+        raise ValueError(f"gives {logits.dtype} {logits.shape} for {len(images)} images")
+    return logits
+
+
+def compute_bounded_logits(session: onnxruntime.InferenceSession, image: np.ndarray) -> np.ndarray:
+    """Compute the logits of one image (C, H, W) as `compute_logits` does, with at most `MAX_BYTES_PER_IMAGE` more."""
+    with bound_memory(MAX_BYTES_PER_IMAGE):
+        return compute_logits(session, image[None].astype(np.float32))[0]
 
 
 def _make_bounded_session(content: bytes) -> onnxruntime.InferenceSession:
@@ -60,8 +84,5 @@ def _make_bounded_session(content: bytes) -> onnxruntime.InferenceSession:
 
 
 def _predict_zeros(session: onnxruntime.InferenceSession, images: int) -> None:
-    """Predict for so many black images. Raises ValueError for logits of another shape, or what the runtime raises."""
-    shape = session.get_inputs()[0].shape[1:]
-    (logits,) = session.run(None, {"input": np.zeros((images, *shape), dtype=np.float32)})
-    if logits.dtype != np.float32 or logits.ndim != 2 or len(logits) != images:
-        raise ValueError(f"gives {logits.dtype} {logits.shape} for {images} images")
+    """Predict for so many black images. Raises ValueError as `compute_logits` does."""
+    compute_logits(session, np.zeros((images, *session.get_inputs()[0].shape[1:]), dtype=np.float32))

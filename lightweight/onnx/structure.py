@@ -20,6 +20,7 @@ def check_structure(content: bytes, path: Path) -> bool:
     graph = model.graph
     metadata = {item.key: item.value for item in model.metadata_props}
     check_format(path, json.loads(metadata.get(FORMAT_KEY, "0")))
+    has_checksum = check_checksum(content, model.producer_name, metadata)
     tensors = [*graph.initializer, *(item.t for node in graph.node for item in node.attribute if item.HasField("t"))]
     if any(tensor.data_location == TensorProto.EXTERNAL or tensor.external_data for tensor in tensors):
         raise ValueError("names other files")
@@ -32,4 +33,4 @@ def check_structure(content: bytes, path: Path) -> bool:
         if len(values) != 1 or len(sizes) != rank or sizes[0] or not all(0 < size <= 2**16 for size in sizes[1:]):
             raise ValueError(f"must have one {name!r} of {rank} dimensions, the first without a size, has {shapes}")
     onnx.checker.check_model(model, full_check=True)
-    return check_checksum(content, metadata)
+    return has_checksum

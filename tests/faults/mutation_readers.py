@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ from tests.faults.mutation_corpus import ARGUMENTS
 
 torch.set_num_threads(1)  # a forked process has none of the threads of its parent
 torchvision("datasets")  # imported once for all of them
-inference.MEMORY = 2**30  # below the bound of the process, so that it is this one that is met
+BOUND = 2**30  # of activations: below the bound of the process, so that it is this one that is met
 
 
 def read_checkpoint(content: bytes) -> None:
@@ -48,7 +49,8 @@ def read_pth(content: bytes) -> None:
 
 
 def read_onnx(content: bytes) -> None:
-    evaluate_file(_write("model.onnx", content), _blank_dataset(), batch_size=16, threads=1)
+    with patch.object(inference, "MAX_BYTES_PER_IMAGE", BOUND):
+        evaluate_file(_write("model.onnx", content), _blank_dataset(), batch_size=16, threads=1)
 
 
 def read_image(content: bytes) -> None:

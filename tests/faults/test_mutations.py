@@ -32,8 +32,9 @@ from tests.contract import ROOT
 from tests.examples import METHODS, convnet_file
 from tests.faults.mutate import mutant
 from tests.faults.mutation_corpus import ARGUMENTS, write_corpus
-from tests.faults.mutation_readers import READERS
+from tests.faults.mutation_readers import BOUND, READERS
 from tests.faults.mutation_trial import OUTCOMES
+from tests.onnx.test_session import huge_for
 
 LOG = ROOT / "tests/faults/mutations.csv"
 SHORT, LONG = 70, 1400  # mutants of each kind
@@ -153,6 +154,17 @@ def test_an_onnx_file_without_a_product_is_accepted(corpus, tmp_path, monkeypatc
     model.graph.node.append(onnx.helper.make_node("Slice", ["rows", "start", "end", "axes"], ["ten"]))
     model.graph.node.append(onnx.helper.make_node("Squeeze", ["ten", "channel"], ["logits"]))
     READERS["onnx"](serialize(model))
+
+
+def test_the_bound_of_the_mutants_is_met_by_an_onnx_file_that_needs_more(corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = onnx.load(corpus / "onnx" / "none")
+    huge_for(1.25 * BOUND)(model)
+    READERS["onnx"](serialize(model))  # images of the trial are black
+    (brightest,) = (node for node in model.graph.node if node.output == ["pixel"])
+    brightest.input[:] = ["one"]
+    with pytest.raises(InputError, match="Available memory"):
+        READERS["onnx"](serialize(model))
 
 
 def test_a_mutant_is_named_by_its_kind_and_number(corpus):

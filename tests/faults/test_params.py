@@ -1,7 +1,11 @@
 """Any params.yaml ends in a valid plan or in one line that names the file."""
 
 import json
+import os
+import resource
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
@@ -139,6 +143,29 @@ def test_a_changed_file_ends_in_a_plan_or_one_line(changes):
 @example(b"")
 def test_anything_else_ends_in_one_line(content):
     assert plan(content) is not None
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+STAGES = {path.stem for path in (ROOT / "stages").glob("[a-z]*.py")} - {"plot"}  # which reads no parameters
+COMMANDS = ("tools.fingerprints", *sorted(f"stages.{name}" for name in STAGES))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_nine_lines_that_stand_for_billions_of_values_are_one_line_in_every_command(tmp_path, command):
+    text = (ROOT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(BOMB + text.replace("  path: null ", "  path: *i "))
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    line = [sys.executable, "-m", command]
+    given = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "timeout": SECONDS}
+    done = subprocess.run(line, **given, preexec_fn=bound_address_space, check=False)
+    rule = "holds more than 10,000 values, each alias counted as all that it stands for"
+    assert (done.returncode, done.stderr) == (1, f"error: params.yaml: {rule}\n")
+
+
+def bound_address_space() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33))
 
 
 @pytest.mark.slow

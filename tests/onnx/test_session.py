@@ -8,14 +8,15 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 from torch import nn
 
 from lightweight.core.errors import InputError
 from lightweight.data.dataset import Split
+from lightweight.onnx.bounds import bound_memory
 from lightweight.onnx.checksum import serialize
 from lightweight.onnx.logits import onnx_logits, pixels, torch_logits
-from lightweight.onnx.session import load_inference_session, make_inference_session
+from lightweight.onnx.session import compute_logits, load_inference_session, make_inference_session
 from tests.examples import METHODS, convnet_file, pruned_convnet
 
 Change = Callable[[ModelProto], object]
@@ -130,11 +131,47 @@ def test_a_file_of_this_project_without_a_checksum_is_refused_and_one_of_others_
     (checksum,) = (item for item in model.metadata_props if item.key == "sha256")
     model.metadata_props.remove(checksum)
     path.write_bytes(model.SerializeToString())
-    assert "has no checksum: made by an older version" in refusal(path)
+    assert "has no checksum: cut off, or made by an older version" in refusal(path)
     del model.metadata_props[:]
+    model.producer_name = "another"
     path.write_bytes(model.SerializeToString())
     with pytest.warns(UserWarning, match="carries no checksum"):
         load_inference_session(path, threads=1)
+
+
+def boundaries(content: bytes) -> list[int]:
+    """Where the top-level fields of a protocol buffer end, each entry of the metadata being one; the last is left out.
+
+    The fields of a model are integers and what tells its length.
+    """
+    places, place = [], 0
+    while place < len(content):
+        tag, place = varint(content, place)
+        number, place = varint(content, place)
+        place += number if tag & 7 == 2 else 0
+        places.append(place)
+    assert places[-1] == len(content)
+    return places[:-1]
+
+
+def varint(content: bytes, place: int) -> tuple[int, int]:
+    """The integer that begins at a place, and the place after it."""
+    value = shift = 0
+    while content[place] >= 128:
+        value, shift, place = value | (content[place] & 127) << shift, shift + 7, place + 1
+    return value | content[place] << shift, place + 1
+
+
+@pytest.mark.parametrize("method", ["none", "static"])
+def test_a_file_of_this_project_that_is_cut_off_between_two_fields_is_refused(tiny_dataset, method, tmp_path):
+    path, content = tmp_path / "model.onnx", convnet_file(method, tiny_dataset)
+    keys = {item.key for end in boundaries(content) for item in onnx.load_from_string(content[:end]).metadata_props}
+    assert keys == {"classes", "format", "input", "versions"}
+    for end in boundaries(content):
+        path.write_bytes(content[:end])
+        assert refusal(path).startswith(f"{path}: damaged or not an ONNX file of this project: ")
+        if onnx.load_from_string(content[:end]).producer_name:
+            assert "has no checksum: cut off, or made by an older version" in refusal(path)
 
 
 def names_other_file(model: ModelProto) -> None:
@@ -224,3 +261,109 @@ def test_a_file_that_takes_gigabytes_is_refused_before_it_takes_them(changed_fil
     line = refusal(changed_file(huge))
     assert "while running Expand node" in line
     assert "Available memory" in line
+
+
+def reach_the_logits(model: ModelProto, nodes: list[NodeProto]) -> None:
+    """Add to the logits the sum of what the nodes make of `pixel`, the highest of the image, and call `huge`."""
+    for node in model.graph.node:
+        node.output[:] = ["harmless" if name == "logits" else name for name in node.output]
+    model.graph.initializer.append(helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0]))
+    model.graph.node.append(helper.make_node("ReduceMax", ["input"], ["pixel"], keepdims=0))
+    model.graph.node.extend(nodes)
+    model.graph.node.append(helper.make_node("ReduceSum", ["huge"], ["sum"], keepdims=0))
+    model.graph.node.append(helper.make_node("Add", ["harmless", "sum"], ["logits"]))
+
+
+def strings(model: ModelProto) -> None:
+    """A million strings of 1,000 bytes, for which the allocator of activations is not asked."""
+    model.graph.initializer.append(helper.make_tensor("size", TensorProto.INT64, [1], [1_000_000]))
+    model.graph.initializer.append(helper.make_tensor("string", TensorProto.STRING, [1], [b"x" * 1000]))
+    nodes = [
+        helper.make_node("Expand", ["string", "size"], ["strings"]),
+        helper.make_node("Equal", ["strings", "string"], ["equal"]),
+        helper.make_node("Cast", ["equal"], ["huge"], to=TensorProto.FLOAT),
+    ]
+    reach_the_logits(model, nodes)
+
+
+def test_memory_of_no_allocator_is_bounded(changed_file, monkeypatch):
+    path = changed_file(strings)
+    monkeypatch.setattr("lightweight.onnx.session.MAX_BYTES_PER_IMAGE", 2**28)
+    assert "while running Expand node" in refusal(path)
+
+
+def test_a_block_gets_the_memory_of_its_bound_and_what_follows_gets_more():
+    with bound_memory(2**28):
+        assert len(bytearray(2**27)) == 2**27
+        with pytest.raises(MemoryError):
+            bytearray(2**29)
+    assert len(bytearray(2**29)) == 2**29
+
+
+def test_the_folding_of_constants_is_bounded(tiny_dataset, changed_file):
+    """Which a session gives up without an error."""
+    content = changed_file(folds).read_bytes()
+    with bound_memory(2**28):
+        session = make_inference_session(content, threads=1)
+        with pytest.raises(ValueError, match="allocate"):
+            compute_logits(session, np.zeros((1, 1, 28, 28), np.float32))
+
+
+def folds(model: ModelProto) -> None:
+    """Ten constants of 100 MB, each made of the one before."""
+    model.graph.initializer.append(helper.make_tensor("size", TensorProto.INT64, [1], [25_000_000]))
+    nodes = [helper.make_node("Expand", ["one", "size"], ["constant 0"])]
+    for number in range(10):
+        nodes += [
+            helper.make_node("Mul", [f"constant {number}", "pixel"], [f"product {number}"]),
+            helper.make_node("ReduceMax", [f"product {number}"], [f"maximum {number}"], keepdims=0),
+            helper.make_node("Add", [f"constant {number}", "one"], [f"constant {number + 1}"]),
+        ]
+    reach_the_logits(model, [*nodes, helper.make_node("Sum", [f"maximum {n}" for n in range(10)], ["huge"])])
+
+
+def huge_for(factor: float) -> Change:
+    """So many bytes for each step of brightness of the brightest pixel."""
+
+    def change(model: ModelProto) -> None:
+        model.graph.initializer.append(helper.make_tensor("factor", TensorProto.FLOAT, [1], [factor / 4]))
+        nodes = [
+            helper.make_node("Mul", ["pixel", "factor"], ["float size"]),
+            helper.make_node("Cast", ["float size"], ["size"], to=TensorProto.INT64),
+            helper.make_node("Expand", ["one", "size"], ["huge"]),
+        ]
+        reach_the_logits(model, nodes)
+
+    return change
+
+
+def test_a_file_that_fails_at_bright_images_is_one_line(changed_file, tiny_dataset):
+    session = load_inference_session(changed_file(huge_for(2.0**40)), threads=1)
+    with pytest.raises(InputError) as error:
+        onnx_logits(session, tiny_dataset.val, 16)
+    assert str(error.value).startswith("The ONNX file cannot predict images of the data set: [ONNXRuntimeError]")
+
+
+def test_logits_of_another_shape_for_some_images_are_refused(changed_file):
+    session = load_inference_session(changed_file(wider), threads=1)
+    compute_logits(session, np.zeros((3, 1, 28, 28), np.float32))
+    with pytest.raises(ValueError, match=r"gives float32 \(3, 20\) for 3 images"):
+        compute_logits(session, np.full((3, 1, 28, 28), 255, np.float32))
+
+
+def wider(model: ModelProto) -> None:
+    """Twice the logits for a white image."""
+    for node in model.graph.node:
+        node.output[:] = ["harmless" if name == "logits" else name for name in node.output]
+    model.graph.initializer.append(helper.make_tensor("factor", TensorProto.FLOAT, [1], [1 / 255]))
+    model.graph.initializer.append(helper.make_tensor("ones", TensorProto.INT64, [2], [1, 1]))
+    model.graph.initializer.append(helper.make_tensor("columns", TensorProto.INT64, [2], [0, 1]))
+    chain = [
+        helper.make_node("ReduceMax", ["input"], ["pixel"], keepdims=0),
+        helper.make_node("Mul", ["pixel", "factor"], ["float more"]),
+        helper.make_node("Cast", ["float more"], ["more"], to=TensorProto.INT64),
+        helper.make_node("Mul", ["more", "columns"], ["more columns"]),
+        helper.make_node("Add", ["ones", "more columns"], ["times"]),
+        helper.make_node("Tile", ["harmless", "times"], ["logits"]),
+    ]
+    model.graph.node.extend(chain)

@@ -1,6 +1,7 @@
 """`make verify` tells identical bytes from bytes of another machine, and both from everything that is wrong."""
 
 import copy
+import hashlib
 import json
 import os
 import shutil
@@ -307,6 +308,29 @@ def test_damaged_artifacts_that_dvc_takes_for_good_are_named_and_mended_by_what_
     assert "up to date" in toy.run("dvc", "status")
     assert fresh_clone.inspect_workspace(toy.path, tmp_path / "state") == 2
     mend(toy, tmp_path, [Path("model"), Path("models")])
+
+
+@pytest.mark.parametrize("place", ["shared/cache", "../shared cache"])
+@pytest.mark.parametrize("name", ["model", "models/1"])
+def test_what_a_damaged_cache_that_was_moved_gave_out_is_named_after_a_run_and_mended(toy, tmp_path, name, place):
+    look = (sys.executable, "-m", "tools.verify.outputs")
+    cache, own = toy.path / place, {"PYTHONPATH": str(ROOT)}
+    cache.parent.mkdir(exist_ok=True)
+    shutil.move(toy.path / ".dvc/cache", cache)
+    toy.run("dvc", "config", "--local", "cache.dir", str(cache.resolve()))
+    assert toy.run(*look, **own) == ""
+    md5 = hashlib.md5((toy.path / name).read_bytes()).hexdigest()
+    flip(cache / "files/md5" / md5[:2] / md5[2:])
+    shutil.rmtree(toy.path / "models")
+    (toy.path / "model").unlink()
+    toy.run("dvc", "repro")
+    line = toy.run(*look, code=1, **own)
+    assert line.startswith(f"error: {name}: damaged: not what dvc.lock says, nor is DVC's cache; to mend: rm -rf ")
+    toy.run("sh", "-c", line.partition("to mend: ")[2])
+    assert toy.run(*look, **own) == ""
+    assert (toy.path / "model").read_text() == "weights"
+    assert (toy.path / "models/1").read_text() == "first"
+    assert fresh_clone.inspect_workspace(toy.path, tmp_path / "state after") == 0
 
 
 def test_damage_fails_the_verdict_of_an_identical_clone(toy):

@@ -14,6 +14,8 @@ from pathlib import Path
 from lightweight.core.errors import InputError
 from lightweight.reporting.provenance import md5_of_file
 
+MD5_DIGITS = 32
+
 
 def find_damaged_artifacts(root: Path, state: Path) -> list[Path]:
     """Find the outputs below `root` that are there and are not what dvc.lock says, by reading all of them.
@@ -28,13 +30,32 @@ def find_damaged_artifacts(root: Path, state: Path) -> list[Path]:
 
 def find_damaged_objects(root: Path, state: Path) -> tuple[list[Path], int]:
     """Find the objects in the cache of `root`, an absolute path, whose MD5 is not their name; and count those read."""
-    cache = Path(_run_dvc(root, state, "cache", "dir").strip())
-    cache = cache.relative_to(root) if cache.is_relative_to(root) else cache
+    cache = find_cache(root, state)
     paths = (root / cache).glob("files/md5/??/*")
-    names = {path: (path.parent.name + path.name).removesuffix(".dir") for path in paths}
-    objects = {path: name for path, name in names.items() if len(name) == 32 and path.is_file()}  # not half-written
-    damaged = sorted(path for path, name in objects.items() if md5_of_file(path) != name)
+    objects = [path for path in paths if len(_name(path)) == MD5_DIGITS and path.is_file()]  # not half-written
+    damaged = sorted(path for path in objects if is_damaged(path))
     return [cache / path.relative_to(root / cache) for path in damaged], len(objects)
+
+
+def find_cache(root: Path, state: Path) -> Path:
+    """Find DVC's cache, which users may have moved: relative to `root`, an absolute path, where it lies below it."""
+    cache = Path(_run_dvc(root, state, "cache", "dir").strip())
+    return cache.relative_to(root) if cache.is_relative_to(root) else cache
+
+
+def find_object(cache: Path, md5: str) -> Path:
+    """Return the path of the object that dvc.lock or the list of a folder names, whether it is there or not."""
+    return cache / "files/md5" / md5[:2] / md5[2:]
+
+
+def is_damaged(path: Path) -> bool:
+    """Tell whether the MD5 of an object of the cache is not its name."""
+    return md5_of_file(path) != _name(path)
+
+
+def _name(path: Path) -> str:
+    """Return the MD5 that the path of an object says."""
+    return (path.parent.name + path.name).removesuffix(".dir")
 
 
 def repair_command(damaged: list[Path]) -> str:
