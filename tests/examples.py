@@ -171,6 +171,7 @@ def quantize_params(method: str, **changes: Any) -> QuantizeParams:
         "lr": 0.001,
         "max_logit_error": 0.05,
         "max_accuracy_drop": 0.05,
+        "license": None,
     }
     return QuantizeParams(**given | changes)
 

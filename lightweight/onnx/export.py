@@ -20,6 +20,7 @@ from lightweight.onnx.checksum import PRODUCER
 
 CLASSES_KEY = "classes"  # in the metadata: the class names as a JSON list
 INPUT_KEY = "input"  # what the pixels must be, as a JSON object
+LICENSE_KEY = "license"  # of the model, as its owner names it
 VERSIONS_KEY = "versions"  # of the packages that made the file, as a JSON object
 PACKAGES = ("torch", "onnx", "onnxruntime")
 FITTING = "turned upright as EXIF says, cropped to a square around the centre, resized: PIL.ImageOps.fit, bilinear"
@@ -80,7 +81,7 @@ def _root_cause(error: BaseException) -> str:
     return first_line(error)
 
 
-def finalize_metadata(model: onnx.ModelProto, dataset: Dataset) -> None:
+def finalize_metadata(model: onnx.ModelProto, dataset: Dataset, license_name: str | None = None) -> None:
     """Describe the file in the metadata of `model`, in place; remove stack traces and all that no runtime reads."""
     size = dataset.image_size
     described = {
@@ -92,7 +93,7 @@ def finalize_metadata(model: onnx.ModelProto, dataset: Dataset) -> None:
     }
     packages = {name: version(name).partition("+")[0] for name in PACKAGES}  # one for PyTorch's CPU and CUDA builds
     metadata = {CLASSES_KEY: dataset.classes, FORMAT_KEY: FORMAT_VERSION}
-    metadata |= {INPUT_KEY: described, VERSIONS_KEY: packages}
+    metadata |= {INPUT_KEY: described, VERSIONS_KEY: packages} | ({LICENSE_KEY: license_name} if license_name else {})
     del model.metadata_props[:]
     for key, value in metadata.items():
         model.metadata_props.add(key=key, value=json.dumps(value))

@@ -1,5 +1,6 @@
 """Section `quantize` of params.yaml."""
 
+import re
 from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -10,7 +11,7 @@ Calibration = Literal["minmax", "entropy", "percentile"]
 
 
 class QuantizeParams(Params):
-    """Hold section `quantize`: the method, how it is calibrated or trained, and what the file may lose."""
+    """Hold section `quantize`: method, calibration or training, what the file may lose, and its license."""
 
     method: Literal["none", "fp16", "dynamic", "static", "qat", "int4"]
     calibration: Calibration
@@ -22,6 +23,7 @@ class QuantizeParams(Params):
     lr: float = Field(gt=0, le=10)
     max_logit_error: float = Field(gt=0)
     max_accuracy_drop: float = Field(ge=0, le=1)
+    license: str | None
 
     @field_validator("max_accuracy_drop")
     @classmethod
@@ -29,6 +31,13 @@ class QuantizeParams(Params):
         allowed = info.data.get("max_drop")
         if allowed is not None and allowed > value:
             raise ValueError(f"must be at least max_drop, {allowed}: a file that loses more fails the stage")
+        return value
+
+    @field_validator("license")
+    @classmethod
+    def _check_license(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ().:/+-]{0,199}", value):
+            raise ValueError("must be a name such as MIT or Apache-2.0, or null")
         return value
 
     @property

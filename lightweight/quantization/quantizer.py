@@ -81,7 +81,7 @@ class Quantizer:
     def serialize(self, converter: Converter, excluded: Collection[str]) -> bytes:
         """Make the bytes of the file in which the excluded layers stay float32."""
         model = converter.convert(excluded)
-        finalize_metadata(model, self.session.dataset)
+        finalize_metadata(model, self.session.dataset, self.params.license)
         return serialize(model)
 
     def check(self, content: bytes, reference: nn.Module) -> tuple[float, float]:

@@ -100,6 +100,12 @@ def test_the_metadata_describes_the_file_and_holds_nothing_of_where_it_was_made(
     assert metadata == {CLASSES_KEY: list("0123456789"), "format": 1}
 
 
+def test_the_license_of_the_model_stands_in_the_metadata(tiny_dataset):
+    content = quantize(pruned_convnet(tiny_dataset), tiny_dataset, "none", license="Apache-2.0")
+    metadata = {item.key: item.value for item in onnx.load_from_string(content).metadata_props}
+    assert metadata["license"] == '"Apache-2.0"'
+
+
 def test_class_names_of_any_script_survive(tiny_dataset):
     names, model = ('a "quoted", name', "Ünïcödé", "猫", "", "a\\b\n"), onnx.ModelProto()
     finalize_metadata(model, replace(tiny_dataset, classes=names))

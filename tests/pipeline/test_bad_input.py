@@ -42,6 +42,7 @@ MISTAKES = {
     ),
     "  amount: 0.8   ": ("  amount: true   ", "params.yaml: prune.amount = True: must be a share such as 0.7"),
     "prune:\n": ("prun:\n", "params.yaml: prun: unknown section; did you mean prune?"),
+    "  license: null ": ("  license: [MIT] ", "params.yaml: quantize.license = ['MIT']: must be "),
     "  method: dynamic ": ("  method: int3 ", "params.yaml: quantize.method = 'int3': must be 'none', 'fp16', "),
     "  calibration_images: 512 ": (
         "  calibration_images: 0 ",
