@@ -61,6 +61,7 @@ def test_every_artifact_of_every_stage_has_the_bytes_of_one_process(alone, tmp_p
     assert hashes(project) == hashes(alone)
 
 
+@pytest.mark.slow
 def test_without_exact_any_number_of_processes_trains_everything_to_other_bytes(alone, tmp_path, tiny_dataset):
     project = make_project(tmp_path, tiny_dataset, ("  exact: true ", "  exact: false "))
     for name in STAGES:
@@ -78,9 +79,12 @@ def test_without_exact_any_number_of_processes_trains_everything_to_other_bytes(
     "changes",
     [
         (("  method: unstructured     # unstructured: ", "  method: structured       # unstructured: "),),
-        (
-            ("  amount: 0.5 ", "  amount: auto "),
-            ("  max_drop: null           # auto", "  max_drop: 0.3           # auto"),
+        pytest.param(
+            (
+                ("  amount: 0.5 ", "  amount: auto "),
+                ("  max_drop: null           # auto", "  max_drop: 0.3           # auto"),
+            ),
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["structured", "auto"],

@@ -141,7 +141,7 @@ def test_gradients_loss_and_statistics_are_means_over_the_processes_and_equal_in
     assert not torch.equal(first[-1][0] == 0, second[-1][0] == 0), "other numbers for dropout"
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_weights_statistics_and_rows_are_equal_in_all_processes_after_training(run_processes, size):
     results, _ = run_processes(RUNS, size)
     alone = [train_twice(**case) for case in CASES]
