@@ -12,7 +12,7 @@ import torch
 from lightweight.core.errors import InputError
 from lightweight.core.machine import package_versions
 from lightweight.core.yaml import read_yaml
-from lightweight.execution.broadcast import broadcast
+from lightweight.execution.ranks import broadcast
 
 
 def check_equal(params: Path) -> None:
