@@ -13,6 +13,7 @@ import pytest
 
 from lightweight.data.dataset_file import save_dataset
 from lightweight.execution.watch import describe_absence
+from tests.contract import ROOT
 from tests.pipeline.test_processes import SMALL, make_project, wait_for_checkpoint
 from tests.workspace import Workspace, copy_project
 
@@ -152,3 +153,35 @@ def test_a_machine_that_does_not_come_is_waited_for_so_long_and_no_longer(machin
     for node in (0, 1):
         line = last_words(start(project, machines[node], node, "train", LIGHTWEIGHT_WAIT="10"))
         assert line.startswith("error: 2 machines have not met at 10.77.0.1:29400 within 10 seconds (LIGHTWEIGHT_WAIT)")
+
+
+SKEWED = """
+import datetime, os, sys
+from pathlib import Path
+import torch.distributed.elastic.rendezvous.dynamic_rendezvous as rendezvous
+from lightweight.execution.launch import _run_agent
+from lightweight.execution.machines import read_machines
+
+class Clock(datetime.datetime):
+    @classmethod
+    def now(cls, zone=None):
+        return datetime.datetime.now(zone) - datetime.timedelta(minutes=int(os.environ["LIGHTWEIGHT_NODE_RANK"]))
+
+rendezvous.datetime = Clock
+_run_agent(lambda: print("computed", flush=True), Path("params.yaml"), read_machines(1, 2))
+"""
+
+
+def test_machines_compute_together_whose_clocks_differ_by_a_minute(machines):
+    variables = os.environ | VARIABLES | {"LIGHTWEIGHT_PROCESSES": "1"}
+    running = [
+        subprocess.Popen(
+            ["ip", "netns", "exec", name, sys.executable, "-c", SKEWED],
+            cwd=ROOT,
+            env=variables | {"LIGHTWEIGHT_NODE_RANK": str(node)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for node, name in enumerate(machines)
+    ]
+    assert [process.communicate(timeout=200)[0] for process in running] == ["computed\n"] * 2
