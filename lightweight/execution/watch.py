@@ -97,7 +97,7 @@ class Watch:
         while not select.select([self.connection], [], [], 1)[0]:
             self._end_if_failed()
         verdict = receive(self.connection, 1024)
-        if verdict == FINISHED or self.left:
+        if self.left:  # the verdict is that all have finished, or comes too late to matter
             return
         time.sleep(GRACE)
         self._end_if_failed()

@@ -3,6 +3,7 @@
 import queue
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -158,6 +159,14 @@ def test_a_machine_that_leaves_by_a_failure_is_missed_at_once_and_ends_by_its_ow
     assert there.recv(10) == b"", "the end of the connection"
     there.close()
     own.thread.join(10)
+    assert lines.empty()
+
+
+def test_a_machine_that_fails_as_others_go_away_ends_by_its_own_line_only(watching):
+    own, there, _, lines = watching
+    there.close()
+    time.sleep(0.1)  # half of the grace
+    own.leave()
     assert lines.empty()
 
 
