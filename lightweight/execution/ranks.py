@@ -64,18 +64,3 @@ def map_shared(function: Callable[[int], Any], total: int, width: int) -> Tensor
 def agree(fact: bool) -> bool:
     """Tell whether a fact holds in all processes."""
     return largest(0 if fact else 1) == 0
-
-
-def broadcast(content: bytes | None) -> bytes | None:
-    """Give the bytes that rank 0 has, or None, to all processes."""
-    if world_size() == 1:
-        return content
-    length = torch.tensor([-1 if content is None else len(content)])
-    dist.broadcast(length, 0)
-    if length.item() < 0:
-        return None
-    data = torch.empty(int(length.item()), dtype=torch.uint8)
-    if rank() == 0:
-        data = torch.frombuffer(bytearray(content or b""), dtype=torch.uint8) if content else data
-    dist.broadcast(data, 0)
-    return data.numpy().tobytes()

@@ -6,13 +6,15 @@ import pytest
 import torch
 
 from lightweight.execution import ranks
-from lightweight.execution.ranks import broadcast, map_shared, share
+from lightweight.execution.agreement import broadcast
+from lightweight.execution.ranks import map_shared, share
 from lightweight.execution.tree_sum import tree_sum
 
 TREE = """
 import os, sys, torch
 import torch.distributed as dist
 from lightweight.execution import ranks
+from lightweight.execution.agreement import broadcast
 from lightweight.execution.tree_sum import FOLDER, tree_sum
 number, size, folder, shared = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4] == "True"
 os.environ["GLOO_SOCKET_IFNAME"] = "lo"
@@ -23,7 +25,7 @@ vectors = torch.randn(8, 101, generator=torch.Generator().manual_seed(0)) * 10.0
 total = tree_sum(vectors[shard] for shard in ranks.share(8)).clone()
 again = tree_sum(2 * vectors[shard] for shard in ranks.share(8))
 rows = ranks.map_shared(lambda row: [row, 1 - row], 5, 2)
-given = ranks.broadcast(b"of rank 0" if number == 0 else None), ranks.broadcast(None)
+given = broadcast(b"of rank 0" if number == 0 else None), broadcast(None)
 print(total.numpy().tobytes().hex(), torch.equal(again, 2 * total), rows.tolist(), *given,
       ranks.agree(True), ranks.agree(number != size - 1), ranks.largest(number))
 """
