@@ -20,7 +20,7 @@ from lightweight.checkpointing.state_dict import flatten_state_dict, unflatten_s
 from lightweight.core.errors import InputError
 from lightweight.core.files import write_bytes
 from lightweight.core.tensor_file import parse_tensors, write_tensors
-from lightweight.execution.broadcast import broadcast
+from lightweight.execution.agreement import broadcast
 from lightweight.execution.ranks import agree
 
 MAX_LOST_SECONDS = 20.0  # the work that an interruption may lose: the longest interval between two checkpoints

@@ -1,4 +1,4 @@
-"""The agreement of processes: before they compute together, each checks that it computes the same as rank 0."""
+"""The agreement of processes: each computes the same as rank 0, and goes on from what that one has read."""
 
 import hashlib
 import json
@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from lightweight.core.errors import InputError
 from lightweight.core.machine import package_versions
 from lightweight.core.yaml import read_yaml
-from lightweight.execution.broadcast import broadcast
+from lightweight.execution.ranks import rank, world_size
 
 
 def check_equal(params: Path) -> None:
@@ -42,3 +43,18 @@ def describe(params: Path) -> dict[str, Any]:
         **versions,
         "instruction set": capability,
     }
+
+
+def broadcast(content: bytes | None) -> bytes | None:
+    """Give the bytes that rank 0 has, or None, to all processes."""
+    if world_size() == 1:
+        return content
+    length = torch.tensor([-1 if content is None else len(content)])
+    dist.broadcast(length, 0)
+    if length.item() < 0:
+        return None
+    data = torch.empty(int(length.item()), dtype=torch.uint8)
+    if rank() == 0:
+        data = torch.frombuffer(bytearray(content or b""), dtype=torch.uint8) if content else data
+    dist.broadcast(data, 0)
+    return data.numpy().tobytes()

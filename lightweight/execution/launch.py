@@ -4,18 +4,27 @@ A process that is killed is replaced: all begin again at the last checkpoint. Ba
 """
 
 import logging
+import multiprocessing
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lightweight.core.errors import InputError
 from lightweight.core.params import Threads, load_params
 from lightweight.execution.machines import Machines, ParallelSection, host_store, network_interface, read_machines
 from lightweight.execution.process import run_stage
+from lightweight.execution.watch import call_roll, watch_machines
 from lightweight.execution.worker import work
 
+if TYPE_CHECKING:
+    from torch.distributed.launcher.api import LaunchConfig
+
 MAX_RESTARTS = 3
+MAX_ATTEMPTS = 10**6  # of torch's own signs of life, which compare the clocks of machines: watch.py does better
 MEMORY = Path("/dev/shm")  # files in memory, on Linux
 BYTES_PER_PROCESS = 100_000_000  # of the data set, below which another process costs more than it saves
 
@@ -55,34 +64,21 @@ def _launch(main: Callable[[], None], params: Path, log: Log, data: Path | None)
 
 def _run_agent(main: Callable[[], None], params: Path, machines: Machines) -> None:
     """Start the processes as forks of this one, which has imported everything, and watch over them."""
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    from torch.distributed.elastic.rendezvous import RendezvousTimeoutError
+    from torch.distributed.launcher.api import elastic_launch
 
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # it would listen here, in threads that a fork may not have
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # failures are told below, in a line
-    single = machines.nodes == 1
-    timeouts = {"timeout": machines.wait, "join_timeout": machines.wait}
-    if machines.node == 0 and not single:
-        host_store(int(machines.rendezvous.rpartition(":")[2]))
+    if machines.node == 0 and machines.nodes > 1:
+        host_store(machines.first[1], partial(call_roll, machines))
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as name:
         folder = Path(name)
         failure = folder / "failure"
-        config = LaunchConfig(
-            machines.nodes,
-            machines.nodes,
-            machines.processes,
-            logs_specs=DefaultLogsSpecs(log_dir=name),
-            run_id="lightweight",
-            rdzv_backend="c10d",
-            rdzv_endpoint=str(folder / "rendezvous") if single else machines.rendezvous,
-            rdzv_configs={"store_type": "file" if single else "tcp", "is_host": False} | timeouts,
-            max_restarts=MAX_RESTARTS,
-            start_method="fork",
-            local_addr="127.0.0.1" if single else network_interface(machines.rendezvous)[1],
-        )
         try:
-            elastic_launch(config, work)(main, params, folder, machines)
+            with watch_machines(machines, failure, partial(_end, folder)):
+                elastic_launch(_configure(machines, folder), work)(main, params, folder, machines)
         except SignalException as signal:
             raise SystemExit(128 + signal.sigval.value) from None
         except ChildFailedError as error:
@@ -92,8 +88,45 @@ def _run_agent(main: Callable[[], None], params: Path, machines: Machines) -> No
                 rule = f"{MAX_RESTARTS} times; the same command goes on at the last checkpoint"
                 raise InputError(f"Process {first.local_rank} of this stage {cause}, {rule}") from None
         except Exception as error:  # of the rendezvous
-            reason = " ".join(str(error).split()) or type(error).__name__
+            absent = "one has not come" if isinstance(error, RendezvousTimeoutError) else ""
+            reason = absent or " ".join(str(error).split()) or type(error).__name__
             others = f"{machines.nodes} machines have not met at {machines.rendezvous or 'this one'}"
             raise InputError(f"{others} within {machines.wait} seconds (LIGHTWEIGHT_WAIT): {reason}") from None
         if failure.exists():
             raise InputError(failure.read_text())
+
+
+def _configure(machines: Machines, folder: Path) -> "LaunchConfig":
+    """Configure the engine: processes of one machine meet by a file in `folder`, several machines by a store."""
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.launcher.api import LaunchConfig
+
+    single = machines.nodes == 1
+    timeouts = {f"{name}timeout": machines.wait for name in ("", "join_", "read_")}
+    return LaunchConfig(
+        machines.nodes,
+        machines.nodes,
+        machines.processes,
+        logs_specs=DefaultLogsSpecs(log_dir=str(folder)),
+        run_id="lightweight",
+        rdzv_backend="c10d",
+        rdzv_endpoint=str(folder / "rendezvous") if single else machines.rendezvous,
+        rdzv_configs={
+            "store_type": "file" if single else "tcp",
+            "is_host": False,
+            "keep_alive_max_attempt": MAX_ATTEMPTS,
+            **timeouts,
+        },
+        max_restarts=MAX_RESTARTS,
+        start_method="fork",
+        local_addr="127.0.0.1" if single else network_interface(machines.rendezvous)[1],
+    )
+
+
+def _end(folder: Path, line: str) -> None:
+    """End this process with a line, wherever it waits, and all that it has started."""
+    for process in multiprocessing.active_children():
+        process.kill()
+    shutil.rmtree(folder, ignore_errors=True)
+    os.write(2, f"error: {line}\n".encode())
+    os._exit(1)

@@ -13,14 +13,20 @@ import re
 import signal
 import socket
 import struct
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field, StrictBool
 
 from lightweight.core.errors import InputError
 from lightweight.core.params import Shards
 from lightweight.execution.process import die_with_parent
+
+if TYPE_CHECKING:
+    from torch.distributed import TCPStore
 
 MAX_PROCESSES = 64
 IMAGES_PER_PROCESS = 32  # of a batch where training is not exact, below which BatchNorm sees few: for the default only
@@ -42,6 +48,12 @@ class Machines:
     def total(self) -> int:
         """Count the processes of all machines."""
         return self.processes * self.nodes
+
+    @property
+    def first(self) -> tuple[str, int]:
+        """Return host and port of machine 0."""
+        host, _, port = self.rendezvous.rpartition(":")
+        return host, int(port)
 
 
 class ParallelSection(BaseModel):
@@ -118,8 +130,25 @@ def network_interface(rendezvous: str) -> tuple[str, str]:
     raise InputError(f"environment: LIGHTWEIGHT_RENDEZVOUS = {rendezvous!r}: no network interface leads there")
 
 
-def host_store(port: int) -> None:
-    """Host the store by which the processes of several machines meet, in a process of its own.
+def wait_for_listener(address: tuple[str, int], seconds: float) -> None:
+    """Wait until somebody listens at an address. Raises OSError after so many seconds.
+
+    The store of torch would wait twice as long, and then print its stack.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection(address, max(1.0, deadline - time.monotonic())).close()
+        except OSError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(min(1.0, seconds / 10))
+        else:
+            return
+
+
+def host_store(port: int, serve: Callable[["TCPStore"], object]) -> None:
+    """Host the store by which the processes of several machines meet, in a process of its own, which calls `serve`.
 
     The process that starts others must not host it: a fork of a process with busy threads may hang. Raises InputError
     for a port that is in use.
@@ -133,7 +162,7 @@ def host_store(port: int) -> None:
         try:
             store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
             os.write(writer, str(store.port).encode())
-            signal.pause()
+            serve(store)
         finally:
             os._exit(1)
     os.close(writer)

@@ -73,6 +73,7 @@ def fix_arithmetic(params: Path) -> None:
     Bad input ends in one line and exit code 1.
     """
     shorten_spinning()
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # or a lost connection is told by pages of C++ frames
     try:
         fix_instruction_set(load_params(params, arithmetic=Arithmetic).arithmetic)
     except InputError as error:

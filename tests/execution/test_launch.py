@@ -1,5 +1,7 @@
 """How many processes compute a stage, by the environment and by default, and what is refused."""
 
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from lightweight.core.errors import InputError
 from lightweight.execution import agreement, machines
 from lightweight.execution.agreement import check_equal, describe
-from lightweight.execution.machines import ParallelSection, count_inexact_processes, read_machines
+from lightweight.execution.machines import ParallelSection, count_inexact_processes, read_machines, wait_for_listener
 
 VARIABLES = ("PROCESSES", "NODES", "NODE_RANK", "RENDEZVOUS", "WAIT")
 ROOT = Path(__file__).parent.parent.parent
@@ -93,3 +95,16 @@ def test_a_process_that_computes_something_else_is_refused_by_what_differs(monke
     monkeypatch.setattr(agreement, "broadcast", lambda content: agreement.json.dumps(others).encode())
     with pytest.raises(InputError, match=f"^machine 0: {name} = .*: of process 0 it is 'another'; all machines must"):
         check_equal(Path("params.yaml"))
+
+
+def test_somebody_who_comes_late_is_waited_for_and_nobody_for_no_longer_than_said():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+    with pytest.raises(ConnectionRefusedError):
+        wait_for_listener(address, 0.2)
+    late: list[socket.socket] = []
+    timer = threading.Timer(0.5, lambda: late.append(socket.create_server(address)))
+    timer.start()
+    wait_for_listener(address, 100)
+    timer.join()
+    late[0].close()

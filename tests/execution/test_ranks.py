@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightweight.execution import ranks
-from lightweight.execution.broadcast import broadcast
+from lightweight.execution.agreement import broadcast
 from lightweight.execution.ranks import map_shared, share
 from lightweight.execution.tree_sum import tree_sum
 
@@ -14,7 +14,7 @@ TREE = """
 import os, sys, torch
 import torch.distributed as dist
 from lightweight.execution import ranks
-from lightweight.execution.broadcast import broadcast
+from lightweight.execution.agreement import broadcast
 from lightweight.execution.tree_sum import FOLDER, tree_sum
 number, size, folder, shared = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4] == "True"
 os.environ["GLOO_SOCKET_IFNAME"] = "lo"

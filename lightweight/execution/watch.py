@@ -1,0 +1,197 @@
+"""The watch over machines that compute a stage together: where one goes away, the others end and say which one.
+
+Every machine holds a connection to a process of machine 0. It breaks when the stage on that machine ends, and after
+SILENCE seconds in which its kernel does not answer. A kernel answers however busy its machine is.
+"""
+
+import contextlib
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightweight.execution.machines import Machines, wait_for_listener
+
+if TYPE_CHECKING:
+    from torch.distributed import TCPStore
+
+SILENCE = 90  # seconds: a switch that starts again, or a cable that is plugged in elsewhere, is no fault
+PROBES = 5  # without an answer, until a connection counts as broken
+PORT = "port of the watch"  # a key of the store
+FINISHED = b"."
+GRACE = 2.0  # seconds in which a failure of this machine, which is worth more to the user, may follow that of another
+
+
+def call_roll(machines: Machines, store: "TCPStore") -> None:
+    """Tell all machines which one has gone away, or that all have finished; for ever. They find the port in `store`."""
+    listener = socket.create_server(("", 0))
+    store.set(PORT, str(listener.getsockname()[1]))
+    Roll(machines).call(listener)
+
+
+class Roll:
+    """Hold a connection to every machine, and tell all as soon as one breaks, or once all have finished."""
+
+    def __init__(self, machines: Machines) -> None:
+        self.machines = machines
+        self.lock = threading.Lock()
+        self.present: list[socket.socket] = []
+        self.finished = 0
+        self.verdict = b""
+
+    def call(self, listener: socket.socket) -> None:
+        """Attend to all machines that connect, for ever."""
+        while True:
+            connection, (host, _) = listener.accept()
+            threading.Thread(target=self.attend, args=(connection, host), daemon=True).start()
+
+    def attend(self, connection: socket.socket, host: str) -> None:
+        """Wait until a machine finishes or goes away, and tell all what follows from it."""
+        expect_answers(connection, silence(self.machines))
+        number = receive(connection, 1)
+        if not number or number[0] >= self.machines.nodes:  # not one of them
+            return
+        with self.lock:
+            self.present.append(connection)
+            if self.verdict:  # one has gone away before this one came
+                self._tell(connection)
+        finished = receive(connection, 1)
+        with self.lock:
+            self.finished += bool(finished)
+            if not finished:
+                host = host if number[0] else self.machines.first[0]
+                self._decide(describe_absence(number[0], host).encode())
+            elif self.finished == self.machines.nodes:
+                self._decide(FINISHED)
+
+    def _decide(self, verdict: bytes) -> None:
+        """Tell all machines the first verdict, and no other."""
+        if not self.verdict:
+            self.verdict = verdict
+            for connection in self.present:
+                self._tell(connection)
+
+    def _tell(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # of a machine that has gone away
+            connection.sendall(self.verdict)
+
+
+class Watch:
+    """Call `end` with a line for the user as soon as another machine goes away, or the file `failure` holds a line.
+
+    A thread does so, because the process may wait in a call that no signal interrupts: `end` must not return.
+    """
+
+    def __init__(self, connection: socket.socket, host: str, failure: Path, end: Callable[[str], object]) -> None:
+        self.connection, self.host, self.failure, self.end = connection, host, failure, end
+        self.lock = threading.Lock()
+        self.left = False
+        self.thread = threading.Thread(target=self._listen, daemon=True)
+        self.thread.start()
+
+    def _listen(self) -> None:
+        while not select.select([self.connection], [], [], 1)[0]:
+            self._end_if_failed()
+        verdict = receive(self.connection, 1024)
+        if self.left:  # the verdict is that all have finished, or comes too late to matter
+            return
+        time.sleep(GRACE)
+        self._end_if_failed()
+        self._end(verdict.decode() or describe_absence(0, self.host))
+
+    def _end_if_failed(self) -> None:
+        if self.failure.exists():
+            self._end(self.failure.read_text())
+
+    def _end(self, line: str) -> None:
+        with self.lock:
+            if not self.left:
+                self.end(line)
+
+    def leave(self, seconds: float | None = None) -> None:
+        """Say that this machine has finished, and wait so long for the others; None says that it has failed."""
+        with self.lock:
+            self.left = True
+        with contextlib.suppress(OSError):  # the others have ended
+            if seconds is not None:
+                self.connection.sendall(FINISHED)
+                self.thread.join(seconds)
+            self.connection.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+
+
+@contextlib.contextmanager
+def watch_machines(machines: Machines, failure: Path, end: Callable[[str], object]) -> Iterator[None]:
+    """Watch over the other machines, if there are any, in a context that ends after all have finished.
+
+    Raises what torch and sockets raise if machine 0 is not there.
+    """
+    if machines.nodes == 1:
+        yield
+        return
+    from torch.distributed import TCPStore
+
+    name, port = machines.first
+    host = name if machines.node else "127.0.0.1"  # where machine 0 hears of the others without a network, too
+    wait_for_listener((host, port), machines.wait)
+    store = TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=machines.wait))
+    place = int(store.get(PORT))
+    with socket.create_connection((host, place), machines.wait) as connection:
+        connection.settimeout(None)
+        expect_answers(connection, silence(machines))
+        connection.sendall(bytes([machines.node]))
+        watch = Watch(connection, name, failure, end)
+        try:
+            yield
+        except Exception as error:
+            if _may_be_absence(error):
+                watch.thread.join(silence(machines) + GRACE)
+            raise
+        else:
+            watch.leave(None if failure.exists() else machines.wait)
+        finally:
+            watch.leave()
+
+
+def _may_be_absence(error: Exception) -> bool:
+    """Tell whether an error may come of the absence of another machine, so that news of it is worth waiting for."""
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousTimeoutError
+
+    if isinstance(error, ChildFailedError):
+        return error.get_first_failure()[1].exitcode >= 0  # or the system has ended a process of this machine
+    return not isinstance(error, SignalException | RendezvousTimeoutError)
+
+
+def silence(machines: Machines) -> int:
+    """Return the seconds without an answer after which a machine has gone away."""
+    return min(SILENCE, machines.wait)
+
+
+def describe_absence(node: int, host: str) -> str:
+    """Describe in a line which machine has gone away, and how to go on."""
+    rule = "the same command, on the same machines or on fewer, goes on at the last checkpoint"
+    return f"machine {node} ({host}) has gone away: it has ended or is not reached; {rule}"
+
+
+def expect_answers(connection: socket.socket, seconds: int) -> None:
+    """Let a connection break after so many seconds in which the other end's kernel has not answered."""
+    pace = max(1, seconds // (PROBES + 1))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, pace)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, pace)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * pace * PROBES)
+
+
+def receive(connection: socket.socket, size: int) -> bytes:
+    """Receive at most `size` bytes; none if the connection has ended or broken."""
+    try:
+        return connection.recv(size)
+    except OSError:
+        return b""

@@ -1,0 +1,175 @@
+"""Machines that watch over each other, as connections of this process: who goes away is told to all others."""
+
+import queue
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from lightweight.execution import watch
+from lightweight.execution.machines import Machines
+from lightweight.execution.watch import FINISHED, Roll, Watch, describe_absence, silence
+
+LINE = (
+    "machine 1 (10.0.0.2) has gone away: it has ended or is not reached; "
+    "the same command, on the same machines or on fewer, goes on at the last checkpoint"
+)
+
+
+def make_machines(node: int = 0, wait: int = 300) -> Machines:
+    return Machines(processes=2, nodes=3, node=node, rendezvous="10.0.0.1:29400", wait=wait)
+
+
+class Place:
+    """Where three machines meet."""
+
+    def __init__(self) -> None:
+        self.roll = Roll(make_machines())
+        self.sockets: list[socket.socket] = []
+        self.threads: list[threading.Thread] = []
+
+    def come(self, first_word: bytes) -> socket.socket:
+        """The end of a connection that a machine of 10.0.0.2 holds."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            machine = socket.create_connection(listener.getsockname(), 10)
+            connection, _ = listener.accept()
+        machine.sendall(first_word)
+        self.sockets += [machine, connection]
+        self.threads.append(threading.Thread(target=self.roll.attend, args=(connection, "10.0.0.2")))
+        self.threads[-1].start()
+        return machine
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    place = Place()
+    yield place
+    for machine in place.sockets[::2]:
+        machine.close()
+    for thread in place.threads:
+        thread.join(10)
+    for connection in place.sockets:
+        connection.close()
+
+
+def hears_nothing(machine: socket.socket) -> bool:
+    machine.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        machine.recv(1)
+    machine.settimeout(10)
+    return True
+
+
+def test_a_line_names_the_machine_that_goes_away_and_says_how_to_go_on():
+    assert describe_absence(1, "10.0.0.2") == LINE
+
+
+def test_all_others_hear_once_which_machine_goes_away_also_who_comes_later(place):
+    first, second = place.come(b"\0"), place.come(b"\1")
+    assert hears_nothing(first)
+    second.close()
+    assert first.recv(1024) == LINE.encode()
+    third = place.come(b"\2")
+    assert third.recv(1024) == LINE.encode()
+    third.close()
+    assert hears_nothing(first)
+
+
+def test_the_machine_that_hosts_is_named_by_the_address_of_the_rendezvous(place):
+    first, second = place.come(b"\0"), place.come(b"\1")
+    assert hears_nothing(second)
+    first.close()
+    assert second.recv(1024) == describe_absence(0, "10.0.0.1").encode()
+
+
+def test_machines_leave_after_the_last_has_finished_and_not_before(place):
+    machines = [place.come(number) for number in (b"\0", b"\1", b"\2")]
+    for machine in machines[:2]:
+        machine.sendall(FINISHED)
+    assert all(hears_nothing(machine) for machine in machines)
+    machines[2].sendall(FINISHED)
+    assert [machine.recv(1024) for machine in machines] == [FINISHED] * 3
+
+
+def test_nobody_misses_a_machine_that_has_finished_or_a_stranger(place):
+    machines = [place.come(word) for word in (b"\0", b"\1" + FINISHED, b"\3", b"GET / HTTP/1.1", b"")]
+    for machine in machines[1:]:
+        machine.close()
+    assert hears_nothing(machines[0])
+
+
+@pytest.fixture
+def watching(monkeypatch, tmp_path):
+    """A watch, the other end of its connection, its file for failures, and the lines by which it has ended."""
+    monkeypatch.setattr(watch, "GRACE", 0.2)
+    here, there = socket.socketpair()
+    lines = queue.Queue()
+    failure = tmp_path / "failure"
+    own = Watch(here, "10.0.0.1", failure, lines.put)
+    yield own, there, failure, lines
+    own.leave()
+    there.close()
+    own.thread.join(10)
+    here.close()
+
+
+def test_a_watch_ends_by_the_line_that_it_hears(watching):
+    _, there, _, lines = watching
+    there.sendall(LINE.encode())
+    assert lines.get(timeout=10) == LINE
+
+
+def test_a_watch_that_hears_no_more_names_the_machine_that_hosts(watching):
+    _, there, _, lines = watching
+    there.close()
+    assert lines.get(timeout=10) == describe_absence(0, "10.0.0.1")
+
+
+def test_a_failure_of_this_machine_is_told_in_place_of_the_absence_that_comes_of_it(watching):
+    _, there, failure, lines = watching
+    failure.write_text("The loss became nan")
+    there.close()
+    assert lines.get(timeout=10) == "The loss became nan"
+
+
+def test_a_failure_of_this_machine_ends_the_watch_while_others_are_there(watching):
+    _, _, failure, lines = watching
+    failure.write_text("The loss became nan")
+    assert lines.get(timeout=10) == "The loss became nan"
+
+
+def test_nobody_is_missed_after_all_have_finished_or_this_machine_has_left(watching):
+    own, there, _, lines = watching
+    leaving = threading.Thread(target=own.leave, args=[10.0])
+    leaving.start()
+    assert there.recv(10) == FINISHED
+    there.sendall(FINISHED)
+    leaving.join(10)
+    there.close()
+    own.thread.join(10)
+    assert lines.empty()
+
+
+def test_a_machine_that_leaves_by_a_failure_is_missed_at_once_and_ends_by_its_own_line(watching):
+    own, there, _, lines = watching
+    own.leave()
+    there.settimeout(10)
+    assert there.recv(10) == b"", "the end of the connection"
+    there.close()
+    own.thread.join(10)
+    assert lines.empty()
+
+
+def test_a_machine_that_fails_as_others_go_away_ends_by_its_own_line_only(watching):
+    own, there, _, lines = watching
+    there.close()
+    time.sleep(0.1)  # half of the grace
+    own.leave()
+    assert lines.empty()
+
+
+@pytest.mark.parametrize(("wait", "seconds"), [(300, 90), (86_400, 90), (20, 20), (1, 1)])
+def test_silence_is_borne_for_90_seconds_and_no_longer_than_anything_else(wait, seconds):
+    assert silence(make_machines(wait=wait)) == seconds
