@@ -1,11 +1,11 @@
 """Training steps of two threads that wait by spinning for a longer or a shorter time, quiet and with one core busy.
 
-    python -m comparisons.spinning [--rounds 8] [--network tiny]
+    python -m comparisons.spinning [--rounds 30] [--network tiny]
 
 GNU OpenMP, which PyTorch brings, lets threads that wait spin GOMP_SPINCOUNT times before they sleep, 300,000 by
 default: on a busy machine the spinning takes the core that the thread waited for needs. Milliseconds per step at
 batches of 256 synthetic images, as in comparisons.processes; the settings take turns in random order, and end in equal
-bytes or not. Needs two idle cores, and takes 4 minutes. Writes comparisons/results/spinning.csv.
+bytes or not. Needs two idle cores, and takes 5 minutes. Writes comparisons/results/spinning.csv and spinning.md.
 """
 
 import argparse
@@ -27,7 +27,6 @@ from comparisons.processes import (
     MACHINES,
     PARAMS,
     PATIENCE_SECONDS,
-    ROUNDS,
     STEPS,
     describe_machine,
     one_core_busy,
@@ -35,12 +34,12 @@ from comparisons.processes import (
     write_params,
 )
 from comparisons.processes_report import BUSY, NETWORKS, SETUPS, THREADS
-from lightweight.core.files import write_csv
+from lightweight.core.files import write_csv, write_text
 from lightweight.evaluation.statistics import median_interval
 from lightweight.execution.process import fix_arithmetic, run_stage
 from lightweight.reporting.table import markdown
 
-FIGURES = Path("comparisons/results/spinning.csv")
+FIGURES, TABLE = (Path("comparisons/results") / f"spinning.{kind}" for kind in ("csv", "md"))
 COLUMNS = ["network", "machine", "spin_count", "round", "step_ms", "sha256", "cpu", "cores", "load", "date", "torch"]
 VARIABLE, DEFAULT, SHORT = "GOMP_SPINCOUNT", "300000", "30000"
 SPAWN = multiprocessing.get_context("spawn")  # the library reads the variable when it is loaded
@@ -48,13 +47,15 @@ SPAWN = multiprocessing.get_context("spawn")  # the library reads the variable w
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--network", action="append", choices=NETWORKS, dest="networks", help="by default all")
     given, about, rows = parser.parse_args(), describe_machine(), []
     for network in given.networks or NETWORKS:
         rows += [row | about for row in measure(network, given.rounds)]
         write_csv(FIGURES, COLUMNS, rows)
-    print(markdown(compare(pd.DataFrame(rows))))
+    text = describe(pd.DataFrame(rows))
+    write_text(TABLE, text)
+    print(text)
 
 
 def measure(network: str, rounds: int) -> list[dict[str, Any]]:
@@ -102,6 +103,18 @@ def train(params: Path, steps: int, connection: Connection) -> None:
     weights = serve(params, steps, [connection]).model.state_dict()
     content = b"".join(tensor.numpy().tobytes() for tensor in weights.values())
     connection.send(hashlib.sha256(content).hexdigest())
+
+
+def describe(figures: pd.DataFrame) -> str:
+    """Describe the comparison in Markdown, with the machine that it was made on."""
+    first = figures.iloc[0]
+    return (
+        f"Milliseconds per training step at batches of 256 by two threads that spin so often while they wait "
+        f"({VARIABLE}), median of {figures['round'].max()} rounds, on {first['cores']} cores of {first['cpu']}, "
+        f"{first['date']}, PyTorch {first['torch']}, load before {first['load']:.2f}. The ratio has its 95 % interval."
+        "\n\n"
+        f"{markdown(compare(figures))}"
+    )
 
 
 def compare(figures: pd.DataFrame) -> pd.DataFrame:

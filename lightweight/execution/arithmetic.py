@@ -23,7 +23,6 @@ OTHERS = (  # variables by which libraries compute otherwise; nothing may set th
     "MKL_ENABLE_INSTRUCTIONS", "NPY_ENABLE_CPU_FEATURES", "NVIDIA_TF32_OVERRIDE", "ONEDNN_DEFAULT_FPMATH_MODE",
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "XNNPACK_NO_AVX",
 )  # fmt: skip
-SPINNING, SPIN_COUNT = "GOMP_SPINCOUNT", "30000"  # in place of 300,000: comparisons/results/spinning.csv
 FREE = {"OPENBLAS_CORETYPE"}  # needed on some machines for other programs, and in no result of `native`
 
 
@@ -45,12 +44,3 @@ def fix_instruction_set(arithmetic: Arithmetic) -> None:
         rule = f"needs the instruction set x86-64-v3, and this CPU has no {', '.join(missing)}; native runs everywhere"
         raise InputError(f"params.yaml: arithmetic = {arithmetic!r}: {rule}")
     os.environ.update(portable)
-
-
-def shorten_spinning() -> None:
-    """Let threads of GNU OpenMP that wait sleep sooner, before torch loads it, unless the environment says otherwise.
-
-    On a busy machine a thread that spins takes the core that the thread it waits for needs. No byte depends on it.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault(SPINNING, SPIN_COUNT)

@@ -18,7 +18,7 @@ from types import ModuleType
 from lightweight.core.errors import InputError
 from lightweight.core.files import write_bytes
 from lightweight.core.params import Arithmetic, load_params
-from lightweight.execution.arithmetic import fix_instruction_set, shorten_spinning
+from lightweight.execution.arithmetic import fix_instruction_set
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 ORPHAN_ADOPTERS = re.compile(r"init|systemd|tini|dumb-init|catatonit|containerd-shim.*|conmon")
@@ -68,11 +68,10 @@ def install_signal_handlers() -> None:
 
 
 def fix_arithmetic(params: Path) -> None:
-    """Fix the instruction set of a stage by `arithmetic` in `params`, and how its threads wait, before torch loads.
+    """Fix the instruction set of a stage by `arithmetic` in `params`, before torch loads.
 
     Bad input ends in one line and exit code 1.
     """
-    shorten_spinning()
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # or a lost connection is told by pages of C++ frames
     try:
         fix_instruction_set(load_params(params, arithmetic=Arithmetic).arithmetic)

@@ -1,7 +1,6 @@
 """The instruction set of a stage is the one that params.yaml names, or the stage ends in one line."""
 
 import os
-import shutil
 import subprocess
 import sys
 
@@ -9,8 +8,7 @@ import pytest
 
 from lightweight.core.errors import InputError
 from lightweight.execution import arithmetic
-from lightweight.execution.arithmetic import OTHERS, PORTABLE, SPIN_COUNT, fix_instruction_set, shorten_spinning
-from tests.contract import ROOT
+from lightweight.execution.arithmetic import OTHERS, PORTABLE, fix_instruction_set
 
 CHILD = """
 from lightweight.execution.arithmetic import fix_instruction_set
@@ -67,28 +65,3 @@ def test_another_architecture_has_nothing_to_fix(monkeypatch):
     monkeypatch.setattr(arithmetic, "cpu_flags", list)
     fix_instruction_set("portable")
     assert not PORTABLE.keys() & os.environ.keys()
-
-
-def test_threads_that_wait_spin_for_a_shorter_time_unless_the_environment_says_how_long(monkeypatch):
-    shorten_spinning()
-    assert os.environ["GOMP_SPINCOUNT"] == SPIN_COUNT
-    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
-    shorten_spinning()
-    assert os.environ["GOMP_SPINCOUNT"] == "7"
-    monkeypatch.delenv("GOMP_SPINCOUNT")
-    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    shorten_spinning()
-    assert "GOMP_SPINCOUNT" not in os.environ
-
-
-def test_a_stage_that_computes_sets_it_before_torch_is_loaded(tmp_path, monkeypatch):
-    """By the library itself, which prints what it has read."""
-    (tmp_path / "stages").mkdir()
-    shutil.copy2(ROOT / "stages/__init__.py", tmp_path / "stages")
-    shutil.copy2(ROOT / "params.yaml", tmp_path)
-    (tmp_path / "stages/train.py").write_text("import torch")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("OMP_DISPLAY_ENV", "verbose")
-    command = [sys.executable, "-m", "stages.train"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert f"GOMP_SPINCOUNT = '{SPIN_COUNT}'" in done.stderr
