@@ -35,8 +35,8 @@ from lightweight.training.params import TrainingSettings, TrainParams
 
 THREADS, BATCH, LR, SEED = 2, 64, 0.001, 0
 PREPARE = PrepareParams(
-    dataset="mnist", path=None, image_size=28, input_size=None, channels=1, normalization="data", storage="pixels",
-    val_fraction=0.1, test_fraction=0.1,
+    dataset="mnist", path=None, image_size=28, resize="fit", input_size=None, channels=1, normalization="data",
+    storage="pixels", val_fraction=0.1, test_fraction=0.1,
 )  # fmt: skip
 TRAIN = TrainParams(
     network="convnet", small_stem=False, weights=None, freeze=[], epochs=1, batch_size=BATCH, shards=1, exact=True,

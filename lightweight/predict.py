@@ -21,6 +21,7 @@ import lightweight.core.telemetry  # noqa: F401 - before onnxruntime
 import numpy as np
 
 from lightweight.core.errors import InputError
+from lightweight.data.resizing import FIT, Resizing, parse_resizing
 from lightweight.onnx.session import compute_bounded_logits, load_inference_session
 from lightweight.preparation.images import read_image
 
@@ -36,7 +37,7 @@ class Classifier:
         _, self.channels, height, self.size = shape = self.session.get_inputs()[0].shape
         if (self.channels, height) not in ((1, self.size), (3, self.size)):
             raise InputError(f"{path}: must take square images of 1 or 3 channels, takes {shape}")
-        self.classes = self._read_classes(path)
+        self.classes, self.resizing = self._read_classes(path), self._read_resizing(path)
 
     def _read_classes(self, path: Path) -> list[str]:
         """Read the class names from the metadata. Raises InputError unless each logit has one."""
@@ -50,6 +51,14 @@ class Classifier:
             raise InputError(f"{path}: names {len(classes)} classes in its metadata, has {count} logits")
         return classes
 
+    def _read_resizing(self, path: Path) -> Resizing:
+        """Read from the metadata how photographs become images of the model. Raises InputError."""
+        try:
+            described = json.loads(self.session.get_modelmeta().custom_metadata_map.get("input", "{}"))
+            return parse_resizing(described if isinstance(described, dict) else {}, self.size)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}: its metadata does not describe its input: {error}") from None
+
     def predict(self, path: Path, fit: bool) -> tuple[str, float]:
         """Return the most probable class of an image file and its probability.
 
@@ -57,7 +66,7 @@ class Classifier:
         the image cannot be read, or has another size or mode and `fit` is not set, or when the model fails at it.
         """
         try:
-            image, changes = read_image(path, self.size, self.channels)
+            image, changes = read_image(path, self.size, self.channels, self.resizing if fit else FIT)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         needed = [change for change in changes if not change.startswith("turned")]

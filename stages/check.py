@@ -25,8 +25,8 @@ from lightweight.training.params import TrainParams
 PARAMS, CHECKED, OUTPUTS = Path("params.yaml"), Path("data/checked"), (Path("data/prepared"), Path("models"))
 
 
-def read_params() -> SimpleNamespace:
-    params = load_all_params(PARAMS, **GENERAL, prepare=PrepareParams, train=TrainParams, swa=SwaParams,
+def read_params(path: Path = PARAMS) -> SimpleNamespace:
+    params = load_all_params(path, **GENERAL, prepare=PrepareParams, train=TrainParams, swa=SwaParams,
         prune=PruneParams, sensitivity=SensitivityParams, bn_update=BnUpdateParams, quantize=QuantizeParams,
         evaluate=EvaluateParams, benchmark=BenchmarkParams)  # fmt: skip
     remaining_epochs(params.swa, params.train.epochs, params.train.snapshots)

@@ -16,8 +16,8 @@ from lightweight.preparation.source import ArraySource
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (40, 12, 12, 3), dtype=np.uint8)
 PARAMS = PrepareParams(
-    dataset="cifar10", path=None, image_size=12, input_size=None, channels=3, normalization="data", storage="pixels",
-    val_fraction=0.2, test_fraction=0.2,
+    dataset="cifar10", path=None, image_size=12, resize="fit", input_size=None, channels=3, normalization="data",
+    storage="pixels", val_fraction=0.2, test_fraction=0.2,
 )  # fmt: skip
 
 

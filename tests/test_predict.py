@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from lightweight.data.dataset import Dataset
+from lightweight.data.resizing import FIT, Resizing
 from lightweight.onnx.checksum import serialize
 from lightweight.onnx.logits import onnx_logits
 from lightweight.onnx.session import make_inference_session
@@ -124,12 +125,13 @@ ODD = {
 
 
 @pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("resizing", [FIT, Resizing(29, "bicubic")], ids=["fit", "shorter side"])
 @pytest.mark.parametrize("name", ODD)
-def test_the_lines_of_the_docs_take_the_pixels_of_prepare(name, channels, tmp_path, monkeypatch, capsys):
+def test_the_lines_of_the_docs_take_the_pixels_of_prepare(name, resizing, channels, tmp_path, monkeypatch, capsys):
     image, kind, options = ODD[name]
     (tmp_path / "models").mkdir()
     image.save(tmp_path / "photo.jpg", kind, **options)
-    expected = read_image(tmp_path / "photo.jpg", 24, channels)[0]
+    expected = read_image(tmp_path / "photo.jpg", 24, channels, resizing)[0]
     graph = onnx.helper.make_graph(
         [
             onnx.helper.make_node("GlobalAveragePool", ["input"], ["means"]),
@@ -140,7 +142,8 @@ def test_the_lines_of_the_docs_take_the_pixels_of_prepare(name, channels, tmp_pa
         [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["N", channels])],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
-    onnx.helper.set_model_props(model, {"classes": json.dumps(["red", "green", "blue"][:channels])})
+    metadata = {"classes": ["red", "green", "blue"][:channels], "input": {"values": "0 to 255"} | resizing.metadata()}
+    onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.items()})
     onnx.save(model, tmp_path / "models/optimized.onnx")
     monkeypatch.chdir(tmp_path)
     names: dict = {}
@@ -185,6 +188,20 @@ def test_an_image_of_another_size_or_mode_is_refused_and_fitted_when_asked(folde
     assert re.fullmatch(rf"{name}  \d  \d+\.\d\d%", line)
 
 
+def test_with_fit_every_image_is_treated_as_those_of_the_data_set(folder, tiny_dataset):
+    """Also one that has the model's size: a photograph of this size was resized and cut, too."""
+    resizing = Resizing(40, "bicubic")
+    resized = foreign(folder, "resized.onnx", set_metadata("input", json.dumps(resizing.metadata())))
+    wide = Image.fromarray(smooth(61, 47, 1))
+    for image in (Image.open(folder / "0.png"), wide):
+        image.save(folder / "photo.png")
+        Image.fromarray(read_image(folder / "photo.png", 28, 1, resizing)[0][0]).save(folder / "same.png")
+        expected = predict(folder, "model.onnx", "same.png")[0][0].replace("same", "photo")
+        assert predict(folder, resized, "photo.png", "--fit")[0] == [expected]
+        assert predict(folder, "model.onnx", "photo.png", "--fit")[0] != [expected]
+    assert predict(folder, resized, "0.png")[0] == predict(folder, "model.onnx", "0.png")[0]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "rule"),
     [("none.png", None, "is no regular file"), ("text.png", b"no picture", "cannot identify image file")],
@@ -222,6 +239,11 @@ def fix_the_batch(model: onnx.ModelProto) -> None:
         (lambda model: model.ClearField("metadata_props"), "names 0 classes in its metadata, has 10 logits"),
         (set_metadata("classes", '["a"]'), "names 1 classes in its metadata, has 10 logits"),
         (set_metadata("classes", "1"), "names 0 classes in its metadata, has 10 logits"),
+        (
+            set_metadata("input", '{"resize": {"shorter_side": 1000000000, "interpolation": "bicubic"}}'),
+            "its metadata does not describe its input: resize.shorter_side must be an integer from 28 to 2048",
+        ),
+        (set_metadata("input", "{"), "its metadata does not describe its input: Expecting property name"),
         (set_metadata("format", "2"), "format = 2: this version of the project reads 0 to 1"),
         (fix_the_batch, "damaged or not an ONNX file of this project: must have one 'input' of 4 dimensions"),
         (has_loop, "damaged or not an ONNX file of this project: has functions or graphs within its graph"),

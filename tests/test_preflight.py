@@ -34,7 +34,7 @@ def photos(tmp_path) -> Path:
 
 
 def prepare_params(**changed: object) -> PrepareParams:
-    known = {"dataset": "folder", "path": "photos", "image_size": 8, "input_size": None, "channels": 3}
+    known = {"dataset": "folder", "path": "photos", "image_size": 8, "resize": "fit", "input_size": None, "channels": 3}
     shares = {"val_fraction": 0.25, "test_fraction": 0.25}
     return PrepareParams(**known | {"normalization": "data", "storage": "pixels"} | shares | changed)
 

@@ -2,12 +2,13 @@
 
 import difflib
 import re
+from collections.abc import Callable
 from pathlib import Path
 from reprlib import Repr
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, WrapValidator
 
 from lightweight.core.errors import InputError, one_line
 from lightweight.core.yaml import read_yaml
@@ -28,6 +29,18 @@ class Params(BaseModel):
     """Base of the models of sections: unknown keys, missing keys, wrong types, NaN and infinity are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+
+def name_forms(forms: str) -> WrapValidator:
+    """Name all forms of a value that has none of them, in place of the faults by each form."""
+
+    def check(value: Any, validate: Callable[[Any], Any]) -> Any:
+        try:
+            return validate(value)
+        except ValidationError:
+            raise ValueError(f"must be {forms}") from None
+
+    return WrapValidator(check)
 
 
 def load_params(path: Path, **sections: Any) -> SimpleNamespace:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightweight.core.errors import InputError
+from lightweight.data.resizing import FIT, Resizing
 from lightweight.data.stored_images import StoredImages
 
 SPLITS = ("train", "val", "test")
@@ -48,7 +49,7 @@ class Dataset:
     """Hold the train, val and test splits, the class names, the normalisation and the input size of the network.
 
     `mean` and `std` (C,) are of pixels scaled to [0, 1]; `input_size` is the side of the images that the network takes,
-    to which stored images are enlarged.
+    to which stored images are enlarged; `resizing` is how photographs have become stored images.
     """
 
     train: Split
@@ -58,6 +59,7 @@ class Dataset:
     std: Tensor
     classes: tuple[str, ...]
     input_size: int
+    resizing: Resizing = FIT
 
     @property
     def channels(self) -> int:

@@ -3,6 +3,7 @@
 The shards of `NAME.safetensors` lie in the folder `NAME`. Every image has a place in them, and each split lists places.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from lightweight.core.errors import InputError
 from lightweight.core.tensor_file import map_tensors, write_tensors
 from lightweight.data.dataset import SPLITS, Dataset, Split
+from lightweight.data.resizing import parse_resizing
 from lightweight.data.shards import open_shards
 from lightweight.data.stored_images import StoredImages
 
@@ -39,7 +41,7 @@ def save_stored_dataset(path: Path, dataset: Dataset, index: str) -> None:
 
 
 def _write(path: Path, dataset: Dataset, tensors: dict[str, Tensor], more: dict[str, Any]) -> None:
-    metadata = {"classes": dataset.classes, "input_size": dataset.input_size} | more
+    metadata = {"classes": dataset.classes, "input_size": dataset.input_size} | dataset.resizing.metadata() | more
     write_tensors(path, {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, metadata)
 
 
@@ -61,6 +63,7 @@ def load_dataset(path: Path) -> Dataset:
     dataset = Dataset(train, val, test, mean, std, tuple(classes), input_size)
     try:
         _check_tensors(dataset)
+        dataset = replace(dataset, resizing=parse_resizing(metadata, dataset.image_size))
     except ValueError as error:
         raise InputError(f"{path}: not a prepared data set: {error}") from None
     return dataset

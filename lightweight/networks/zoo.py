@@ -60,7 +60,9 @@ def _timm(model: str) -> Callable[..., nn.Module]:
     except ImportError:
         raise InputError(f"The network 'timm/{model}' needs the package timm: pip install timm") from None
     if not timm.is_model(model):
-        raise InputError(f"timm has no network {model!r}; timm.list_models() lists them")
+        close = difflib.get_close_matches(model.lower(), timm.list_models(), n=1)
+        rule = f"did you mean timm/{close[0]}?" if close else "timm.list_models() lists them"
+        raise InputError(f"timm has no network {model!r}; {rule}")
 
     def make(channels: int, image_size: int, num_classes: int) -> nn.Module:
         try:

@@ -23,7 +23,6 @@ INPUT_KEY = "input"  # what the pixels must be, as a JSON object
 LICENSE_KEY = "license"  # of the model, as its owner names it
 VERSIONS_KEY = "versions"  # of the packages that made the file, as a JSON object
 PACKAGES = ("torch", "onnx", "onnxruntime")
-FITTING = "turned upright as EXIF says, cropped to a square around the centre, resized: PIL.ImageOps.fit, bilinear"
 NORMALIZATION = {"offset", "scale"}  # the names of the two constants of the input normalisation
 
 
@@ -89,8 +88,8 @@ def finalize_metadata(model: onnx.ModelProto, dataset: Dataset, license_name: st
         "shape": ["N", dataset.channels, size, size],
         "values": "0 to 255",
         "colours": "RGB" if dataset.channels == 3 else "grey",
-        "from_photographs": FITTING,
-    }
+        "from_photographs": f"turned upright as EXIF says, {dataset.resizing.describe(size)}",
+    } | dataset.resizing.metadata()
     packages = {name: version(name).partition("+")[0] for name in PACKAGES}  # one for PyTorch's CPU and CUDA builds
     metadata = {CLASSES_KEY: dataset.classes, FORMAT_KEY: FORMAT_VERSION}
     metadata |= {INPUT_KEY: described, VERSIONS_KEY: packages} | ({LICENSE_KEY: license_name} if license_name else {})

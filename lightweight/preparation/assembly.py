@@ -10,15 +10,13 @@ import torch
 
 from lightweight.data.dataset import SPLITS, Dataset, Split
 from lightweight.data.dataset_file import save_dataset, save_stored_dataset
+from lightweight.data.normalization import IMAGENET
 from lightweight.data.shards import Index, Shard, Shards, write_index
 from lightweight.data.stored_images import StoredImages
 from lightweight.preparation.packing import Packed
 from lightweight.preparation.params import PrepareParams
 from lightweight.preparation.source import Source
 from lightweight.preparation.splitting import split_places
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of ImageNet's training pixels, as torchvision has them
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def assemble(
@@ -42,12 +40,15 @@ def assemble(
     for name in SPLITS:
         images = StoredImages(stored, torch.from_numpy(places[name]), torch.device("cpu"))
         splits.append(Split(images, torch.from_numpy(labels[places[name]])))
-    if params.normalization == "imagenet":
-        mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-    else:
-        mean, std = _moments(packed.column("sums")[places["train"]].sum(0), len(places["train"]), source.shape)
-    train, val, test = splits
-    return Dataset(train, val, test, mean, std, source.classes, params.input_size or params.image_size)
+    match params.normalization:
+        case "data":
+            mean, std = _moments(packed.column("sums")[places["train"]].sum(0), len(places["train"]), source.shape)
+        case "imagenet":
+            mean, std = IMAGENET.tensors()
+        case given:
+            mean, std = given.tensors()
+    (train, val, test), input_size = splits, params.input_size or params.image_size
+    return Dataset(train, val, test, mean, std, source.classes, input_size, params.resizing)
 
 
 def load_images(dataset: Dataset) -> Dataset:

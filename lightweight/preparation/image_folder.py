@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lightweight.core.errors import InputError, bad_param
+from lightweight.data.resizing import FIT, Resizing
 from lightweight.preparation.findings import SKIPPED, Findings
 from lightweight.preparation.images import READS_HEIF, read_image
 from lightweight.preparation.source import ReadImage
@@ -23,9 +24,9 @@ SPLITS = ("train", "val", "test")
 class FolderSource:
     """Read the images of a folder, whose files are listed by split, class and name."""
 
-    def __init__(self, path: Path, size: int, channels: int) -> None:
+    def __init__(self, path: Path, size: int, channels: int, resizing: Resizing = FIT) -> None:
         """List the files. Raises InputError that names the folder at fault."""
-        self.path, self.shape, self.findings = path, (channels, size, size), Findings()
+        self.path, self.shape, self.resizing, self.findings = path, (channels, size, size), resizing, Findings()
         self.roots = _find_splits(path)
         self.classes = _find_classes(self.roots["train"])
         self._add_strays()
@@ -78,7 +79,8 @@ class FolderSource:
         """Yield the images of the numbers; a file that is no readable image is skipped."""
         for number in numbers:
             try:
-                pixels, changes = read_image(self.path / self.files[number], self.shape[1], self.shape[0])
+                channels, size, _ = self.shape
+                pixels, changes = read_image(self.path / self.files[number], size, channels, self.resizing)
                 yield ReadImage(pixels, tuple(changes))
             except InputError as error:
                 yield ReadImage(None, (f"{SKIPPED}{error}",))

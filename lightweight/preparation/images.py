@@ -1,4 +1,4 @@
-"""Conversion of single images to uint8 (C, H, W) of the wanted size, cropped to a square around the centre."""
+"""Conversion of single images to uint8 (C, H, W) of the wanted size, from the centre of the image."""
 
 import re
 import warnings
@@ -10,6 +10,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageChops, ImageOps
 
 from lightweight.core.errors import InputError
+from lightweight.data.resizing import FIT, Resizing
 
 LabelledImages = tuple[np.ndarray, np.ndarray]  # uint8 images and int64 labels (N,)
 
@@ -26,15 +27,13 @@ if READS_HEIF:
     FORMATS.append("HEIF")
 
 
-def fit(image: Image.Image, size: int, channels: int) -> np.ndarray:
-    """Crop and resize an image to uint8 (channels, size, size): bilinear, aspect ratio kept."""
+def fit(image: Image.Image, size: int, channels: int, resizing: Resizing = FIT) -> np.ndarray:
+    """Crop and resize an image to uint8 (channels, size, size)."""
     if image.mode.startswith("I;16"):  # which PIL would clip at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode != MODES[channels]:
         image = image.convert(MODES[channels])
-    if image.size != (size, size):
-        image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image, dtype=np.uint8)
+    pixels = np.asarray(resizing.apply(image, size), dtype=np.uint8)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
@@ -51,16 +50,16 @@ def composite(image: Image.Image) -> Image.Image:
     return flat
 
 
-def fit_all(images: np.ndarray, size: int, channels: int) -> np.ndarray:
+def fit_all(images: np.ndarray, size: int, channels: int, resizing: Resizing = FIT) -> np.ndarray:
     """Crop and resize uint8 (N, H, W) or (N, H, W, 3) to uint8 (N, channels, size, size), as `fit` does."""
-    if images.shape[1:] == (size, size) and channels == 1:
+    if resizing == FIT and images.shape[1:] == (size, size) and channels == 1:
         return images[:, None].copy()
-    if images.shape[1:] == (size, size, 3) and channels == 3:
+    if resizing == FIT and images.shape[1:] == (size, size, 3) and channels == 3:
         return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-    return np.stack([fit(Image.fromarray(image), size, channels) for image in images])
+    return np.stack([fit(Image.fromarray(image), size, channels, resizing) for image in images])
 
 
-def read_image(path: Path, size: int, channels: int) -> tuple[np.ndarray, list[str]]:
+def read_image(path: Path, size: int, channels: int, resizing: Resizing = FIT) -> tuple[np.ndarray, list[str]]:
     """Read an image file, turned upright, composited on white and changed by `fit`; name each change in a phrase.
 
     Raises InputError when the file cannot be read, or is too large to be: the reason, without the path.
@@ -70,10 +69,14 @@ def read_image(path: Path, size: int, channels: int) -> tuple[np.ndarray, list[s
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:  # of odd metadata
             if image.width * image.height > MAX_PIXELS:
                 raise InputError(f"has {image.width} x {image.height} pixels, must have at most {MAX_PIXELS:,}")
+            width, height = resizing.scale(*image.size)
+            if width * height > MAX_PIXELS:
+                raise InputError(f"would have {width} x {height} pixels, must have at most {MAX_PIXELS:,}")
             if image.format in ("JPEG", "MPO") and (scans := _count_scans(path)) > MAX_SCANS:
                 raise InputError(f"has {scans} scans, must have at most {MAX_SCANS}")
-            large = image.size != (size, size)
-            image.draft(None, (DRAFT * size, DRAFT * size))  # a JPEG is decoded at 1/2, 1/4 or 1/8, which is faster
+            large = image.size != (size, size) or (width, height) != (size, size)
+            if resizing == FIT:  # a JPEG is decoded at 1/2, 1/4 or 1/8, which is faster, but no pixel of torchvision's
+                image.draft(None, (DRAFT * size, DRAFT * size))
             image.load()
             mode, turned = image.mode, image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
             changes = ["turned upright as its EXIF says"] if turned else []
@@ -85,7 +88,7 @@ def read_image(path: Path, size: int, channels: int) -> tuple[np.ndarray, list[s
                 changes.append(f"converted from {mode} to {MODES[channels]}")
             if large:
                 changes.append(f"resized to {size}x{size}")
-            return fit(flat, size, channels), changes
+            return fit(flat, size, channels, resizing), changes
     except Exception as error:  # a damaged file raises whatever its bytes lead to
         reason = re.sub(r" \(\d+ bytes not processed\)", "", str(error).replace(repr(str(path)), ""))
         raise InputError(" ".join(reason.split()) or type(error).__name__) from None

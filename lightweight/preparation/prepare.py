@@ -25,10 +25,11 @@ def open_source(params: PrepareParams, raw: Path, root: Path) -> Source:
     Raises InputError that names the file to mend or to put in place.
     """
     if params.dataset != "folder":
-        return ArraySource(*read_published(params.dataset, raw), params.image_size, params.channels)
+        images, classes = read_published(params.dataset, raw)
+        return ArraySource(images, classes, params.image_size, params.channels, params.resizing)
     if not params.path:
         raise bad_param("prepare.path", params.path, "the data set 'folder' needs the path of an image folder")
-    return FolderSource(user_path(root, params.path), params.image_size, params.channels)
+    return FolderSource(user_path(root, params.path), params.image_size, params.channels, params.resizing)
 
 
 def expect(params: PrepareParams, root: Path) -> tuple[Requirements, tuple[str, ...]]:

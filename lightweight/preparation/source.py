@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lightweight.data.resizing import FIT, Resizing
 from lightweight.preparation.images import LabelledImages, fit_all
 
 
@@ -36,8 +37,10 @@ class Source(Protocol):
 class ArraySource:
     """Read the images of a published data set, which are in memory as arrays by split."""
 
-    def __init__(self, parts: dict[str, LabelledImages], classes: list[str], size: int, channels: int) -> None:
-        self.parts, self.classes, self.shape = parts, tuple(classes), (channels, size, size)
+    def __init__(
+        self, parts: dict[str, LabelledImages], classes: list[str], size: int, channels: int, resizing: Resizing = FIT
+    ) -> None:
+        self.parts, self.classes, self.shape, self.resizing = parts, tuple(classes), (channels, size, size), resizing
         self.labels = np.concatenate([labels for _, labels in parts.values()])
         self.splits: dict[str, range] = {}
         start = 0
@@ -51,7 +54,7 @@ class ArraySource:
             first, last = max(numbers.start, inside.start), min(numbers.stop, inside.stop)
             if first < last:
                 images = self.parts[name][0][first - inside.start : last - inside.start]
-                yield from map(ReadImage, fit_all(images, self.shape[1], self.shape[0]))
+                yield from map(ReadImage, fit_all(images, self.shape[1], self.shape[0], self.resizing))
 
     def identity(self) -> str:
         """Return a digest of all images."""

@@ -31,8 +31,7 @@ def load_weights(model: nn.Module, network: str, source: str, root: Path, *, new
     state-dict file relative to `root`. With `new_classifier`, the last layer is kept where its number of classes
     differs. Raises InputError that lists all other missing, unexpected and misshapen entries.
     """
-    path = user_path(root, source)
-    weights = _load_file(path, source) if path.suffix or path.is_file() else _load_published(network, source)
+    weights = read_weights(network, source, root)
     own = model.state_dict()
     misshapen = [name for name in own if name in weights and weights[name].shape != own[name].shape]
     classifier = _last_layer(model) if new_classifier else []
@@ -51,6 +50,12 @@ def load_weights(model: nn.Module, network: str, source: str, root: Path, *, new
         raise bad_param("train.weights", source, f"does not fit the network {network!r}; {listed}")
     model.load_state_dict(own | {name: tensor for name, tensor in weights.items() if name not in kept})
     return kept
+
+
+def read_weights(network: str, source: str, root: Path) -> dict[str, Tensor]:
+    """Read weights by name from what `source` names; see `load_weights`. Raises InputError."""
+    path = user_path(root, source)
+    return _load_file(path, source) if path.suffix or path.is_file() else _load_published(network, source)
 
 
 def _last_layer(model: nn.Module) -> list[str]:

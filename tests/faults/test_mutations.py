@@ -191,6 +191,7 @@ def signed(path: Path, change: Callable[[dict[str, torch.Tensor], dict], object]
         (lambda tensors, about: about.update(input_size=8), "input_size must be an integer"),
         (lambda tensors, about: about.update(input_size=2**40), "input_size must be an integer"),
         (lambda tensors, about: about.update(input_size=12.0), "input_size must be an integer"),
+        (lambda tensors, about: about.update(resize="fit"), "resize must have a shorter_side"),
         (lambda tensors, about: tensors.update({"val.images": torch.zeros(10, 1, 12, 12)}), "val.images must be uint8"),
         (lambda tensors, about: tensors.update({"val.images": tensors["val.images"][:0]}), "val.images must be uint8"),
         (lambda tensors, about: tensors.update({"val.labels": tensors["val.labels"][1:]}), "val.labels must be int64"),

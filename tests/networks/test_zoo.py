@@ -110,12 +110,14 @@ def test_timm_networks_get_channels_classes_and_a_size_where_they_take_one(monke
 
     timm = ModuleType("timm")
     timm.create_model, timm.is_model = create_model, lambda name: name in ("conv", "sized")
+    timm.list_models = lambda: ["conv", "sized"]
     monkeypatch.setitem(sys.modules, "timm", timm)
     options = {"in_chans": 3, "num_classes": 10}
     for name in ("conv", "sized"):
         build(f"timm/{name}", 3, 32, 10, small_stem=False)
     assert asked == [("conv", options | {"img_size": 32}), ("conv", options), ("sized", options | {"img_size": 32})]
     assert refusal("timm/odd") == "timm has no network 'odd'; timm.list_models() lists them"
+    assert refusal("timm/Size") == "timm has no network 'Size'; did you mean timm/sized?"
 
 
 @pytest.mark.parametrize(("name", "size"), [("resnet10t", 40), ("vit_tiny_patch16_224", 32)])

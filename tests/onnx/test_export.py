@@ -15,8 +15,9 @@ import pytest
 import torch
 from torch import nn
 
+from lightweight.data.resizing import Resizing
 from lightweight.macs import count_macs
-from lightweight.onnx.export import CLASSES_KEY, FITTING, FromPixels, export_onnx, finalize_metadata
+from lightweight.onnx.export import CLASSES_KEY, FromPixels, export_onnx, finalize_metadata
 from lightweight.onnx.graph import list_layers
 from lightweight.onnx.logits import onnx_logits, torch_logits
 from lightweight.onnx.session import make_inference_session
@@ -95,9 +96,21 @@ def test_the_metadata_describes_the_file_and_holds_nothing_of_where_it_was_made(
         "shape": ["N", 1, 28, 28],
         "values": "0 to 255",
         "colours": "grey",
-        "from_photographs": FITTING,
+        "from_photographs": "turned upright as EXIF says, cropped to a square around the centre, resized: "
+        "PIL.ImageOps.fit, bilinear",
     }
     assert metadata == {CLASSES_KEY: list("0123456789"), "format": 1}
+
+
+def test_the_metadata_says_how_photographs_were_resized_in_words_and_in_numbers(tiny_dataset):
+    model = onnx.ModelProto()
+    finalize_metadata(model, replace(tiny_dataset, resizing=Resizing(32, "bicubic")))
+    about = json.loads({item.key: item.value for item in model.metadata_props}["input"])
+    assert about["resize"] == {"shorter_side": 32, "interpolation": "bicubic"}
+    assert about["from_photographs"] == (
+        "turned upright as EXIF says, resized to a shorter side of 32, cut to 28x28 around the centre: torchvision's "
+        "Resize and CenterCrop of PIL images, bicubic"
+    )
 
 
 def test_the_license_of_the_model_stands_in_the_metadata(tiny_dataset):

@@ -60,7 +60,7 @@ def test_the_metrics_of_a_recipe_are_of_these_params(recipe):
         content = json.loads(stored.read_text())
         params = content["params"]
         params |= {"arithmetic": "portable"} | params  # newer than most of the stored metrics
-        params["prepare"] |= {"storage": "pixels"} | params["prepare"]
+        params["prepare"] |= {"storage": "pixels", "resize": "fit"} | params["prepare"]
         params.pop("report", None)  # which is gone
         params["quantize"] |= {"license": None} | params["quantize"]
         params["train"] |= {"shards": 1, "exact": True} | params["train"]

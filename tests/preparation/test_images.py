@@ -7,6 +7,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from lightweight.core.errors import InputError
+from lightweight.data.resizing import Resizing
 from lightweight.preparation import images
 from lightweight.preparation.images import MAX_BYTES, MAX_PIXELS, composite, fit, fit_all, read_image
 
@@ -279,6 +280,14 @@ def test_many_texts_are_refused_together(tmp_path):
     text = (b"zTXt", b"Comment\0\0" + zlib.compress(bytes(1_000_000)))
     (tmp_path / "texts.png").write_bytes(png(8, 8, *[text] * 68))
     assert refusal(tmp_path / "texts.png").startswith("Too much memory used in text chunks")
+
+
+def test_an_image_that_would_become_too_large_is_refused(write_image):
+    path = write_image("long.png", (40_000, 1))
+    assert read_image(path, 8, 1)
+    with pytest.raises(InputError) as error:
+        read_image(path, 8, 1, Resizing(64, "bilinear"))
+    assert str(error.value) == "would have 2560000 x 64 pixels, must have at most 89,478,485"
 
 
 def test_a_jpeg_of_very_many_scans_is_refused(write_image):

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from lightweight.core.errors import InputError
@@ -13,12 +14,18 @@ from lightweight.core.params import load_params
 from lightweight.core.torchvision_compat import torchvision
 from lightweight.data.dataset import Dataset
 from lightweight.data.dataset_file import load_dataset, save_dataset
+from lightweight.data.resizing import FIT, Resizing
 from lightweight.data.stored_images import StoredImages
 from lightweight.preparation.packing import LIMITS, Limits
 from lightweight.preparation.params import PrepareParams
 from lightweight.preparation.prepare import open_source, read_dataset
 
 SPLITS = ("train", "val", "test")
+STATISTICS = (
+    "must be data, imagenet, or {mean: [...], std: [...]} of pixels from 0 to 1: a number of each for every channel, "
+    "means from 0 to 1, deviations above 0"
+)
+WAYS = "must be fit, or {shorter_side: 256, interpolation: bilinear} with a side from 8 to 2048 and bilinear or bicubic"
 
 
 def prepare(seed: int = 0, raw: Path = Path("nowhere"), root: Path = Path("nowhere"), **changed: object) -> Dataset:
@@ -33,7 +40,7 @@ def read(params: PrepareParams, raw: Path, root: Path, seed: int) -> tuple[Datas
 
 
 def prepare_params(**changed: object) -> PrepareParams:
-    known = {"dataset": "digits", "path": None, "image_size": 8, "input_size": None, "channels": 1}
+    known = {"dataset": "digits", "path": None, "image_size": 8, "resize": "fit", "input_size": None, "channels": 1}
     return PrepareParams(
         **known | {"normalization": "data", "storage": "pixels", "val_fraction": 0.25, "test_fraction": 0.25} | changed
     )
@@ -124,6 +131,42 @@ def test_imagenet_normalization_is_that_of_its_published_weights(colours):
     assert dataset.std.tolist() == pytest.approx(transform.std)
 
 
+def test_statistics_that_are_given_are_those_of_the_data_set(colours):
+    given = {"mean": [0.25, 0, 1], "std": [0.5, 1, 0.125]}
+    dataset = prepare(dataset="folder", path=str(colours), channels=3, normalization=given)
+    assert {"mean": dataset.mean.tolist(), "std": dataset.std.tolist()} == given
+    assert (dataset.mean.dtype, dataset.std.dtype) == (torch.float32, torch.float32)
+
+
+def test_photographs_are_resized_as_they_were_for_published_weights_and_the_file_says_so(tmp_path):
+    transforms = torchvision("transforms")
+    steps = [transforms.Resize(20, transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(16)]
+    noise, expected = np.random.default_rng(0), []
+    for number in range(8):
+        path = tmp_path / f"photos/{'ab'[number % 2]}/{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise.integers(0, 256, (90 + number, 141, 3), dtype=np.uint8)).save(path)
+        expected.append(np.asarray(transforms.Compose(steps)(Image.open(path))).transpose(2, 0, 1))
+    resize = {"shorter_side": 20, "interpolation": "bicubic"}
+    dataset = prepare(dataset="folder", path=str(tmp_path / "photos"), channels=3, image_size=16, resize=resize)
+    found = torch.cat([getattr(dataset, name).images for name in SPLITS])
+    assert sorted(found.flatten(1).tolist()) == sorted(np.stack(expected).reshape(8, -1).tolist())
+    save_dataset(tmp_path / "prepared.safetensors", dataset)
+    assert load_dataset(tmp_path / "prepared.safetensors").resizing == Resizing(20, "bicubic")
+
+
+def test_published_images_are_resized_in_the_same_way_even_those_of_the_wanted_size(digits):
+    dataset = prepare(resize={"shorter_side": 10, "interpolation": "bilinear"})
+    image = Image.fromarray(digits.train.images[0, 0].numpy()).resize((10, 10), Image.Resampling.BILINEAR)
+    assert np.array_equal(dataset.train.images[0, 0], np.asarray(image)[1:9, 1:9])
+
+
+def test_a_file_of_images_that_are_cut_first_has_no_word_of_it(digits, tmp_path):
+    save_dataset(tmp_path / "prepared.safetensors", digits)
+    assert b"resize" not in (tmp_path / "prepared.safetensors").read_bytes()[:2000]
+    assert load_dataset(tmp_path / "prepared.safetensors").resizing == FIT
+
+
 def test_the_input_size_is_the_image_size_or_larger(colours):
     assert prepare(image_size=12).input_size == 12
     assert prepare(image_size=12, input_size=20).input_size == 20
@@ -136,6 +179,31 @@ def test_the_input_size_is_the_image_size_or_larger(colours):
         ({"input_size": 7}, "must be greater than or equal to 8"),
         ({"image_size": 12, "input_size": 8}, "must be at least prepare.image_size = 12, or null"),
         ({"normalization": "imagenet"}, "ImageNet is in colour: needs prepare.channels = 3"),
+        ({"normalization": "mean"}, STATISTICS),
+        ({"normalization": 0.5}, STATISTICS),
+        ({"normalization": {"mean": [0.5]}}, STATISTICS),
+        ({"normalization": {"mean": [0.5], "std": [0.0]}}, STATISTICS),
+        ({"normalization": {"mean": [-0.5], "std": [0.5]}}, STATISTICS),
+        ({"normalization": {"mean": [127.5], "std": [0.5]}}, STATISTICS),
+        ({"normalization": {"mean": [0.5], "std": ["0.5"]}}, STATISTICS),
+        ({"normalization": {"mean": [0.5], "std": [0.5], "unit": 1}}, STATISTICS),
+        (
+            {"normalization": {"mean": [0.5] * 3, "std": [0.5]}},
+            "needs 1 mean and 1 deviation, because prepare.channels = 1",
+        ),
+        (
+            {"channels": 3, "normalization": {"mean": [0.5], "std": [0.5]}},
+            "needs 3 means and 3 deviations, because prepare.channels = 3",
+        ),
+        ({"resize": "crop"}, WAYS),
+        ({"resize": 256}, WAYS),
+        ({"resize": {"shorter_side": 256}}, WAYS),
+        ({"resize": {"interpolation": "nearest", "shorter_side": 256}}, WAYS),
+        ({"resize": {"interpolation": "bilinear", "shorter_side": 2049}}, WAYS),
+        (
+            {"image_size": 12, "resize": {"interpolation": "bilinear", "shorter_side": 11}},
+            "shorter_side must be at least prepare.image_size = 12",
+        ),
     ],
 )
 def test_what_cannot_go_together_is_refused(tmp_path, changed, message):

@@ -1,0 +1,90 @@
+"""Write a params.yaml that only compresses a trained network, after a look at how it scores on your images.
+
+    python -m tools.adopt --network torchvision/resnet18 --weights IMAGENET1K_V1 --images photos
+    python -m tools.adopt --network timm/resnet18.a1_in1k --weights mine.safetensors --images photos
+    python -m tools.adopt --module nets:build --weights mine.pth --images photos --set prepare.image_size=64 ...
+
+Exit code 1: the weights do not fit the network or the images, or score no better than chance. Nothing is written then.
+
+Reads   recipes/folder.yaml, the images, the weights
+Writes  params.yaml, or what --output names
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from lightweight.core.errors import InputError
+from lightweight.core.files import write_text
+from lightweight.evaluation.statistics import wilson_interval
+from lightweight.execution.process import run_stage
+from lightweight.networks.factory import PUBLISHED
+from tools.adopt.params_file import check_replaceable, format_value, parse_changes, read_text, set_values
+from tools.adopt.published import find_settings
+from tools.adopt.trial import Trial, try_out
+
+TEMPLATE = Path("recipes/folder.yaml")
+HEAD = "# Only compresses {}: `python -m tools.adopt` wrote this file. docs/adopt.md says what to change.\n\n"
+ONLY_COMPRESS = {
+    "train.epochs": "0",
+    "swa.start": "null",
+    "prune.amount": "0",
+    "sensitivity.amount": "null",
+    "bn_update.num_images": "0",
+    "quantize.method": "static",
+    "quantize.reduce_range": "true",
+}
+
+
+def main() -> None:
+    options = read_options()
+    say = partial(print, flush=True)
+    network = options.network or options.module
+    check_replaceable(options.output, options.force)
+    chosen = parse_changes(options.set)
+    settings, origin = find_settings(network, options.weights, chosen)
+    given = {"prepare.path": options.images, "train.network": network, "train.weights": options.weights}
+    own = {key: format_value(value) for key, value in given.items()}
+    _, _, template = TEMPLATE.read_text().partition("\n\n")  # without its head
+    text = HEAD.format(network) + set_values(template, ONLY_COMPRESS | settings | own | chosen)
+    say(f"adopt  {origin}")
+    trial = try_out(read_text(text), say)
+    check_score(trial)
+    low, high = wilson_interval(trial.right, trial.images)
+    say(f"adopt  accuracy {trial.right / trial.images:.1%} [{low:.1%}, {high:.1%}] on {trial.images} of these images")
+    replaced = " in place of the old one" if options.output.exists() else ""
+    write_text(options.output, text)
+    say(f"adopt  only compresses: no training, no pruning, static int8  -> {options.output}{replaced}")
+    copy = "" if options.output == Path("params.yaml") else f"cp {options.output} params.yaml && "
+    say(f"next   {copy}make repro    (about {trial.minutes:,.0f} minutes here)")
+
+
+def read_options() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tools.adopt", description=(__doc__ or "").partition("\n")[0])
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--network", help="timm/NAME or torchvision/NAME")
+    which.add_argument("--module", metavar="PACKAGE.MODULE:FUNCTION", help="your own, called as train.network says")
+    parser.add_argument("--weights", required=True, help="a .safetensors or .pth file, or a name of torchvision")
+    parser.add_argument("--images", required=True, metavar="FOLDER", help="<class>/*.jpg, or train/ and test/ of such")
+    parser.add_argument("--output", type=Path, default=Path("params.yaml"), help="the file to write: params.yaml")
+    parser.add_argument("--force", action="store_true", help="replace the file even if git does not have its content")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="prepare.image_size=64")
+    options = parser.parse_args()
+    if options.network and not options.network.startswith(PUBLISHED):
+        parser.error(f"--network must be timm/NAME or torchvision/NAME, is {options.network!r}; --module takes others")
+    return options
+
+
+def check_score(trial: Trial) -> None:
+    """Raise InputError where the network is right no more often than by chance: something does not fit."""
+    if trial.right * trial.classes <= trial.images:
+        raise InputError(
+            f"right for {trial.right} of {trial.images} images, no more than by chance among {trial.classes} classes: "
+            "are classes in the order of the folder names, and images normalised and resized as in training? "
+            "--set changes prepare.normalization, prepare.resize and others"
+        )
+
+
+if __name__ == "__main__":
+    run_stage(main)
