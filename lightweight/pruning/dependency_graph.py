@@ -23,6 +23,7 @@ from lightweight.networks.pruned_shapes import changed_shapes, shrink_to
 CHANNEL_LAYERS = (nn.Conv2d, nn.Linear)  # the layers whose channels can be removed
 INPUT_PRUNERS = (function.prune_conv_in_channels, function.prune_linear_in_channels)  # remove channels that are read
 NORMS_ACROSS_CHANNELS = (nn.LayerNorm, nn.GroupNorm)
+GIVES_OUTPUTS = "it gives the network's outputs"
 TOLERANCE = 1e-6  # of the logits, relative to their root mean square, in float64
 
 
@@ -103,7 +104,7 @@ def reason_to_skip(
     """Explain why coupled layers cannot lose channels; None if they can. `outputs` are the nodes that compute them."""
     modules = [dep.target.module for dep, _ in group]
     if any(not node.outputs for node in outputs):
-        return "it gives the network's outputs"
+        return GIVES_OUTPUTS
     if any(isinstance(module, nn.Conv2d) and 1 < module.groups < module.in_channels for module in modules):
         return "grouped convolutions must keep their groups"
     if any(isinstance(module, NORMS_ACROSS_CHANNELS) for module in modules):

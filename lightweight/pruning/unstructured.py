@@ -25,6 +25,7 @@ class WeightGroups:
         self.weights = dict(reversed(shared.values()))  # a weight that two layers share counts once
         self.sizes = {name: weight.numel() for name, weight in self.weights.items()}
         self.layers = {name: [name] for name in self.weights}
+        self.skipped = {name: "its weights are those of another layer" for name in layers if name not in self.weights}
         self.masks = {name: torch.zeros_like(weight, dtype=torch.bool) for name, weight in self.weights.items()}
         self.hooks = [
             weight.register_hook(lambda gradient, name=name: gradient.masked_fill(self.masks[name], 0))

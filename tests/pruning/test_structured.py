@@ -194,6 +194,15 @@ def test_the_error_for_a_network_of_fixed_shapes_gives_a_reason_for_every_layer(
     assert "cut: no gradient comes from the outputs to it" in text
     assert "second: it gives the network's outputs" in text
     assert "first: without a channel" in text
+    assert text.endswith("second: it gives the network's outputs"), "the harmless one comes last"
+
+
+def test_the_error_counts_the_layers_of_each_reason():
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 28), *(nn.Sequential(nn.GroupNorm(2, 8), nn.Conv2d(8, 8, 1)) for _ in "1234567")
+    )
+    with pytest.raises(InputError, match=r"7 layers \(0, 1.1, 2.1, 3.1, 4.1 and 2 more\): its channels are normalised"):
+        prune_in_place(nn.Sequential(*model, nn.Flatten()), method="structured")
 
 
 def test_the_error_for_a_network_that_cannot_be_traced_is_one_line_that_names_the_layer(monkeypatch):
