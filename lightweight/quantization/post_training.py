@@ -27,6 +27,7 @@ from lightweight.onnx.weights import list_weighted_nodes
 from lightweight.quantization.calibration import CALIBRATION_METHODS, write_ranges
 from lightweight.quantization.gemm import replace_gemm
 from lightweight.quantization.params import QuantizeParams
+from lightweight.quantization.weight_names import rename_shared_biases
 from lightweight.training.history import Epoch, FineTuner
 
 BEFORE_NETWORK = NORMALIZATION | {"input"}  # nodes that read these resize and normalise pixels, in float32
@@ -136,6 +137,7 @@ class StaticConverter(PostTrainingConverter):
     def __init__(self, network: nn.Module, dataset: Dataset, images: Tensor, params: QuantizeParams) -> None:
         """Calibrate on images uint8 (N, C, H, W)."""
         super().__init__(network, dataset)
+        rename_shared_biases(self.model)
         self.params = params
         with tempfile.TemporaryDirectory() as folder:
             source, ranges = Path(folder) / "source.onnx", Path(folder) / "ranges.json"
