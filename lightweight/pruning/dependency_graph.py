@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch_pruning.pruner import function
 
 from lightweight.core.errors import InputError, first_line
+from lightweight.core.module_state import forgetting_caches
 from lightweight.networks.pruned_shapes import changed_shapes, shrink_to
 
 CHANNEL_LAYERS = (nn.Conv2d, nn.Linear)  # the layers whose channels can be removed
@@ -37,9 +38,10 @@ def build_dependency_graph(model: nn.Module, image: Tensor) -> torch_pruning.Dep
     for parameter in frozen:  # torch-pruning follows gradients
         parameter.requires_grad_(True)
     try:
-        with naming_layer_in_errors(model), warnings.catch_warnings(), torch.enable_grad():
+        model.eval()
+        with naming_layer_in_errors(model), warnings.catch_warnings(), forgetting_caches(model), torch.enable_grad():
             warnings.simplefilter("ignore")
-            return torch_pruning.DependencyGraph().build_dependency(model.eval(), image)
+            return torch_pruning.DependencyGraph().build_dependency(model, image)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)

@@ -346,6 +346,32 @@ def test_a_module_with_two_names_is_not_pruned_because_no_file_could_rebuild_it(
         prune_in_place(model, method="structured")
 
 
+class Caching(nn.Module):
+    """A network that keeps what it has computed of a parameter while it is in evaluation mode, as LeViT does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc, self.shift = nn.Conv2d(1, 8, 28), nn.Linear(8, 10), nn.Parameter(torch.ones(1))
+        self.cache: dict[str, Tensor] = {}
+        self.last: Tensor | None = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training or "shift" not in self.cache:
+            self.cache = {} if self.training else self.cache
+            self.cache["shift"] = self.last = 2 * self.shift
+        return self.fc(self.conv(images).flatten(1) + self.cache["shift"])
+
+
+@pytest.mark.parametrize("importance", ["l1", "taylor"])
+def test_networks_that_keep_tensors_in_evaluation_mode_are_pruned(importance):
+    model = Caching()
+    data = noise(number=300)  # more than one batch
+    prune_in_place(model, data, method="structured", importance=importance, images=300)
+    assert model.conv.out_channels == 4
+    assert (model.cache, model.last) == ({}, None)
+    deepcopy(model)
+
+
 @pytest.mark.parametrize("changes", [{"schedule": "iterative"}, {"schedule": "polynomial", "importance": "taylor"}])
 def test_frozen_layers_are_pruned_in_every_round(tiny_dataset, changes):
     model = new(BNNET)
