@@ -346,6 +346,28 @@ def test_a_module_with_two_names_is_not_pruned_because_no_file_could_rebuild_it(
         prune_in_place(model, method="structured")
 
 
+class Unshuffling(nn.Module):
+    """A sum with some channels of a pixel unshuffle, which `third` does not read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 4, 14, 14), nn.Conv2d(1, 2, 7, 7)
+        self.third, self.fourth, self.out = nn.Conv2d(2, 4, 4), nn.Conv2d(4, 4, 2), nn.Linear(8, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        seen = self.second(images)
+        total = self.first(images) + torch.nn.functional.pixel_unshuffle(seen, 2)[:, 4:]
+        return self.out(torch.cat([self.fourth(total), self.third(seen)], 1).flatten(1))
+
+
+def test_channels_at_indices_that_a_layer_does_not_have_are_spared():
+    model = Unshuffling()
+    groups = prune_in_place(model, method="structured")
+    assert list(groups.sizes) == ["third", "fourth"]
+    assert "no longer where" in groups.skipped["first"]
+    assert (model.third.out_channels, model.fourth.out_channels, model.out.in_features) == (2, 2, 4)
+
+
 class Caching(nn.Module):
     """A network that keeps what it has computed of a parameter while it is in evaluation mode, as LeViT does."""
 
