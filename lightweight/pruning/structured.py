@@ -14,6 +14,7 @@ from lightweight.pruning.dependency_graph import (
     INPUT_PRUNERS,
     build_dependency_graph,
     coupled_channels,
+    list_groups,
     naming_layer_in_errors,
     reason_to_skip,
     removal_is_consistent,
@@ -55,10 +56,9 @@ class ChannelGroups:
         names = {module: name for name, module in self.model.named_modules()}
         modules, order = dict(self.model.named_modules()), list(names.values())
         with naming_layer_in_errors(self.model):
-            groups = list(graph.get_all_groups(root_module_types=list(CHANNEL_LAYERS)))
+            groups = list(list_groups(graph))
         layers: dict[str, list[str]] = {}
-        for group in groups:
-            outputs = [dep.target for dep, _ in group if graph.is_out_channel_pruning_fn(dep.handler)]
+        for outputs, group in groups:
             coupled = [names[node.module] for node in outputs if isinstance(node.module, CHANNEL_LAYERS)]
             with naming_layer_in_errors(self.model):
                 reason = reason_to_skip(group, graph, outputs)

@@ -105,7 +105,7 @@ class Recurrent(nn.Module):
 
 
 def test_the_error_for_a_recurrent_network_is_one_line_that_names_a_layer():
-    with pytest.raises(InputError, match=r"^Channels of the network cannot be pruned: it cannot be traced at (\w+): "):
+    with pytest.raises(InputError, match=r"nothing can be pruned: first: without a channel .*; out: it gives"):
         prune_in_place(Recurrent(), method="structured")
 
 
@@ -366,6 +366,34 @@ def test_channels_at_indices_that_a_layer_does_not_have_are_spared():
     assert list(groups.sizes) == ["third", "fourth"]
     assert "no longer where" in groups.skipped["first"]
     assert (model.third.out_channels, model.fourth.out_channels, model.out.in_features) == (2, 2, 4)
+
+
+class PartialSums(nn.Module):
+    """Layers that each add what was there before to their first channels, as ReXNet does, and two behind them.
+
+    Every layer doubles the ways from one channel to another.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 28)
+        self.layers = nn.ModuleList(nn.Conv2d(4 + index, 5 + index, 1) for index in range(number))
+        self.hidden, self.out = nn.Linear(4 + number, 8), nn.Linear(8, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        seen = self.stem(images)
+        for layer in self.layers:
+            computed, width = layer(seen), seen.shape[1]
+            seen = torch.cat([computed[:, :width] + seen, computed[:, width:]], 1)
+        return self.out(self.hidden(seen.flatten(1)))
+
+
+def test_layers_among_which_the_ways_multiply_are_spared_and_the_others_are_pruned():
+    model = PartialSums(12)
+    groups = prune_in_place(model, method="structured")
+    assert list(groups.sizes) == ["hidden"]
+    assert groups.skipped["stem"] == "torch-pruning follows its channels through too many steps"
+    assert (model.hidden.out_features, model.out.in_features) == (4, 4)
 
 
 class Caching(nn.Module):
