@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from lightweight.core.errors import InputError
 from lightweight.macs import count_macs
 from lightweight.networks.factory import build
+from lightweight.pruning import structured
 from lightweight.pruning.amounts import amounts_by_group
+from lightweight.pruning.dependency_graph import removal_is_consistent
 from lightweight.pruning.importance import Importance
 from lightweight.pruning.structured import ChannelGroups
 from tests.examples import BNNET, groups_of, new, noise, prune_in_place, prune_params, state, train
@@ -203,6 +205,30 @@ def test_the_error_counts_the_layers_of_each_reason():
     )
     with pytest.raises(InputError, match=r"7 layers \(0, 1.1, 2.1, 3.1, 4.1 and 2 more\): its channels are normalised"):
         prune_in_place(nn.Sequential(*model, nn.Flatten()), method="structured")
+
+
+def test_one_group_that_cannot_lose_channels_is_found_among_many_in_few_checks(monkeypatch):
+    checked: list[list[str]] = []
+
+    def check(model: nn.Module, image: Tensor, groups: list[str]) -> bool:
+        checked.append(groups)
+        return removal_is_consistent(model, image, groups)
+
+    monkeypatch.setattr(structured, "removal_is_consistent", check)
+    model = Reshaping()
+    model.second = nn.Sequential(*(nn.Linear(8, 8) for _ in range(31)), nn.Linear(8, 10))
+    groups = ChannelGroups(model, IMAGE, 1)
+    assert len(groups.sizes) == 31
+    assert "no longer where" in groups.skipped["first"]
+    assert len(checked) == 11, "the whole, and two halves of it five times"
+
+
+@pytest.mark.parametrize("name", ["cnn", "normalised"])
+def test_all_groups_or_none_may_be_inconsistent(monkeypatch, name):
+    monkeypatch.setattr(structured, "removal_is_consistent", lambda model, image, groups: False)
+    groups = ChannelGroups(new("cnn") if name == "cnn" else Activated(nn.GroupNorm(2, 8)), IMAGE, 1)
+    assert groups.sizes == {}
+    assert groups.skipped
 
 
 def test_the_error_for_a_network_that_cannot_be_traced_is_one_line_that_names_the_layer(monkeypatch):
