@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from lightweight.data.dataset import Dataset
 from lightweight.onnx.export import NORMALIZATION, export_onnx
+from lightweight.onnx.shared_biases import rename_shared_biases
 from lightweight.onnx.weights import list_weighted_nodes
 from lightweight.quantization.calibration import CALIBRATION_METHODS, write_ranges
 from lightweight.quantization.gemm import replace_gemm
 from lightweight.quantization.params import QuantizeParams
-from lightweight.quantization.weight_names import rename_shared_biases
 from lightweight.training.history import Epoch, FineTuner
 
 BEFORE_NETWORK = NORMALIZATION | {"input"}  # nodes that read these resize and normalise pixels, in float32

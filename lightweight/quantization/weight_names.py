@@ -2,16 +2,12 @@
 
 PyTorch's exporter calls them `model.graph._frozen_param0`, and writes equal weights of several layers once. Reports and
 `max_drop` know a layer by the name of its weight, so every file holds `model.LAYER.weight_quantized`, with `_scale` and
-`_zero_point` in place of `_quantized`. Biases that layers share are renamed where that quantizer would mix them up.
+`_zero_point` in place of `_quantized`.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 
-import lightweight.core.telemetry  # noqa: F401 - before onnxruntime
-
 import onnx
-from onnxruntime.quantization.onnx_model import ONNXModel
 
 from lightweight.onnx.weights import MULTIPLICATIONS
 
@@ -69,26 +65,6 @@ def _copy_for(
         model.graph.node.insert(nodes.index(writer), copy)
         target, place = model.graph.node[nodes.index(writer)], 0
     return target
-
-
-def rename_shared_biases(model: onnx.ModelProto) -> None:
-    """Rename the biases that several nodes read if ONNX Runtime would give a copy of them the name of another tensor.
-
-    Its static quantizer copies such a bias for each further node, and appends a number to the name: of `val_12`, which
-    all GroupNorm layers share, the fifth copy is `val_124`. Names that do not clash stay as they are.
-    """
-    readers = Counter(node.input[2] for node in model.graph.node if len(node.input) > 2)
-    taken = {name for node in model.graph.node for name in (*node.input, *node.output)}
-    names = ONNXModel(model)
-    for item in model.graph.initializer:
-        first = names.get_largest_initializer_name_suffix(item.name) + 1
-        if taken.isdisjoint(f"{item.name}{number}" for number in range(first, first + readers[item.name] - 1)):
-            continue
-        renamed = f"{item.name}_shared"
-        while any(name.startswith(renamed) for name in taken):
-            renamed += "_"
-        names.replace_input_of_all_nodes(item.name, renamed)
-        item.name = renamed
 
 
 def _without_module(name: str) -> str:

@@ -169,3 +169,15 @@ def test_the_log_says_what_is_spared_and_warns_where_little_is_removed(tiny_data
     assert (spared["patches"], spared["first"], spared["second"]) == (heads, "", outputs)
     warnings = [line for line in lines if line.startswith("warning: prune.amount = 0.5: 50% of the channels")]
     assert len(warnings) == (not wide)
+
+
+def test_a_layer_that_shares_its_weights_is_reported_as_such(tiny_dataset):
+    lines: list[str] = []
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.Linear(10, 10), nn.Linear(10, 10))
+    model[3].weight = model[2].weight
+    file = ModelFile(model.eval(), "its network", {})
+    session = Session(tiny_dataset, seed=0, log=lines.append)
+    result = Pruner(file, prune_params(exclude=["1"]), session, no_fine_tuning).run()
+    reasons = ["prune.exclude names it", "", "its weights are those of another layer"]
+    assert [row["spared"] for row in result.sparsity] == reasons
+    assert lines == [f"prune  unstructured  spared: 1: {reasons[0]}; 3: {reasons[2]}"]

@@ -23,6 +23,7 @@ from lightweight.networks.model_file import ModelFile, save_model
 from lightweight.onnx.graph import list_layers
 from lightweight.onnx.logits import onnx_logits, torch_logits
 from lightweight.onnx.session import make_inference_session
+from lightweight.onnx.shared_biases import rename_shared_biases
 from lightweight.onnx.weights import unpack_int4
 from lightweight.pruning.groups import prunable_layers
 from lightweight.quantization import post_training
@@ -30,7 +31,6 @@ from lightweight.quantization import quantizer as quantization
 from lightweight.quantization.converter import Converter
 from lightweight.quantization.params import QuantizeParams
 from lightweight.quantization.parity import accuracy, check_parity, logit_error
-from lightweight.quantization.weight_names import rename_shared_biases
 from tests.examples import (
     METHODS,
     convnet_file,
