@@ -15,9 +15,16 @@ def count_macs(model: nn.Module, image: Tensor) -> int:
     """
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # fused attention is not counted
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _make_counter() as counter:
-        model.eval()(image)
-    torch.backends.mha.set_fastpath_enabled(fast)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trained:  # the counter asks parts of them, such as `queries.expand`, for gradients
+            parameter.requires_grad_(False)
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _make_counter() as counter:
+            model.eval()(image)
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        torch.backends.mha.set_fastpath_enabled(fast)
     return counter.get_total_flops() // 2
 
 

@@ -19,6 +19,7 @@ from lightweight.checkpointing.run_folder import checksum
 from lightweight.checkpointing.state_dict import flatten_state_dict, unflatten_state_dict
 from lightweight.core.errors import InputError
 from lightweight.core.files import write_bytes
+from lightweight.core.module_state import load_state
 from lightweight.core.tensor_file import parse_tensors, write_tensors
 from lightweight.execution.agreement import broadcast
 from lightweight.execution.ranks import agree
@@ -94,7 +95,7 @@ class Checkpointer:
         """
         self.tracked[name] = stateful
         if name in self.state:
-            stateful.load_state_dict(self.state.pop(name))
+            load_state(stateful, self.state.pop(name))
         return stateful
 
     def untrack(self, *names: str) -> None:

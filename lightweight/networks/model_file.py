@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from lightweight.core.errors import InputError
+from lightweight.core.module_state import load_state
 from lightweight.core.tensor_file import read_tensors, write_tensors
 from lightweight.data.dataset import Dataset
 from lightweight.networks.factory import build, build_on_meta, check_forward
@@ -72,7 +73,7 @@ def load_model(path: Path, data: Dataset | None = None) -> ModelFile:
         raise InputError(f"{path}: a model file of another version: built from {metadata['arguments']}") from None
     torch.random.set_rng_state(state)
     _check_tensors(path, metadata["network"], model.state_dict(), tensors)
-    model.load_state_dict(tensors)
+    load_state(model, tensors)
     if shapes:
         taken = {name: metadata["arguments"][name] for name in ("channels", "image_size", "num_classes")}
         check_forward(model, metadata["network"], **taken)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch_pruning
@@ -18,11 +19,15 @@ from torch import Tensor, nn
 from torch_pruning.pruner import function
 
 from lightweight.core.errors import InputError, first_line
+from lightweight.core.module_state import forgetting_caches
 from lightweight.networks.pruned_shapes import changed_shapes, shrink_to
 
 CHANNEL_LAYERS = (nn.Conv2d, nn.Linear)  # the layers whose channels can be removed
 INPUT_PRUNERS = (function.prune_conv_in_channels, function.prune_linear_in_channels)  # remove channels that are read
 NORMS_ACROSS_CHANNELS = (nn.LayerNorm, nn.GroupNorm)
+GIVES_OUTPUTS = "it gives the network's outputs"
+MAX_FACTOR = 4  # times the dependencies, or the widest layer, is what the search for coupled layers may reach
+MIN_STEPS, MIN_CHANNELS = 2000, 10_000  # that it may reach in small networks
 TOLERANCE = 1e-6  # of the logits, relative to their root mean square, in float64
 
 
@@ -36,9 +41,10 @@ def build_dependency_graph(model: nn.Module, image: Tensor) -> torch_pruning.Dep
     for parameter in frozen:  # torch-pruning follows gradients
         parameter.requires_grad_(True)
     try:
-        with naming_layer_in_errors(model), warnings.catch_warnings(), torch.enable_grad():
+        model.eval()
+        with naming_layer_in_errors(model), warnings.catch_warnings(), forgetting_caches(model), torch.enable_grad():
             warnings.simplefilter("ignore")
-            return torch_pruning.DependencyGraph().build_dependency(model.eval(), image)
+            return torch_pruning.DependencyGraph().build_dependency(model, image)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)
@@ -76,6 +82,44 @@ def _find_layer(error: Exception, names: dict[nn.Module, str]) -> str | None:
     return None
 
 
+class _BoundedGroup(torch_pruning.dependency.Group):
+    """Coupled layers that are found in bounded steps: in some graphs, steps or channels would multiply for ever."""
+
+    max_steps, max_channels = 0, 0
+
+    def add_dep(self, dep: torch_pruning.dependency.Dependency, idxs: list[Any]) -> None:
+        """Add a layer that loses the channels `idxs`. Raises OverflowError, with all dependencies, beyond a bound."""
+        super().add_dep(dep, idxs)
+        if len(self) > self.max_steps or len(idxs) > self.max_channels:
+            raise OverflowError([dep for dep, _ in self.items])
+
+
+def list_groups(
+    graph: torch_pruning.DependencyGraph,
+) -> Iterator[tuple[list[torch_pruning.dependency.Node], torch_pruning.dependency.Group | None]]:
+    """List the nodes that lose output channels together, with their group, or None if a bound ends the search for it.
+
+    A search that ends by itself follows each dependency about once, with no more channels than the widest layer has.
+    """
+    edges = sum(len(node.dependencies) for node in graph.module2node.values())
+    widest = max(size for tensor in graph.model.state_dict().values() for size in tensor.shape)
+    bounds = {"max_steps": max(MIN_STEPS, MAX_FACTOR * edges), "max_channels": max(MIN_CHANNELS, MAX_FACTOR * widest)}
+    bounded, seen = type("Group", (_BoundedGroup,), bounds), set[Any]()
+    for layer in [module for module in graph.module2node if isinstance(module, CHANNEL_LAYERS)]:
+        if layer in seen:
+            continue
+        group = None
+        try:
+            with patch.object(torch_pruning.dependency.graph, "Group", bounded):
+                group = coupled_channels(graph, layer)
+            dependencies = [dep for dep, _ in group]
+        except OverflowError as error:
+            (dependencies,) = error.args
+        outputs = [dep.target for dep in dependencies if graph.is_out_channel_pruning_fn(dep.handler)]
+        seen |= {node.module for node in outputs}
+        yield outputs, group
+
+
 def coupled_channels(
     graph: torch_pruning.DependencyGraph, layer: nn.Module, channels: list[int] | None = None
 ) -> torch_pruning.dependency.Group:
@@ -98,12 +142,14 @@ def remove_channels(model: nn.Module, image: Tensor, channels: dict[str, list[in
 
 
 def reason_to_skip(
-    group: torch_pruning.dependency.Group, graph: torch_pruning.DependencyGraph, outputs: list[Any]
+    group: torch_pruning.dependency.Group | None, graph: torch_pruning.DependencyGraph, outputs: list[Any]
 ) -> str | None:
     """Explain why coupled layers cannot lose channels; None if they can. `outputs` are the nodes that compute them."""
+    if group is None:
+        return "torch-pruning follows its channels through too many steps"
     modules = [dep.target.module for dep, _ in group]
     if any(not node.outputs for node in outputs):
-        return "it gives the network's outputs"
+        return GIVES_OUTPUTS
     if any(isinstance(module, nn.Conv2d) and 1 < module.groups < module.in_channels for module in modules):
         return "grouped convolutions must keep their groups"
     if any(isinstance(module, NORMS_ACROSS_CHANNELS) for module in modules):
@@ -138,19 +184,17 @@ def removal_is_consistent(model: nn.Module, image: Tensor, groups: list[str]) ->
     unread, removed, rebuilt = (deepcopy(model).double().eval() for _ in range(3))
     image = torch.linspace(-1, 1, image.numel(), dtype=torch.float64, device=image.device).view(image.shape)
     graph, modules = build_dependency_graph(unread, image), dict(unread.named_modules())
-    for name in groups:
-        with naming_layer_in_errors(unread):
-            coupled = coupled_channels(graph, modules[name], [0])
-        for dep, indices in coupled:
-            if dep.handler in INPUT_PRUNERS and isinstance(dep.target.module, CHANNEL_LAYERS):
-                dep.target.module.weight[:, indices] = 0
-    expected = unread(image)
     try:
+        for name in groups:
+            for dep, indices in coupled_channels(graph, modules[name], [0]):
+                if dep.handler in INPUT_PRUNERS and isinstance(dep.target.module, CHANNEL_LAYERS):
+                    dep.target.module.weight[:, indices] = 0
+        expected = unread(image)
         remove_channels(removed, image, {name: [0] for name in groups})
         shrink_to(rebuilt, changed_shapes(rebuilt, removed))
         rebuilt.load_state_dict(removed.state_dict())
         logits = [removed(image), rebuilt(image)]
-    except Exception:  # raised, for example, by a layer that no longer fits the one before
+    except Exception:  # raised, for example, by a layer that no longer fits the one before, or lacks a channel
         return False
     limit = (TOLERANCE**2) * expected.square().mean()
     return all(one.shape == expected.shape and bool((one - expected).square().mean() <= limit) for one in logits)

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 from torch import Tensor, nn
 
 from lightweight.core.errors import bad_param
+from lightweight.pruning.dependency_graph import GIVES_OUTPUTS
 from lightweight.pruning.importance import Importance
 from lightweight.pruning.structured import ChannelGroups
 from lightweight.pruning.unstructured import WeightGroups
@@ -20,6 +21,7 @@ LayerType = Literal["conv", "linear", "both"]
 Cost = Literal["parameters", "macs"]
 PrunableLayer = nn.Conv2d | nn.Linear
 
+MAX_NAMES = 5  # of layers that `describe_skipped` lists for one reason
 LAYER_TYPES: dict[LayerType, tuple[type[PrunableLayer], ...]] = {
     "conv": (nn.Conv2d,),
     "linear": (nn.Linear,),
@@ -30,11 +32,13 @@ LAYER_TYPES: dict[LayerType, tuple[type[PrunableLayer], ...]] = {
 class PruningGroups(Protocol):
     """Represent the pruning groups of one network; what can be pruned of a group is its members: weights or channels.
 
-    `sizes` counts the members of each group in the dense network. `layers` names the layers of each group.
+    `sizes` counts the members of each group in the dense network. `layers` names the layers of each group. `skipped`
+    maps every layer that is in no group to the reason.
     """
 
     sizes: dict[str, int]
     layers: dict[str, list[str]]
+    skipped: dict[str, str]
 
     def scores(self, importance: Importance) -> dict[str, Tensor]:
         """Compute the importance of every member that is not removed (members,) by group; masked ones score lowest."""
@@ -98,7 +102,6 @@ def find_groups(model: nn.Module, image: Tensor, params: GroupParams, section: s
     if not chosen:
         raise bad_param(f"{section}.layers", params.layers, "the network has no such layer")
     allowed = {name: layer for name, layer in chosen.items() if name not in excluded}
-    reasons: dict[str, str] = {}
     groups: PruningGroups
     if params.method == "unstructured":
         groups = WeightGroups(model, allowed)
@@ -106,11 +109,35 @@ def find_groups(model: nn.Module, image: Tensor, params: GroupParams, section: s
         groups = channels = ChannelGroups(model, image, round_to)
         named = [(group, set(layers)) for group, layers in channels.layers.items()]
         channels.keep_only([group for group, layers in named if layers & set(chosen) and not layers & excluded])
-        reasons = {name: reason for name, reason in channels.skipped.items() if name in allowed}
+    pruned = {name for names in groups.layers.values() for name in names}
+    known = groups.skipped | dict.fromkeys(excluded, f"{section}.exclude names it")
+    names = [name for name in prunable_layers(model, "both") if name not in pruned]
+    groups.skipped = {name: known.get(name, f"{section}.layers or {section}.exclude spares it") for name in names}
     if not groups.sizes:
-        listed = [f"{name}: {reason}" for name, reason in reasons.items()] or [f"{section}.exclude names them all"]
-        raise bad_param(f"{section}.layers", params.layers, f"nothing can be pruned: {'; '.join(listed)}")
+        reasons = {name: reason for name, reason in groups.skipped.items() if name in allowed}
+        listed = describe_skipped(reasons) if reasons else f"{section}.exclude names them all"
+        raise bad_param(f"{section}.layers", params.layers, f"nothing can be pruned: {listed}")
     return groups
+
+
+def describe_skipped(reasons: dict[str, str]) -> str:
+    """List the layers that lose nothing by reason, with counts, the most frequent first and that of the outputs last.
+
+    As in `3 layers (a, b and c): attention must keep its heads; fc: it gives the network's outputs`.
+    """
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    order = sorted(names, key=lambda reason: (reason == GIVES_OUTPUTS, -len(names[reason])))
+    return "; ".join(f"{_count_and_name(names[reason])}: {reason}" for reason in order)
+
+
+def _count_and_name(names: list[str]) -> str:
+    """Name a single layer, or count several and name the first of them."""
+    if len(names) == 1:
+        return names[0]
+    listed, more = ", ".join(names[:MAX_NAMES]), len(names) - MAX_NAMES
+    return f"{len(names)} layers ({listed}{f' and {more} more' if more > 0 else ''})"
 
 
 def prunable_layers(model: nn.Module, types: LayerType) -> dict[str, PrunableLayer]:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 import torch_pruning
 from torch import Tensor, nn
 
+from lightweight.core.module_state import forgetting_caches
 from lightweight.data.dataset import Dataset, random_indices
 
 Criterion = Literal["l1", "l2", "taylor", "random"]
@@ -49,7 +50,8 @@ class Importance:
             parameter.requires_grad_(True)
         images = self.dataset.train.take(self.order.to(self.dataset.mean.device))
         for batch, labels in self.dataset.batches(images, BATCH_SIZE):
-            (F.cross_entropy(model(batch), labels, reduction="sum") / len(images)).backward()
+            with forgetting_caches(model):
+                (F.cross_entropy(model(batch), labels, reduction="sum") / len(images)).backward()
         for parameter in frozen:
             parameter.requires_grad_(False)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from lightweight.checkpointing.session import Session
+from lightweight.core.module_state import load_state
 from lightweight.networks.model_file import ModelFile
 from lightweight.networks.pruned_shapes import shrink_to
 from lightweight.networks.validation import ACCURACY_SLACK, validate
@@ -70,7 +71,7 @@ class MaxDropSearch:
         """Rebuild the best model from its shapes and weights, which may come from a checkpoint."""
         model = deepcopy(self.source.model)
         shrink_to(model, best["shapes"])
-        model.load_state_dict(best["state"])
+        load_state(model, best["state"])
         return replace(self.source, model=model, shapes=best["shapes"])
 
     def state_dict(self) -> dict[str, Any]:

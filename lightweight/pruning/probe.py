@@ -10,6 +10,7 @@ from tqdm import tqdm
 from lightweight.batchnorm import reestimate_batchnorm
 from lightweight.checkpointing.session import Session
 from lightweight.checkpointing.trial_log import TrialLog
+from lightweight.core.module_state import load_state
 from lightweight.data.dataset import random_indices
 from lightweight.networks.validation import validate
 from lightweight.pruning.amounts import Amounts, counts_to_prune
@@ -71,7 +72,7 @@ class SensitivityProbe:
             reestimate_batchnorm(self.model, data, self.num_images, BATCH_SIZE, seed)
             _, accuracy = validate(self.model, data, self.val)
             self.groups.clear_masks()
-            self.model.load_state_dict(self.state)
+            load_state(self.model, self.state)
             row = {
                 "layer": name,
                 "amount": amounts[name] if isinstance(amounts, dict) else amounts,

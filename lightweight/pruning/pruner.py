@@ -12,8 +12,15 @@ from lightweight.core.files import Table
 from lightweight.networks.model_file import ModelFile
 from lightweight.networks.pruned_shapes import changed_shapes
 from lightweight.pruning.allocation import GRID, Curve, amounts_for_target, measure_curves
-from lightweight.pruning.amounts import Amounts, amounts_by_group
-from lightweight.pruning.groups import Cost, PruningGroups, excluded_layers, find_groups, sparsity_by_layer
+from lightweight.pruning.amounts import Amounts, amounts_by_group, counts_to_prune
+from lightweight.pruning.groups import (
+    Cost,
+    PruningGroups,
+    describe_skipped,
+    excluded_layers,
+    find_groups,
+    sparsity_by_layer,
+)
 from lightweight.pruning.importance import Importance
 from lightweight.pruning.max_drop import MaxDropSearch
 from lightweight.pruning.params import PruneParams
@@ -21,12 +28,16 @@ from lightweight.pruning.probe import SensitivityProbe
 from lightweight.pruning.schedule import PruningState, run_schedule
 from lightweight.training.history import COLUMNS, FineTuner, History
 
+MIN_SHARE_OF_AMOUNT = 0.9  # of the MACs, which channels removed in pairs of layers usually exceed
 PROBE_COLUMNS = ["probe", "kind", "layer", "amount", "val_accuracy"]
 
 
 @dataclass(frozen=True)
 class PruningResult:
-    """Hold the pruned model, the history of its fine-tuning, the rows of all probes, and the sparsity by layer."""
+    """Hold the pruned model, the history of its fine-tuning, the rows of all probes, and the sparsity by layer.
+
+    A row of `sparsity` has the reason why the layer was spared, or the empty text.
+    """
 
     model_file: ModelFile
     history: History
@@ -55,6 +66,7 @@ class Pruner:
         self.importance = Importance(params.importance, session.dataset, params.images, session.seed)
         self.probes: list[dict[str, Any]] = []
         self.history = History()
+        self.skipped: dict[str, str] = {}
 
     def run(self) -> PruningResult:
         """Prune the model and fine-tune it. An amount of 0 changes nothing.
@@ -63,6 +75,7 @@ class Pruner:
         """
         pruned = self._prune()
         rows = sparsity_by_layer(self.source.model, pruned.model)
+        rows = [row | {"spared": self.skipped.get(row["layer"], "")} for row in rows]
         return PruningResult(pruned, self.history, self.probes, rows)
 
     def _prune(self) -> ModelFile:
@@ -117,10 +130,24 @@ class Pruner:
         def fine_tune_round(number: int, each_step: Callable[[float], None]) -> None:
             history.record_and_log(self.fine_tune(model, number, each_step), number * self.params.epochs, session.log)
 
-        state = PruningState(model, self._groups(model), self.params, self.importance)
+        groups = self._groups(model)
+        if isinstance(amounts, float) and self.params.method == "structured":
+            self._warn_of_small_effect(groups, amounts)
+        state = PruningState(model, groups, self.params, self.importance)
         run_schedule(state, amounts, fine_tune_round, session.checkpointer)
         return replace(self.source, model=model, shapes=changed_shapes(self.source.model, model))
 
     def _groups(self, model: nn.Module) -> PruningGroups:
         image = self.session.dataset.blank(1)
-        return find_groups(model, image, self.params, "prune", self.params.round_to)
+        groups = find_groups(model, image, self.params, "prune", self.params.round_to)
+        if groups.skipped and not self.skipped:
+            self.session.log(f"prune  {self.params.method}  spared: {describe_skipped(groups.skipped)}")
+        self.skipped = groups.skipped
+        return groups
+
+    def _warn_of_small_effect(self, groups: PruningGroups, amount: float) -> None:
+        """Warn before the fine-tuning if this amount of every group removes a much smaller share of the MACs."""
+        removed = 1 - groups.cost(counts_to_prune(groups, amount, "layer", {}), "macs")
+        if removed < MIN_SHARE_OF_AMOUNT * amount:
+            text = f"{amount:.0%} of the channels of every layer that is not spared are {removed:.0%} of the MACs"
+            self.session.log(f"warning: prune.amount = {amount}: {text}")

@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from lightweight.core.memory_format import to_memory_format
 from lightweight.macs import count_macs
@@ -14,6 +15,7 @@ from lightweight.pruning.dependency_graph import (
     INPUT_PRUNERS,
     build_dependency_graph,
     coupled_channels,
+    list_groups,
     naming_layer_in_errors,
     reason_to_skip,
     removal_is_consistent,
@@ -55,10 +57,9 @@ class ChannelGroups:
         names = {module: name for name, module in self.model.named_modules()}
         modules, order = dict(self.model.named_modules()), list(names.values())
         with naming_layer_in_errors(self.model):
-            groups = list(graph.get_all_groups(root_module_types=list(CHANNEL_LAYERS)))
+            groups = list(list_groups(graph))
         layers: dict[str, list[str]] = {}
-        for group in groups:
-            outputs = [dep.target for dep, _ in group if graph.is_out_channel_pruning_fn(dep.handler)]
+        for outputs, group in groups:
             coupled = [names[node.module] for node in outputs if isinstance(node.module, CHANNEL_LAYERS)]
             with naming_layer_in_errors(self.model):
                 reason = reason_to_skip(group, graph, outputs)
@@ -75,13 +76,21 @@ class ChannelGroups:
                 self.skipped[name] = "no gradient comes from the outputs to it"
 
     def _skip_inconsistent(self) -> None:
-        """Skip the groups from which channels cannot be removed consistently, testing each alone if need be."""
-        if not removal_is_consistent(self.model, self.image, list(self.sizes)):
-            for name in list(self.sizes):
-                if not removal_is_consistent(self.model, self.image, [name]):
-                    reason = "without a channel the others are no longer where the next layers expect them"
-                    self.skipped |= dict.fromkeys(self.layers.pop(name), reason)
-                    del self.sizes[name]
+        """Skip the groups from which channels cannot be removed consistently, found by halving the list of all."""
+        with tqdm(total=len(self.sizes), desc="groups checked", leave=False, disable=None) as progress:
+            for name in self._find_inconsistent(list(self.sizes), progress):
+                reason = "without a channel the others are no longer where the next layers expect them"
+                self.skipped |= dict.fromkeys(self.layers.pop(name), reason)
+                del self.sizes[name]
+
+    def _find_inconsistent(self, groups: list[str], progress: tqdm) -> list[str]:
+        """List the groups that fail alone, among those that do not pass together."""
+        passed = removal_is_consistent(self.model, self.image, groups)
+        if passed or len(groups) < 2:
+            progress.update(len(groups))
+            return [] if passed else groups
+        halves = groups[: len(groups) // 2], groups[len(groups) // 2 :]
+        return [name for half in halves for name in self._find_inconsistent(half, progress)]
 
     def keep_only(self, groups: list[str]) -> None:
         """Drop all groups but these from what can be pruned."""

@@ -1,7 +1,4 @@
-"""Unstructured pruning sets single weights to zero (Han et al. 2015).
-
-The file of the network can then be compressed; the network does not become faster.
-"""
+"""Unstructured pruning sets single weights to zero (Han et al. 2015): the file compresses, nothing becomes faster."""
 
 from typing import Any, Literal
 
@@ -25,6 +22,7 @@ class WeightGroups:
         self.weights = dict(reversed(shared.values()))  # a weight that two layers share counts once
         self.sizes = {name: weight.numel() for name, weight in self.weights.items()}
         self.layers = {name: [name] for name in self.weights}
+        self.skipped = dict.fromkeys(layers.keys() - self.weights.keys(), "its weights are those of another layer")
         self.masks = {name: torch.zeros_like(weight, dtype=torch.bool) for name, weight in self.weights.items()}
         self.hooks = [
             weight.register_hook(lambda gradient, name=name: gradient.masked_fill(self.masks[name], 0))

@@ -1,4 +1,6 @@
-"""Gemm nodes become MatMul and Add nodes, which the quantizers of linear layers convert."""
+"""Weights of matrix products stand as the product reads them: Gemm becomes MatMul and Add, no weight is transposed."""
+
+from collections import Counter
 
 import numpy as np
 import onnx
@@ -27,3 +29,30 @@ def replace_gemm(model: onnx.ModelProto) -> None:
             nodes.append(helper.make_node("Add", [product, bias[0]], [node.output[0]], name=f"{node.name}_bias"))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+
+
+def transpose_weights(model: onnx.ModelProto) -> None:
+    """Store integer weights (M, N) as (N, M) where the graph transposes them for MatMul, in place.
+
+    PyTorch exports linear layers over tokens (N, T, C) so. ONNX Runtime multiplies them in integers either way, but
+    would transpose the weight under another name, by which nobody could tell.
+    """
+    weights = {item.name: item for item in model.graph.initializer}
+    readers = Counter(name for node in model.graph.node for name in node.input)
+    writers = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    kept: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        writer = writers.get(node.input[0]) if node.op_type == "Transpose" else None
+        weight = weights.get(writer.input[0]) if writer is not None else None
+        shared = readers[node.input[0]] > 1 or (weight is not None and readers[weight.name] > 1)
+        if writer is None or weight is None or len(weight.dims) != 2 or shared:
+            kept.append(node)
+            continue
+        values = np.ascontiguousarray(numpy_helper.to_array(weight).T)
+        weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+        for attribute in writer.attribute:
+            if attribute.name == "axis":
+                attribute.i = 1 - attribute.i % 2
+        writer.output[0] = node.output[0]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)

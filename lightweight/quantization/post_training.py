@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from lightweight.data.dataset import Dataset
 from lightweight.onnx.export import NORMALIZATION, export_onnx
+from lightweight.onnx.shared_biases import rename_shared_biases
 from lightweight.onnx.weights import list_weighted_nodes
 from lightweight.quantization.calibration import CALIBRATION_METHODS, write_ranges
 from lightweight.quantization.gemm import replace_gemm
@@ -136,6 +137,7 @@ class StaticConverter(PostTrainingConverter):
     def __init__(self, network: nn.Module, dataset: Dataset, images: Tensor, params: QuantizeParams) -> None:
         """Calibrate on images uint8 (N, C, H, W)."""
         super().__init__(network, dataset)
+        rename_shared_biases(self.model)
         self.params = params
         with tempfile.TemporaryDirectory() as folder:
             source, ranges = Path(folder) / "source.onnx", Path(folder) / "ranges.json"

@@ -37,6 +37,7 @@ from lightweight.quantization.batchnorm_folding import (
     list_layer_nodes,
     weight_name,
 )
+from lightweight.quantization.gemm import transpose_weights
 from lightweight.quantization.weight_names import rename_weights
 from lightweight.training.history import Epoch, FineTuner
 
@@ -138,6 +139,7 @@ class QATConverter:
         with warnings.catch_warnings(action="ignore"):
             model = export_onnx(FxModule(convert_pt2e(self.reference(excluded).graph)), self.dataset)
         rename_weights(model, [name for name in self.layers if name not in set(excluded)])
+        transpose_weights(model)
         return model
 
 

@@ -14,7 +14,7 @@ from lightweight.macs import count_macs
 from lightweight.networks.model_file import ModelFile
 from lightweight.networks.validation import ACCURACY_SLACK, limit_batch
 from lightweight.onnx.checksum import serialize
-from lightweight.onnx.coverage import measure_coverage
+from lightweight.onnx.coverage import LayerCoverage, measure_coverage, warning
 from lightweight.onnx.export import finalize_metadata
 from lightweight.onnx.graph import list_layers
 from lightweight.onnx.logits import onnx_logits, torch_logits
@@ -64,6 +64,7 @@ class Quantizer:
             kind = "linear layer" if method in ("dynamic", "int4") else "layer with weights"
             raise bad_param("quantize.method", method, f"the network has no {kind} that it could convert")
         if self.params.trains:
+            self._warn_of_low_coverage(converter)
             self.history = session.checkpointer.track("history", self.history)
             self.history.record_and_log(converter.train(self.fine_tune), self.params.epochs, session.log)
         return converter
@@ -73,9 +74,7 @@ class Quantizer:
         excluded = self._control_accuracy(converter)
         content = self.serialize(converter, excluded)
         error, drop = self.check(content, converter.reference(excluded))
-        macs = count_macs(self.model, self.session.dataset.blank(1))
-        layers = list_layers(content)
-        coverage = measure_coverage(layers, converter.layers, excluded, self.params.method, macs)
+        coverage = self._coverage(content, converter, excluded)
         return QuantizationResult(content, error, drop, excluded, coverage, self._calibration_rows(), self.history)
 
     def serialize(self, converter: Converter, excluded: Collection[str]) -> bytes:
@@ -96,6 +95,15 @@ class Quantizer:
         before, expected = (torch_logits(model, data, data.val, self.batch_size) for model in (self.model, reference))
         actual = onnx_logits(make_inference_session(content, self.session.threads), data.val, self.batch_size)
         return check_parity(expected, actual, data.val, params, before)
+
+    def _coverage(self, content: bytes, converter: Converter, excluded: Collection[str]) -> list[LayerCoverage]:
+        macs = count_macs(self.model, self.session.dataset.blank(1))
+        return measure_coverage(list_layers(content), converter.layers, excluded, self.params.method, macs)
+
+    def _warn_of_low_coverage(self, converter: Converter) -> None:
+        """Log before the training which layers would stay in float32 after it, if these are many."""
+        if line := warning(self._coverage(self.serialize(converter, []), converter, [])):
+            self.session.log(line)
 
     def _control_accuracy(self, converter: Converter) -> list[str]:
         """Search the layers that must stay float32, so that the file loses at most `max_drop` on validation."""

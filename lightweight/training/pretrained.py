@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightweight.core.errors import InputError, bad_param, first_line
 from lightweight.core.files import user_path
+from lightweight.core.module_state import load_state
 from lightweight.core.torchvision_compat import torchvision
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts store the weights
@@ -48,7 +49,7 @@ def load_weights(model: nn.Module, network: str, source: str, root: Path, *, new
     if any(faults.values()):
         listed = "; ".join(f"{fault}: {_first_names(names)}" for fault, names in faults.items() if names)
         raise bad_param("train.weights", source, f"does not fit the network {network!r}; {listed}")
-    model.load_state_dict(own | {name: tensor for name, tensor in weights.items() if name not in kept})
+    load_state(model, own | {name: tensor for name, tensor in weights.items() if name not in kept})
     return kept
 
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.core.errors import InputError
+from lightweight.core.module_state import load_state
 from lightweight.data.dataset import Dataset, random_indices, steps_per_epoch
 from lightweight.execution.determinism import derive_seed
 from lightweight.execution.ranks import world_size
@@ -111,7 +112,7 @@ class TrainingRun:
         self.epoch, self.step, self.lr = state["position"]
         self.total_loss.copy_(state["total_loss"])
         for name, part in self._parts().items():
-            part.load_state_dict(state[name])
+            load_state(part, state[name])
 
     def _parts(self) -> dict[str, Any]:
         """Return the objects with a state of their own."""

@@ -60,6 +60,26 @@ def test_a_saved_model_comes_back_bitwise_in_evaluation_mode(path, trained):
     assert not any(module.training for module in found.model.modules())
 
 
+class Versioned(nn.Linear):
+    """A layer that asks which version of it wrote the weights, as MnasNet of torchvision does."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *others) -> None:
+        assert local_metadata.get("version") == self._version
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *others)
+
+
+def versioned(channels: int, image_size: int, num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), Versioned(channels * image_size**2, num_classes))
+
+
+def test_a_layer_that_asks_for_its_version_is_loaded(path, colour_dataset):
+    saved = new_model("tests.networks.test_model_file:versioned", False, colour_dataset)
+    save_model(path, saved)
+    assert_equal(load_model(path).model, saved.model)
+
+
 def test_a_new_model_fits_the_data_set(colour_dataset):
     checkpoint = new_model("convnet", False, colour_dataset)
     assert checkpoint.network == "convnet"

@@ -136,3 +136,48 @@ def test_the_source_is_returned_when_no_trial_stays_within_the_drop(source, tiny
 
     _, pruned = prune(source, tiny_dataset, spoil, amount="auto", max_drop=0.01, trials=2, images=60)
     assert pruned is source
+
+
+class Attending(nn.Module):
+    """A network in which attention keeps its channels; a wide one has most of its MACs elsewhere."""
+
+    def __init__(self, wide: bool) -> None:
+        super().__init__()
+        self.patches, self.attention = nn.Conv2d(1, 8, 7, 7), nn.MultiheadAttention(8, 2, batch_first=True)
+        width = 8000 if wide else 4
+        self.first, self.second = nn.Linear(8, width), nn.Linear(width, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        tokens = self.patches(images).flatten(2).transpose(1, 2)
+        return self.second(self.first(self.attention(tokens, tokens, tokens, need_weights=False)[0].mean(1)).relu())
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_the_log_says_what_is_spared_and_warns_where_little_is_removed(tiny_dataset, wide):
+    lines: list[str] = []
+    torch.manual_seed(0)
+    file = ModelFile(Attending(wide).eval(), "its network", {})
+    session = Session(tiny_dataset, seed=0, log=lines.append)
+    result = Pruner(file, prune_params(method="structured"), session, no_fine_tuning).run()
+    heads, outputs = "attention must keep its heads", "it gives the network's outputs"
+    reported = [line for line in lines if "spared:" in line]
+    assert len(reported) == 1
+    assert reported[0].startswith("prune  structured  spared: ")
+    assert reported[0].endswith(f"second: {outputs}")
+    assert heads in reported[0]
+    spared = {row["layer"]: row["spared"] for row in result.sparsity}
+    assert (spared["patches"], spared["first"], spared["second"]) == (heads, "", outputs)
+    warnings = [line for line in lines if line.startswith("warning: prune.amount = 0.5: 50% of the channels")]
+    assert len(warnings) == (not wide)
+
+
+def test_a_layer_that_shares_its_weights_is_reported_as_such(tiny_dataset):
+    lines: list[str] = []
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.Linear(10, 10), nn.Linear(10, 10))
+    model[3].weight = model[2].weight
+    file = ModelFile(model.eval(), "its network", {})
+    session = Session(tiny_dataset, seed=0, log=lines.append)
+    result = Pruner(file, prune_params(exclude=["1"]), session, no_fine_tuning).run()
+    reasons = ["prune.exclude names it", "", "its weights are those of another layer"]
+    assert [row["spared"] for row in result.sparsity] == reasons
+    assert lines == [f"prune  unstructured  spared: 1: {reasons[0]}; 3: {reasons[2]}"]

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from lightweight.core.errors import InputError
 from lightweight.macs import count_macs
 from lightweight.networks.factory import build
+from lightweight.pruning import structured
 from lightweight.pruning.amounts import amounts_by_group
+from lightweight.pruning.dependency_graph import removal_is_consistent
 from lightweight.pruning.importance import Importance
 from lightweight.pruning.structured import ChannelGroups
 from tests.examples import BNNET, groups_of, new, noise, prune_in_place, prune_params, state, train
@@ -105,7 +107,7 @@ class Recurrent(nn.Module):
 
 
 def test_the_error_for_a_recurrent_network_is_one_line_that_names_a_layer():
-    with pytest.raises(InputError, match=r"^Channels of the network cannot be pruned: it cannot be traced at (\w+): "):
+    with pytest.raises(InputError, match=r"nothing can be pruned: first: without a channel .*; out: it gives"):
         prune_in_place(Recurrent(), method="structured")
 
 
@@ -194,6 +196,39 @@ def test_the_error_for_a_network_of_fixed_shapes_gives_a_reason_for_every_layer(
     assert "cut: no gradient comes from the outputs to it" in text
     assert "second: it gives the network's outputs" in text
     assert "first: without a channel" in text
+    assert text.endswith("second: it gives the network's outputs"), "the harmless one comes last"
+
+
+def test_the_error_counts_the_layers_of_each_reason():
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 28), *(nn.Sequential(nn.GroupNorm(2, 8), nn.Conv2d(8, 8, 1)) for _ in "1234567")
+    )
+    with pytest.raises(InputError, match=r"7 layers \(0, 1.1, 2.1, 3.1, 4.1 and 2 more\): its channels are normalised"):
+        prune_in_place(nn.Sequential(*model, nn.Flatten()), method="structured")
+
+
+def test_one_group_that_cannot_lose_channels_is_found_among_many_in_few_checks(monkeypatch):
+    checked: list[list[str]] = []
+
+    def check(model: nn.Module, image: Tensor, groups: list[str]) -> bool:
+        checked.append(groups)
+        return removal_is_consistent(model, image, groups)
+
+    monkeypatch.setattr(structured, "removal_is_consistent", check)
+    model = Reshaping()
+    model.second = nn.Sequential(*(nn.Linear(8, 8) for _ in range(31)), nn.Linear(8, 10))
+    groups = ChannelGroups(model, IMAGE, 1)
+    assert len(groups.sizes) == 31
+    assert "no longer where" in groups.skipped["first"]
+    assert len(checked) == 11, "the whole, and two halves of it five times"
+
+
+@pytest.mark.parametrize("name", ["cnn", "normalised"])
+def test_all_groups_or_none_may_be_inconsistent(monkeypatch, name):
+    monkeypatch.setattr(structured, "removal_is_consistent", lambda model, image, groups: False)
+    groups = ChannelGroups(new("cnn") if name == "cnn" else Activated(nn.GroupNorm(2, 8)), IMAGE, 1)
+    assert groups.sizes == {}
+    assert groups.skipped
 
 
 def test_the_error_for_a_network_that_cannot_be_traced_is_one_line_that_names_the_layer(monkeypatch):
@@ -335,6 +370,82 @@ def test_a_module_with_two_names_is_not_pruned_because_no_file_could_rebuild_it(
     model.again = model.conv
     with pytest.raises(InputError, match="conv: without a channel"):
         prune_in_place(model, method="structured")
+
+
+class Unshuffling(nn.Module):
+    """A sum with some channels of a pixel unshuffle, which `third` does not read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 4, 14, 14), nn.Conv2d(1, 2, 7, 7)
+        self.third, self.fourth, self.out = nn.Conv2d(2, 4, 4), nn.Conv2d(4, 4, 2), nn.Linear(8, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        seen = self.second(images)
+        total = self.first(images) + torch.nn.functional.pixel_unshuffle(seen, 2)[:, 4:]
+        return self.out(torch.cat([self.fourth(total), self.third(seen)], 1).flatten(1))
+
+
+def test_channels_at_indices_that_a_layer_does_not_have_are_spared():
+    model = Unshuffling()
+    groups = prune_in_place(model, method="structured")
+    assert list(groups.sizes) == ["third", "fourth"]
+    assert "no longer where" in groups.skipped["first"]
+    assert (model.third.out_channels, model.fourth.out_channels, model.out.in_features) == (2, 2, 4)
+
+
+class PartialSums(nn.Module):
+    """Layers that each add what was there before to their first channels, as ReXNet does, and two behind them.
+
+    Every layer doubles the ways from one channel to another.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 28)
+        self.layers = nn.ModuleList(nn.Conv2d(4 + index, 5 + index, 1) for index in range(number))
+        self.hidden, self.out = nn.Linear(4 + number, 8), nn.Linear(8, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        seen = self.stem(images)
+        for layer in self.layers:
+            computed, width = layer(seen), seen.shape[1]
+            seen = torch.cat([computed[:, :width] + seen, computed[:, width:]], 1)
+        return self.out(self.hidden(seen.flatten(1)))
+
+
+def test_layers_among_which_the_ways_multiply_are_spared_and_the_others_are_pruned():
+    model = PartialSums(12)
+    groups = prune_in_place(model, method="structured")
+    assert list(groups.sizes) == ["hidden"]
+    assert groups.skipped["stem"] == "torch-pruning follows its channels through too many steps"
+    assert (model.hidden.out_features, model.out.in_features) == (4, 4)
+
+
+class Caching(nn.Module):
+    """A network that keeps what it has computed of a parameter while it is in evaluation mode, as LeViT does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc, self.shift = nn.Conv2d(1, 8, 28), nn.Linear(8, 10), nn.Parameter(torch.ones(1))
+        self.cache: dict[str, Tensor] = {}
+        self.last: Tensor | None = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training or "shift" not in self.cache:
+            self.cache = {} if self.training else self.cache
+            self.cache["shift"] = self.last = 2 * self.shift
+        return self.fc(self.conv(images).flatten(1) + self.cache["shift"])
+
+
+@pytest.mark.parametrize("importance", ["l1", "taylor"])
+def test_networks_that_keep_tensors_in_evaluation_mode_are_pruned(importance):
+    model = Caching()
+    data = noise(number=300)  # more than one batch
+    prune_in_place(model, data, method="structured", importance=importance, images=300)
+    assert model.conv.out_channels == 4
+    assert (model.cache, model.last) == ({}, None)
+    deepcopy(model)
 
 
 @pytest.mark.parametrize("changes", [{"schedule": "iterative"}, {"schedule": "polynomial", "importance": "taylor"}])

@@ -216,6 +216,48 @@ def test_layers_that_do_not_own_their_weights_alone_stay_as_they_are(tiny_datase
     assert bits["stem"] == bits["rows"] == bits["head"] == 8
 
 
+class Tokens(nn.Module):
+    """Two linear layers over tokens, with a norm and a residual sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.norm = nn.Conv2d(1, 8, 7, 7), nn.LayerNorm(8)
+        self.wide, self.narrow, self.head = nn.Linear(8, 16), nn.Linear(16, 8), nn.Linear(8, 10)
+
+    def forward(self, images):
+        tokens = self.patches(images).flatten(2).transpose(1, 2)
+        return self.head((tokens + self.narrow(self.wide(self.norm(tokens)).relu())).mean(1))
+
+
+def test_linear_layers_over_tokens_run_on_integers(tiny_dataset):
+    torch.manual_seed(0)
+    qat = quantizer(Tokens().eval(), tiny_dataset, "qat", calibration_images=50)
+    converter = qat.make_converter()
+    for excluded in ([], ["wide"]):
+        content = qat.serialize(converter, excluded)
+        in_int8 = {layer.name for layer in list_layers(content) if layer.int8}
+        assert in_int8 == {"patches", "wide", "narrow", "head"} - set(excluded)
+        expected = torch_logits(converter.reference(excluded), tiny_dataset, tiny_dataset.val, 64)
+        assert logit_error(expected, onnx_logits(make_inference_session(content, 1), tiny_dataset.val, 64)) < 0.03
+
+
+@pytest.mark.parametrize("model", [Odd, Tokens])
+def test_low_coverage_is_warned_of_before_the_training(tiny_dataset, model):
+    events: list[str] = []
+    torch.manual_seed(0)
+    qat = quantizer(model().eval(), tiny_dataset, "qat", calibration_images=20, log=events.append)
+
+    def fine_tune(*_) -> list:
+        events.append("training")
+        return []
+
+    qat.fine_tune = fine_tune
+    qat.make_converter()
+    *before, _ = events
+    assert [line.partition(" of the MACs")[0] for line in before] == ["warning: less than 90%"] * (model is Odd)
+    assert events[-1] == "training"
+
+
 def test_training_that_ruins_the_model_does_not_pass_the_gate(tiny_dataset):
     model, changes = deepcopy(trained("tiny", tiny_dataset)), {"calibration_images": 50, "max_logit_error": 1e9}
     with pytest.raises(InputError, match="max_accuracy_drop"):

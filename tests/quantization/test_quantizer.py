@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from lightweight.core.errors import InputError
@@ -23,6 +23,7 @@ from lightweight.networks.model_file import ModelFile, save_model
 from lightweight.onnx.graph import list_layers
 from lightweight.onnx.logits import onnx_logits, torch_logits
 from lightweight.onnx.session import make_inference_session
+from lightweight.onnx.shared_biases import rename_shared_biases
 from lightweight.onnx.weights import unpack_int4
 from lightweight.pruning.groups import prunable_layers
 from lightweight.quantization import post_training
@@ -35,6 +36,7 @@ from tests.examples import (
     convnet_file,
     exported,
     exported_once,
+    noise,
     pruned_convnet,
     quantize,
     quantize_params,
@@ -155,6 +157,29 @@ def test_static_quantization_leaves_the_input_normalisation_in_float(tiny_datase
     (scale,) = (node for node in nodes if "scale" in node.input)
     assert "input" in offset.input
     assert offset.output[0] in scale.input
+
+
+def test_many_layers_that_share_a_constant_bias_can_be_quantized():
+    norms = [module for _ in range(10) for module in (nn.GroupNorm(2, 4), nn.ReLU())]
+    model = nn.Sequential(nn.Conv2d(1, 4, 7, 7), *norms, nn.Flatten(), nn.Linear(64, 10)).eval()
+    content = quantize(model, noise(), "static", calibration_images=8)
+    assert all(layer.int8 for layer in list_layers(content))
+    images = noise().val
+    expected = torch_logits(model, noise(), images, 32)
+    assert logit_error(expected, onnx_logits(make_inference_session(content, 1), images, 32)) < 0.1
+
+
+def test_a_shared_bias_keeps_its_name_unless_a_copy_of_it_would_be_another_tensor():
+    def renamed(other: str) -> list[str]:
+        nodes = [helper.make_node("Gemm", ["x", "w", "val_1"], [name]) for name in ("a", "b", other)]
+        tensors = [numpy_helper.from_array(np.zeros((2,), np.float32), name) for name in ("w", "val_1")]
+        model = helper.make_model(helper.make_graph(nodes, "graph", [], [], tensors))
+        rename_shared_biases(model)
+        assert len({node.input[2] for node in model.graph.node}) == 1
+        return [item.name for item in model.graph.initializer]
+
+    assert renamed("val_12") == renamed("val_2") == ["w", "val_1"]
+    assert renamed("val_11") == ["w", "val_1_shared"]
 
 
 def test_static_activations_are_uint8(tiny_dataset):
