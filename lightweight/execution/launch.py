@@ -79,6 +79,8 @@ def _run_agent(main: Callable[[], None], params: Path, machines: Machines) -> No
         try:
             with watch_machines(machines, failure, partial(_end, folder)):
                 elastic_launch(_configure(machines, folder), work)(main, params, folder, machines)
+        except InputError:
+            raise
         except SignalException as signal:
             raise SystemExit(128 + signal.sigval.value) from None
         except ChildFailedError as error:

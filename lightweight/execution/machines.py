@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 MAX_PROCESSES = 64
 IMAGES_PER_PROCESS = 32  # of a batch where training is not exact, below which BatchNorm sees few: for the default only
 ADDRESS = re.compile(r"(?P<host>[^:]+):(?P<port>\d{1,5})")
+PROBES = 5  # without an answer, until a connection counts as broken
 SIOCGIFADDR = 0x8915  # linux/sockios.h
 
 
@@ -145,6 +146,24 @@ def wait_for_listener(address: tuple[str, int], seconds: float) -> None:
             time.sleep(min(1.0, seconds / 10))
         else:
             return
+
+
+def expect_answers(connection: socket.socket, seconds: int) -> None:
+    """Let a connection break after so many seconds in which the other end's kernel has not answered."""
+    pace = max(1, seconds // (PROBES + 1))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, pace)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, pace)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * pace * PROBES)
+
+
+def receive(connection: socket.socket, size: int) -> bytes:
+    """Receive at most `size` bytes; none if the connection has ended or broken."""
+    try:
+        return connection.recv(size)
+    except OSError:
+        return b""
 
 
 def host_store(port: int, serve: Callable[["TCPStore"], object]) -> None:

@@ -14,14 +14,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightweight.execution.machines import Machines, wait_for_listener
+from lightweight.core.errors import InputError
+from lightweight.execution.machines import Machines, expect_answers, receive, wait_for_listener
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
 
 SILENCE = 90  # seconds: a switch that starts again, or a cable that is plugged in elsewhere, is no fault
-PROBES = 5  # without an answer, until a connection counts as broken
 PORT = "port of the watch"  # a key of the store
+WELCOME = b"+"
 FINISHED = b"."
 GRACE = 2.0  # seconds in which a failure of this machine, which is worth more to the user, may follow that of another
 
@@ -39,7 +40,7 @@ class Roll:
     def __init__(self, machines: Machines) -> None:
         self.machines = machines
         self.lock = threading.Lock()
-        self.present: list[socket.socket] = []
+        self.present: dict[int, socket.socket] = {}  # by their numbers
         self.finished = 0
         self.verdict = b""
 
@@ -52,19 +53,23 @@ class Roll:
     def attend(self, connection: socket.socket, host: str) -> None:
         """Wait until a machine finishes or goes away, and tell all what follows from it."""
         expect_answers(connection, silence(self.machines))
-        number = receive(connection, 1)
-        if not number or number[0] >= self.machines.nodes:  # not one of them
+        first = receive(connection, 1)
+        if not first or first[0] >= self.machines.nodes:  # not one of them
             return
+        number = first[0]
         with self.lock:
-            self.present.append(connection)
-            if self.verdict:  # one has gone away before this one came
-                self._tell(connection)
+            if number in self.present:
+                self._tell(connection, describe_surplus(number).encode())
+                return
+            self.present[number] = connection
+            self._tell(connection, self.verdict or WELCOME)  # one may have gone away before this one came
         finished = receive(connection, 1)
         with self.lock:
             self.finished += bool(finished)
             if not finished:
-                host = host if number[0] else self.machines.first[0]
-                self._decide(describe_absence(number[0], host).encode())
+                del self.present[number]
+                host = host if number else self.machines.first[0]
+                self._decide(describe_absence(number, host).encode())
             elif self.finished == self.machines.nodes:
                 self._decide(FINISHED)
 
@@ -72,12 +77,12 @@ class Roll:
         """Tell all machines the first verdict, and no other."""
         if not self.verdict:
             self.verdict = verdict
-            for connection in self.present:
-                self._tell(connection)
+            for connection in self.present.values():
+                self._tell(connection, verdict)
 
-    def _tell(self, connection: socket.socket) -> None:
+    def _tell(self, connection: socket.socket, word: bytes) -> None:
         with contextlib.suppress(OSError):  # of a machine that has gone away
-            connection.sendall(self.verdict)
+            connection.sendall(word)
 
 
 class Watch:
@@ -128,7 +133,7 @@ class Watch:
 def watch_machines(machines: Machines, failure: Path, end: Callable[[str], object]) -> Iterator[None]:
     """Watch over the other machines, if there are any, in a context that ends after all have finished.
 
-    Raises what torch and sockets raise if machine 0 is not there.
+    Raises InputError if machine 0 turns this one away, and what torch and sockets raise if it is not there.
     """
     if machines.nodes == 1:
         yield
@@ -144,6 +149,9 @@ def watch_machines(machines: Machines, failure: Path, end: Callable[[str], objec
         connection.settimeout(None)
         expect_answers(connection, silence(machines))
         connection.sendall(bytes([machines.node]))
+        word = receive(connection, 1)
+        if word != WELCOME:
+            raise InputError((word + receive(connection, 1024)).decode() or describe_absence(0, name))
         watch = Watch(connection, name, failure, end)
         try:
             yield
@@ -173,25 +181,12 @@ def silence(machines: Machines) -> int:
     return min(SILENCE, machines.wait)
 
 
+def describe_surplus(node: int) -> str:
+    """Describe in a line why a machine is turned away whose number another one has."""
+    return f"machine {node} is here already: each needs its own LIGHTWEIGHT_NODE_RANK"
+
+
 def describe_absence(node: int, host: str) -> str:
     """Describe in a line which machine has gone away, and how to go on."""
     rule = "the same command, on the same machines or on fewer, goes on at the last checkpoint"
     return f"machine {node} ({host}) has gone away: it has ended or is not reached; {rule}"
-
-
-def expect_answers(connection: socket.socket, seconds: int) -> None:
-    """Let a connection break after so many seconds in which the other end's kernel has not answered."""
-    pace = max(1, seconds // (PROBES + 1))
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, pace)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, pace)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * pace * PROBES)
-
-
-def receive(connection: socket.socket, size: int) -> bytes:
-    """Receive at most `size` bytes; none if the connection has ended or broken."""
-    try:
-        return connection.recv(size)
-    except OSError:
-        return b""

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from lightweight.core.errors import InputError
 from lightweight.execution import watch
 from lightweight.execution.machines import Machines
-from lightweight.execution.watch import FINISHED, Roll, Watch, describe_absence, silence
+from lightweight.execution.watch import FINISHED, PORT, WELCOME, Roll, Watch, describe_absence, silence, watch_machines
 
 LINE = (
     "machine 1 (10.0.0.2) has gone away: it has ended or is not reached; "
@@ -41,6 +42,13 @@ class Place:
         self.threads[-1].start()
         return machine
 
+    def enter(self, number: int) -> socket.socket:
+        """The same, of a machine that is welcome."""
+        machine = self.come(bytes([number]))
+        machine.settimeout(10)
+        assert machine.recv(1) == WELCOME
+        return machine
+
 
 @pytest.fixture
 def place() -> Iterator[Place]:
@@ -67,7 +75,7 @@ def test_a_line_names_the_machine_that_goes_away_and_says_how_to_go_on():
 
 
 def test_all_others_hear_once_which_machine_goes_away_also_who_comes_later(place):
-    first, second = place.come(b"\0"), place.come(b"\1")
+    first, second = place.enter(0), place.enter(1)
     assert hears_nothing(first)
     second.close()
     assert first.recv(1024) == LINE.encode()
@@ -78,14 +86,14 @@ def test_all_others_hear_once_which_machine_goes_away_also_who_comes_later(place
 
 
 def test_the_machine_that_hosts_is_named_by_the_address_of_the_rendezvous(place):
-    first, second = place.come(b"\0"), place.come(b"\1")
+    first, second = place.enter(0), place.enter(1)
     assert hears_nothing(second)
     first.close()
     assert second.recv(1024) == describe_absence(0, "10.0.0.1").encode()
 
 
 def test_machines_leave_after_the_last_has_finished_and_not_before(place):
-    machines = [place.come(number) for number in (b"\0", b"\1", b"\2")]
+    machines = [place.enter(number) for number in range(3)]
     for machine in machines[:2]:
         machine.sendall(FINISHED)
     assert all(hears_nothing(machine) for machine in machines)
@@ -94,10 +102,32 @@ def test_machines_leave_after_the_last_has_finished_and_not_before(place):
 
 
 def test_nobody_misses_a_machine_that_has_finished_or_a_stranger(place):
-    machines = [place.come(word) for word in (b"\0", b"\1" + FINISHED, b"\3", b"GET / HTTP/1.1", b"")]
-    for machine in machines[1:]:
+    first, second = place.enter(0), place.enter(1)
+    second.sendall(FINISHED)
+    for machine in (second, *[place.come(word) for word in (b"\3", b"GET / HTTP/1.1", b"")]):
         machine.close()
-    assert hears_nothing(machines[0])
+    assert hears_nothing(first)
+
+
+def test_a_machine_whose_number_is_taken_is_told_so_and_neither_missed_nor_counted(place):
+    machines = [place.enter(0), place.enter(1)]
+    for word in (b"", FINISHED):
+        surplus = place.come(b"\1" + word)
+        assert surplus.recv(1024) == b"machine 1 is here already: each needs its own LIGHTWEIGHT_NODE_RANK"
+        surplus.close()
+    machines.append(place.enter(2))
+    for machine in machines[:2]:
+        machine.sendall(FINISHED)
+    assert all(hears_nothing(machine) for machine in machines)
+    machines[2].sendall(FINISHED)
+    assert [machine.recv(1024) for machine in machines] == [FINISHED] * 3
+
+
+def test_a_machine_that_comes_again_after_it_went_away_hears_of_that(place):
+    first, second = place.enter(0), place.enter(1)
+    second.close()
+    assert first.recv(1024) == LINE.encode()
+    assert place.come(b"\1").recv(1024) == LINE.encode()
 
 
 @pytest.fixture
@@ -173,3 +203,33 @@ def test_a_machine_that_fails_as_others_go_away_ends_by_its_own_line_only(watchi
 @pytest.mark.parametrize(("wait", "seconds"), [(300, 90), (86_400, 90), (20, 20), (1, 1)])
 def test_silence_is_borne_for_90_seconds_and_no_longer_than_anything_else(wait, seconds):
     assert silence(make_machines(wait=wait)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [
+        (b"machine 1 is here already", "machine 1 is here already"),
+        (LINE.encode(), LINE),
+        (b"", describe_absence(0, "127.0.0.1")),
+    ],
+)
+def test_a_machine_that_is_not_welcome_ends_by_the_line_that_it_hears(tmp_path, answer, line):
+    from torch.distributed import TCPStore
+
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    machines = Machines(processes=1, nodes=2, node=1, rendezvous=f"127.0.0.1:{store.port}", wait=10)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        store.set(PORT, str(listener.getsockname()[1]))
+
+        def turn_away() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                assert connection.recv(10) == b"\1"
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=turn_away)
+        thread.start()
+        with pytest.raises(InputError) as caught, watch_machines(machines, tmp_path / "failure", pytest.fail):
+            pytest.fail("it has begun")
+        thread.join(10)
+    assert str(caught.value) == line
