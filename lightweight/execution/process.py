@@ -5,13 +5,15 @@ moment.
 """
 
 import argparse
+import contextlib
 import ctypes
 import os
 import re
 import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -89,6 +91,19 @@ def _copy_lock(lock: Path, copy: Path) -> None:
     """Copy dvc.lock, which DVC has just read or written, unless this is one of DVC's own copies of the project."""
     if lock.exists() and os.environ.get("DVC_ROOT") == str(Path.cwd()):
         write_bytes(copy, lock.read_bytes())
+
+
+@contextlib.contextmanager
+def limit_time(seconds: float, end: Callable[[], object]) -> Iterator[None]:
+    """Call `end` in a thread if a context lasts longer; there is no such thread after the context."""
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def die_with_parent() -> None:

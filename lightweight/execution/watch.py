@@ -11,11 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightweight.core.errors import InputError
 from lightweight.execution.machines import Machines, expect_answers, receive, wait_for_listener
+from lightweight.execution.process import limit_time
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
@@ -102,11 +104,12 @@ class Watch:
         while not select.select([self.connection], [], [], 1)[0]:
             self._end_if_failed()
         verdict = receive(self.connection, 1024)
+        line = "the other machines have finished without this one" if verdict == FINISHED else verdict.decode()
         if self.left:  # the verdict is that all have finished, or comes too late to matter
             return
         time.sleep(GRACE)
         self._end_if_failed()
-        self._end(verdict.decode() or describe_absence(0, self.host))
+        self._end(line or describe_absence(0, self.host))
 
     def _end_if_failed(self) -> None:
         if self.failure.exists():
@@ -141,17 +144,20 @@ def watch_machines(machines: Machines, failure: Path, end: Callable[[str], objec
     from torch.distributed import TCPStore
 
     name, port = machines.first
+    wait = timedelta(seconds=machines.wait)
     host = name if machines.node else "127.0.0.1"  # where machine 0 hears of the others without a network, too
-    wait_for_listener((host, port), machines.wait)
-    store = TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=machines.wait))
-    place = int(store.get(PORT))
-    with socket.create_connection((host, place), machines.wait) as connection:
-        connection.settimeout(None)
-        expect_answers(connection, silence(machines))
-        connection.sendall(bytes([machines.node]))
-        word = receive(connection, 1)
-        if word != WELCOME:
-            raise InputError((word + receive(connection, 1024)).decode() or describe_absence(0, name))
+    nobody = f"nobody answers as machine 0 at {name}:{port} within {machines.wait} seconds (LIGHTWEIGHT_WAIT)"
+    with contextlib.ExitStack() as stack:
+        with limit_time(machines.wait + GRACE, partial(end, nobody)):  # torch waits longer for what is no store
+            wait_for_listener((host, port), machines.wait)
+            store = TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=wait)
+            connection = stack.enter_context(socket.create_connection((host, int(store.get(PORT))), machines.wait))
+            connection.settimeout(None)
+            expect_answers(connection, silence(machines))
+            connection.sendall(bytes([machines.node]))
+            word = receive(connection, 1)
+            if word != WELCOME:
+                raise InputError((word + receive(connection, 1024)).decode() or describe_absence(0, name))
         watch = Watch(connection, name, failure, end)
         try:
             yield

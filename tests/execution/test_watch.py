@@ -151,6 +151,12 @@ def test_a_watch_ends_by_the_line_that_it_hears(watching):
     assert lines.get(timeout=10) == LINE
 
 
+def test_a_machine_ends_in_words_where_the_others_have_finished_without_it(watching):
+    _, there, _, lines = watching
+    there.sendall(FINISHED)
+    assert lines.get(timeout=10) == "the other machines have finished without this one"
+
+
 def test_a_watch_that_hears_no_more_names_the_machine_that_hosts(watching):
     _, there, _, lines = watching
     there.close()
@@ -233,3 +239,23 @@ def test_a_machine_that_is_not_welcome_ends_by_the_line_that_it_hears(tmp_path, 
             pytest.fail("it has begun")
         thread.join(10)
     assert str(caught.value) == line
+
+
+def test_a_listener_that_does_not_answer_is_waited_for_no_longer_than_said(monkeypatch, tmp_path):
+    monkeypatch.setattr(watch, "GRACE", 0.2)
+    lines = queue.Queue()
+    before = set(threading.enumerate())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        place = f"127.0.0.1:{listener.getsockname()[1]}"
+        machines = Machines(processes=1, nodes=2, node=1, rendezvous=place, wait=1)
+
+        def come() -> None:
+            with pytest.raises(RuntimeError), watch_machines(machines, tmp_path / "failure", lines.put):
+                pytest.fail("it has begun")
+
+        thread = threading.Thread(target=come)
+        thread.start()
+        line = lines.get(timeout=10)
+    thread.join(60)
+    assert line == f"nobody answers as machine 0 at {place} within 1 seconds (LIGHTWEIGHT_WAIT)"
+    assert set(threading.enumerate()) == before
