@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch.distributed.launcher.api import LaunchConfig
 
 MAX_RESTARTS = 3
+RULE = "the same command goes on at the last checkpoint"
 MAX_ATTEMPTS = 10**6  # of torch's own signs of life, which compare the clocks of machines: watch.py does better
 MEMORY = Path("/dev/shm")  # files in memory, on Linux
 BYTES_PER_PROCESS = 100_000_000  # of the data set, below which another process costs more than it saves
@@ -87,11 +88,15 @@ def _run_agent(main: Callable[[], None], params: Path, machines: Machines) -> No
             if not failure.exists():
                 _, first = error.get_first_failure()
                 cause = f"was ended by signal {-first.exitcode}" if first.exitcode < 0 else "lost another one"
-                rule = f"{MAX_RESTARTS} times; the same command goes on at the last checkpoint"
-                raise InputError(f"Process {first.local_rank} of this stage {cause}, {rule}") from None
+                raise InputError(
+                    f"Process {first.local_rank} of this stage {cause}, {MAX_RESTARTS} times; {RULE}"
+                ) from None
         except Exception as error:  # of the rendezvous
-            absent = "one has not come" if isinstance(error, RendezvousTimeoutError) else ""
-            reason = absent or " ".join(str(error).split()) or type(error).__name__
+            late, met = isinstance(error, RendezvousTimeoutError), (folder / "met").exists()
+            absent = "a machine or process stopped answering" if met else "one has not come"
+            reason = absent if late else " ".join(str(error).split()) or type(error).__name__
+            if met:
+                raise InputError(f"{reason}; {RULE}") from None
             others = f"{machines.nodes} machines have not met at {machines.rendezvous or 'this one'}"
             raise InputError(f"{others} within {machines.wait} seconds (LIGHTWEIGHT_WAIT): {reason}") from None
         if failure.exists():

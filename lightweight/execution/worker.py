@@ -22,13 +22,14 @@ def work(main: Callable[[], None], params: Path, folder: Path, machines: Machine
     """Run `main` as one of several processes.
 
     The processes of one machine meet by a file in `folder`, and talk over the loopback interface. What a restart cannot
-    mend is written to the file `failure` there.
+    mend is written to the file `failure` there. The file `met` there says that all machines have come.
     """
     import torch
     import torch.distributed as dist
 
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
+    (folder / "met").touch()
     failure = folder / "failure"
     if failure.exists():  # and this is a restart
         return

@@ -1,5 +1,6 @@
 """How many processes compute a stage, by the environment and by default, and what is refused."""
 
+import contextlib
 import socket
 import threading
 from pathlib import Path
@@ -7,9 +8,15 @@ from pathlib import Path
 import pytest
 
 from lightweight.core.errors import InputError
-from lightweight.execution import agreement, machines
+from lightweight.execution import agreement, launch, machines, worker
 from lightweight.execution.agreement import check_equal, describe
-from lightweight.execution.machines import ParallelSection, count_inexact_processes, read_machines, wait_for_listener
+from lightweight.execution.machines import (
+    Machines,
+    ParallelSection,
+    count_inexact_processes,
+    read_machines,
+    wait_for_listener,
+)
 
 VARIABLES = ("PROCESSES", "NODES", "NODE_RANK", "RENDEZVOUS", "WAIT")
 ROOT = Path(__file__).parent.parent.parent
@@ -108,3 +115,54 @@ def test_somebody_who_comes_late_is_waited_for_and_nobody_for_no_longer_than_sai
     wait_for_listener(address, 100)
     timer.join()
     late[0].close()
+
+
+def store_is_lost() -> Exception:
+    from torch.distributed.elastic.rendezvous import RendezvousConnectionError
+
+    return RendezvousConnectionError("The connection to the store\nhas failed.")
+
+
+def nobody_comes() -> Exception:
+    from torch.distributed.elastic.rendezvous import RendezvousTimeoutError
+
+    return RendezvousTimeoutError
+
+
+ABSENT = "2 machines have not met at 10.0.0.1:29400 within 5 seconds (LIGHTWEIGHT_WAIT): "
+RULE = "; the same command goes on at the last checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("met", "fail", "line"),
+    [
+        (False, nobody_comes, f"{ABSENT}one has not come"),
+        (False, store_is_lost, f"{ABSENT}The connection to the store has failed."),
+        (True, nobody_comes, f"a machine or process stopped answering{RULE}"),
+        (True, store_is_lost, f"The connection to the store has failed.{RULE}"),
+        (False, lambda: InputError("machine 1 is here already"), "machine 1 is here already"),
+    ],
+)
+def test_machines_that_part_are_told_otherwise_than_machines_that_have_not_met(monkeypatch, met, fail, line):
+    def elastic_launch(*_):
+        def run(main, params, folder, machines):
+            if met:
+                (folder / "met").touch()
+            raise fail()
+
+        return run
+
+    monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", elastic_launch)
+    monkeypatch.setattr(launch, "_configure", lambda *_: None)
+    monkeypatch.setattr(launch, "watch_machines", lambda *_: contextlib.nullcontext())
+    with pytest.raises(InputError) as caught:
+        launch._run_agent(lambda: None, Path("params.yaml"), Machines(1, 2, 1, "10.0.0.1:29400", 5))
+    assert str(caught.value) == line
+
+
+def test_a_process_says_that_all_machines_have_met(monkeypatch, tmp_path):
+    (tmp_path / "failure").touch()  # or it would go on
+    monkeypatch.setattr(worker, "die_with_parent", lambda: None)
+    monkeypatch.setattr(worker.signal, "signal", lambda *_: None)
+    worker.work(lambda: None, Path("params.yaml"), tmp_path, Machines(1, 2, 1, "10.0.0.1:29400", 5))
+    assert (tmp_path / "met").exists()
