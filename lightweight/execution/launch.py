@@ -88,9 +88,8 @@ def _run_agent(main: Callable[[], None], params: Path, machines: Machines) -> No
             if not failure.exists():
                 _, first = error.get_first_failure()
                 cause = f"was ended by signal {-first.exitcode}" if first.exitcode < 0 else "lost another one"
-                raise InputError(
-                    f"Process {first.local_rank} of this stage {cause}, {MAX_RESTARTS} times; {RULE}"
-                ) from None
+                fault = f"Process {first.local_rank} of this stage {cause}, {MAX_RESTARTS} times"
+                raise InputError(f"{fault}; {RULE}") from None
         except Exception as error:  # of the rendezvous
             late, met = isinstance(error, RendezvousTimeoutError), (folder / "met").exists()
             absent = "a machine or process stopped answering" if met else "one has not come"

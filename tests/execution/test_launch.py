@@ -2,6 +2,8 @@
 
 import contextlib
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -10,13 +12,7 @@ import pytest
 from lightweight.core.errors import InputError
 from lightweight.execution import agreement, launch, machines, worker
 from lightweight.execution.agreement import check_equal, describe
-from lightweight.execution.machines import (
-    Machines,
-    ParallelSection,
-    count_inexact_processes,
-    read_machines,
-    wait_for_listener,
-)
+from lightweight.execution.machines import Machines, ParallelSection, read_machines, wait_for_listener
 
 VARIABLES = ("PROCESSES", "NODES", "NODE_RANK", "RENDEZVOUS", "WAIT")
 ROOT = Path(__file__).parent.parent.parent
@@ -53,13 +49,13 @@ def test_without_exact_batches_limit_processes_in_place_of_shards(monkeypatch, e
     monkeypatch.setattr(machines, "usable_cores", lambda: 8)
     train = ParallelSection(shards=2, exact=exact, batch_size=batch_size)
     assert read_machines(1, train.parts).processes == processes
-    assert count_inexact_processes(1, train) == (None if exact else processes)
+    assert machines.count_inexact_processes(1, train) == (None if exact else processes)
 
 
 def test_all_machines_count_among_the_processes_on_which_results_depend(monkeypatch):
     for name, value in (("PROCESSES", "3"), ("NODES", "2"), ("RENDEZVOUS", "10.0.0.1:29400")):
         monkeypatch.setenv(f"LIGHTWEIGHT_{name}", value)
-    assert count_inexact_processes(1, ParallelSection(shards=1, exact=False, batch_size=64)) == 6
+    assert machines.count_inexact_processes(1, ParallelSection(shards=1, exact=False, batch_size=64)) == 6
 
 
 def test_the_environment_decides_about_processes_and_machines(monkeypatch):
@@ -126,7 +122,7 @@ def store_is_lost() -> Exception:
 def nobody_comes() -> Exception:
     from torch.distributed.elastic.rendezvous import RendezvousTimeoutError
 
-    return RendezvousTimeoutError
+    return RendezvousTimeoutError()
 
 
 ABSENT = "2 machines have not met at 10.0.0.1:29400 within 5 seconds (LIGHTWEIGHT_WAIT): "
@@ -152,6 +148,7 @@ def test_machines_that_part_are_told_otherwise_than_machines_that_have_not_met(m
 
         return run
 
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")  # or it would stay after this test
     monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", elastic_launch)
     monkeypatch.setattr(launch, "_configure", lambda *_: None)
     monkeypatch.setattr(launch, "watch_machines", lambda *_: contextlib.nullcontext())
@@ -166,3 +163,27 @@ def test_a_process_says_that_all_machines_have_met(monkeypatch, tmp_path):
     monkeypatch.setattr(worker.signal, "signal", lambda *_: None)
     worker.work(lambda: None, Path("params.yaml"), tmp_path, Machines(1, 2, 1, "10.0.0.1:29400", 5))
     assert (tmp_path / "met").exists()
+
+
+ENDING = """
+import multiprocessing, sys, time
+from pathlib import Path
+from lightweight.execution.launch import _end
+
+def work():
+    time.sleep(5)
+    print("still here", flush=True)
+
+multiprocessing.get_context("fork").Process(target=work).start()
+_end(Path(sys.argv[1]), "machine 1 has gone away")
+"""
+
+
+def test_a_stage_that_is_ended_leaves_one_line_and_neither_a_process_nor_a_folder(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "met").touch()
+    command = [sys.executable, "-c", ENDING, str(folder)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)  # until no process holds its output
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", "error: machine 1 has gone away\n")
+    assert not folder.exists()

@@ -1,6 +1,7 @@
 """Machines that watch over each other, as connections of this process: who goes away is told to all others."""
 
 import queue
+import signal
 import socket
 import threading
 import time
@@ -10,7 +11,7 @@ import pytest
 
 from lightweight.core.errors import InputError
 from lightweight.execution import watch
-from lightweight.execution.machines import Machines
+from lightweight.execution.machines import Machines, expect_answers
 from lightweight.execution.watch import FINISHED, PORT, WELCOME, Roll, Watch, describe_absence, silence, watch_machines
 
 LINE = (
@@ -259,3 +260,30 @@ def test_a_listener_that_does_not_answer_is_waited_for_no_longer_than_said(monke
     thread.join(60)
     assert line == f"nobody answers as machine 0 at {place} within 1 seconds (LIGHTWEIGHT_WAIT)"
     assert set(threading.enumerate()) == before
+
+
+@pytest.mark.parametrize(("seconds", "pace"), [(90, 15), (20, 3), (1, 1)])
+def test_a_connection_breaks_after_probes_without_an_answer_idle_or_not(seconds, pace):
+    with socket.socket() as connection:
+        expect_answers(connection, seconds)
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
+        values = [connection.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names]
+    assert values == [pace, pace, 5, 1000 * pace * 5]
+
+
+@pytest.mark.parametrize(("code", "maybe"), [(1, True), (0, True), (-1, False), (-9, False)])
+def test_news_of_an_absence_is_waited_for_unless_the_system_has_ended_a_process_of_this_machine(code, maybe):
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+    failure = ProcessFailure(local_rank=0, pid=1, exitcode=code, error_file="none")
+    assert watch._may_be_absence(ChildFailedError("train", {0: failure})) == maybe
+
+
+def test_news_of_an_absence_is_waited_for_after_an_error_but_not_after_a_signal_or_a_wait():
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.rendezvous import RendezvousTimeoutError
+
+    assert watch._may_be_absence(RuntimeError("Connection closed by peer"))
+    assert not watch._may_be_absence(SignalException("", signal.SIGTERM))
+    assert not watch._may_be_absence(RendezvousTimeoutError())
