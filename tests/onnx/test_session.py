@@ -181,6 +181,28 @@ def names_other_file(model: ModelProto) -> None:
     weight.external_data.add(key="location", value="/etc/passwd")
 
 
+def sparse(external: bool) -> onnx.SparseTensorProto:
+    """Of three values, which stand in the file or in another."""
+    values = helper.make_tensor("values", TensorProto.FLOAT, [3], [1.0, 2.0, 3.0])
+    if external:
+        values.ClearField("float_data")
+        values.data_location = TensorProto.EXTERNAL
+        values.external_data.add(key="location", value="neighbour.bin")
+    places = helper.make_tensor("places", TensorProto.INT64, [3], [0, 1, 2])
+    return onnx.SparseTensorProto(values=values, indices=places, dims=[1, 10])
+
+
+def has_sparse_constant(external: bool) -> Change:
+    return lambda model: reach_the_logits(
+        model, [helper.make_node("Constant", [], ["huge"], sparse_value=sparse(external))]
+    )
+
+
+def names_other_file_in_a_list(model: ModelProto) -> None:
+    tensor = sparse(external=True).values
+    model.graph.node[0].attribute.append(helper.make_attribute("own", [tensor]))
+
+
 def has_loop(model: ModelProto) -> None:
     """Which runs for years."""
     go = helper.make_tensor_value_info("go", TensorProto.BOOL, [])
@@ -205,6 +227,11 @@ def set_format(model: ModelProto, version: str) -> None:
     ("change", "rule"),
     [
         (names_other_file, "names other files"),
+        (names_other_file_in_a_list, "names other files"),
+        (has_sparse_constant(external=True), "names other files"),
+        (has_sparse_constant(external=False), "has sparse tensors"),
+        (lambda model: model.graph.sparse_initializer.append(sparse(external=True)), "names other files"),
+        (lambda model: model.graph.sparse_initializer.append(sparse(external=False)), "has sparse tensors"),
         (has_loop, "has functions or graphs within its graph"),
         (has_function, "has functions or graphs within its graph"),
         (lambda model: model.graph.input.append(model.graph.input[0]), "must have one 'input' of 4 dimensions"),
