@@ -50,8 +50,9 @@ def main() -> None:
     say(f"adopt  {origin}")
     trial = try_out(read_text(text), say)
     check_score(trial)
-    low, high = wilson_interval(trial.right, trial.images)
-    say(f"adopt  accuracy {trial.right / trial.images:.1%} [{low:.1%}, {high:.1%}] on {trial.images} of these images")
+    right, images = sum(trial.right), sum(trial.images)
+    low, high = wilson_interval(right, images)
+    say(f"adopt  accuracy {right / images:.1%} [{low:.1%}, {high:.1%}] on {images} of these images")
     replaced = " in place of the old one" if options.output.exists() else ""
     write_text(options.output, text)
     say(f"adopt  only compresses: no training, no pruning, static int8  -> {options.output}{replaced}")
@@ -77,12 +78,18 @@ def read_options() -> argparse.Namespace:
 
 
 def check_score(trial: Trial) -> None:
-    """Raise InputError where the network is right no more often than by chance: something does not fit."""
-    if trial.right * trial.classes <= trial.images:
+    """Raise InputError where the network is right no more often than by chance: something does not fit.
+
+    Classes count alike, however many images each has: one that always names the largest class is no better than chance.
+    """
+    shares = trial.shares
+    if sum(shares) <= 1:
+        average = float(sum(shares) / len(shares))
         raise InputError(
-            f"right for {trial.right} of {trial.images} images, no more than by chance among {trial.classes} classes: "
-            "are classes in the order of the folder names, and images normalised and resized as in training? "
-            "--set changes prepare.normalization, prepare.resize and others"
+            f"right for {sum(trial.right)} of {sum(trial.images)} images, and for {average:.1%} on average of the "
+            f"{len(shares)} classes among them, no more than by chance: are classes in the order of the folder names, "
+            "and images normalised and resized as in training? --set changes prepare.normalization, prepare.resize "
+            "and others"
         )
 
 
