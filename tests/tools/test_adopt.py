@@ -171,10 +171,34 @@ def test_weights_of_another_network_are_refused(project, monkeypatch):
         ("prepare.image_size=7", "params.yaml: prepare.image_size = 7: must be greater than or equal to 8"),
         ("prepare.size=8", "--set prepare.size: no such key in params.yaml"),
         ("prepare.image_size", "--set prepare.image_size: must be KEY=VALUE"),
+        ("train.epochs=3", "--set train.epochs: is 0 in what this command writes: edit params.yaml afterwards"),
+        ("prune.amount=0.5", "--set prune.amount: is 0 in what this command writes: edit params.yaml afterwards"),
+        ("swa.start=1", "--set swa.start: is null in what this command writes: edit params.yaml afterwards"),
+        (
+            "train.weights=null",
+            "--set train.weights: is right.pth in what this command writes: edit params.yaml afterwards",
+        ),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(project, monkeypatch, change, rule):
     assert refusal(project, monkeypatch, chosen=[*OWN, change]) == rule
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "rule"),
+    [
+        ("--module", "nets", "--module must be PACKAGE.MODULE:FUNCTION, is 'nets'"),
+        ("--module", "nets:", "--module must be PACKAGE.MODULE:FUNCTION, is 'nets:'"),
+        ("--module", "", "--module must be PACKAGE.MODULE:FUNCTION, is ''"),
+        ("--module", "timm/net", "--module must be PACKAGE.MODULE:FUNCTION, is 'timm/net'"),
+        ("--network", "cnn", "--network must be timm/NAME or torchvision/NAME, is 'cnn'; --module takes others"),
+        ("--output", "photos", "photos: is a folder: --output must name a file"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused(project, monkeypatch, option, value, rule):
+    assert refusal(project, monkeypatch, option, value) == rule
+    if option == "--output":
+        assert refusal(project, monkeypatch, option, value, "--force") == rule
 
 
 def test_the_images_of_an_own_network_must_be_said(project, monkeypatch):
