@@ -40,7 +40,7 @@ class Classifier:
         self.classes, self.resizing = self._read_classes(path), self._read_resizing(path)
 
     def _read_classes(self, path: Path) -> list[str]:
-        """Read the class names from the metadata. Raises InputError unless each logit has one."""
+        """Read the class names from the metadata. Raises InputError unless each logit has a printable one."""
         text = self.session.get_modelmeta().custom_metadata_map.get("classes", "[]")
         try:
             classes = [str(name) for name in json.loads(text)]
@@ -49,6 +49,9 @@ class Classifier:
         count = self.session.get_outputs()[0].shape[1]
         if len(classes) != count:
             raise InputError(f"{path}: names {len(classes)} classes in its metadata, has {count} logits")
+        unprintable = [name for name in classes if not name.isprintable()]
+        if unprintable:  # it could forge lines of results, or command the terminal
+            raise InputError(f"{path}: the name of a class must be printable text: {unprintable[0]!r}")
         return classes
 
     def _read_resizing(self, path: Path) -> Resizing:

@@ -240,6 +240,14 @@ def fix_the_batch(model: onnx.ModelProto) -> None:
         (set_metadata("classes", '["a"]'), "names 1 classes in its metadata, has 10 logits"),
         (set_metadata("classes", "1"), "names 0 classes in its metadata, has 10 logits"),
         (
+            set_metadata("classes", json.dumps(["a"] * 9 + ["cat  1.00%\nother.png  dog"])),
+            r"the name of a class must be printable text: 'cat  1.00%\nother.png  dog'",
+        ),
+        (
+            set_metadata("classes", json.dumps(["\x1b[2J"] + ["a"] * 9)),
+            r"the name of a class must be printable text: '\x1b[2J'",
+        ),
+        (
             set_metadata("input", '{"resize": {"shorter_side": 1000000000, "interpolation": "bicubic"}}'),
             "its metadata does not describe its input: resize.shorter_side must be an integer from 28 to 2048",
         ),

@@ -1,10 +1,12 @@
 """The structure of an ONNX file, which is checked before it runs: it may be damaged or come from elsewhere."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import onnx
-from onnx import AttributeProto, TensorProto
+from onnx import FunctionProto, GraphProto, SparseTensorProto, TensorProto
 
 from lightweight.core.files import FORMAT_KEY, check_format
 from lightweight.onnx.checksum import check_checksum
@@ -21,12 +23,14 @@ def check_structure(content: bytes, path: Path) -> bool:
     metadata = {item.key: item.value for item in model.metadata_props}
     check_format(path, json.loads(metadata.get(FORMAT_KEY, "0")))
     has_checksum = check_checksum(content, model.producer_name, metadata)
-    tensors = [*graph.initializer, *(item.t for node in graph.node for item in node.attribute if item.HasField("t"))]
+    parts = list(_walk(model))
+    tensors = (part for part in parts if isinstance(part, TensorProto))
     if any(tensor.data_location == TensorProto.EXTERNAL or tensor.external_data for tensor in tensors):
         raise ValueError("names other files")
-    kinds = {item.type for node in graph.node for item in node.attribute}
-    if model.functions or kinds & {AttributeProto.GRAPH, AttributeProto.GRAPHS}:
+    if any(isinstance(part, FunctionProto) or (isinstance(part, GraphProto) and part is not graph) for part in parts):
         raise ValueError("has functions or graphs within its graph")
+    if any(isinstance(part, SparseTensorProto) for part in parts):
+        raise ValueError("has sparse tensors")
     for values, name, rank in ((graph.input, "input", 4), (graph.output, "logits", 2)):
         shapes = {value.name: [size.dim_value for size in value.type.tensor_type.shape.dim] for value in values}
         sizes = shapes.get(name, [])
@@ -34,3 +38,12 @@ def check_structure(content: bytes, path: Path) -> bool:
             raise ValueError(f"must have one {name!r} of {rank} dimensions, the first without a size, has {shapes}")
     onnx.checker.check_model(model, full_check=True)
     return has_checksum
+
+
+def _walk(message: Any) -> Iterator[Any]:
+    """Yield a message and all messages within, wherever a tensor may stand: also in fields that nothing should use."""
+    yield message
+    for field, value in message.ListFields():
+        if field.message_type:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                yield from _walk(part)

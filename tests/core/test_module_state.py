@@ -1,10 +1,13 @@
-"""Stored tensors load into networks whose layers ask for the version that wrote them."""
+"""Stored tensors load into layers that ask for the version that wrote them; what forward passes store is undone."""
+
+import contextlib
+from copy import deepcopy
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from lightweight.core.module_state import load_state
+from lightweight.core.module_state import forgetting_caches, load_state
 
 
 class Versioned(nn.Linear):
@@ -30,3 +33,31 @@ def test_other_objects_receive_their_state_as_it_is():
     stateful, state = Stateful(), {"epoch": 3}
     load_state(stateful, state)
     assert stateful.state is state
+
+
+class Storing(nn.Linear):
+    """A layer whose forward pass stores tensors that need gradients in new and old attributes, a list and a dict."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+        self.old, self.many, self.named = None, [1], {"kept": 1}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        output = super().forward(x)
+        self.new = self.old = self.named["kept"] = self.named["more"] = output
+        self.many.append(output)
+        return output
+
+
+def test_what_a_forward_pass_stores_is_forgotten_also_after_an_error():
+    model = nn.Sequential(Storing(), Storing())
+    many = model[0].many
+    with contextlib.suppress(KeyError), forgetting_caches(model):
+        model(torch.ones(1, 2))
+        assert model[0].new.requires_grad
+        raise KeyError
+    for layer in model:
+        assert not hasattr(layer, "new")
+        assert (layer.old, layer.many, layer.named) == (None, [1], {"kept": 1})
+    assert model[0].many is many
+    deepcopy(model)  # which fails with a tensor in the graph of gradients

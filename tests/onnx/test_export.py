@@ -13,6 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from lightweight.data.resizing import Resizing
@@ -30,6 +31,7 @@ from tests.examples import (
     new,
     pruned_convnet,
     quantize,
+    quantize_params,
     shipped,
     train,
     trained,
@@ -117,6 +119,17 @@ def test_the_license_of_the_model_stands_in_the_metadata(tiny_dataset):
     content = quantize(pruned_convnet(tiny_dataset), tiny_dataset, "none", license="Apache-2.0")
     metadata = {item.key: item.value for item in onnx.load_from_string(content).metadata_props}
     assert metadata["license"] == '"Apache-2.0"'
+
+
+@pytest.mark.parametrize("name", ["MIT", "CC BY-SA 4.0", "LicenseRef-own:1/2 (x)", "a" * 200])
+def test_a_license_is_a_name(name):
+    assert quantize_params("none", license=name).license == name
+
+
+@pytest.mark.parametrize("text", ["", " MIT", "MIT\n", "MIT\nmore", "MIT # more", "MIT\x1b[2J", "a" * 201, "MIT\u00fc"])
+def test_a_license_that_is_no_name_is_refused(text):
+    with pytest.raises(ValidationError, match=r"must be a name such as MIT or Apache-2\.0, or null"):
+        quantize_params("none", license=text)
 
 
 def test_class_names_of_any_script_survive(tiny_dataset):

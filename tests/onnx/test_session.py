@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import nn
 
 from lightweight.core.errors import InputError
@@ -131,8 +131,17 @@ def test_a_file_of_this_project_without_a_checksum_is_refused_and_one_of_others_
     (checksum,) = (item for item in model.metadata_props if item.key == "sha256")
     model.metadata_props.remove(checksum)
     path.write_bytes(model.SerializeToString())
-    assert "has no checksum: cut off, or made by an older version" in refusal(path)
+    no_checksum = "has no checksum: cut off, or made by an older version"
+    assert no_checksum in refusal(path)
+    model.producer_name = "another"
+    path.write_bytes(model.SerializeToString())
+    assert no_checksum in refusal(path), "its metadata are those of this project"
+    metadata = list(model.metadata_props)
     del model.metadata_props[:]
+    model.producer_name = "lightweight"
+    path.write_bytes(model.SerializeToString())
+    assert no_checksum in refusal(path), "its producer is this project"
+    model.metadata_props.extend(item for item in metadata if item.key != "format")
     model.producer_name = "another"
     path.write_bytes(model.SerializeToString())
     with pytest.warns(UserWarning, match="carries no checksum"):
@@ -181,6 +190,40 @@ def names_other_file(model: ModelProto) -> None:
     weight.external_data.add(key="location", value="/etc/passwd")
 
 
+def names_other_file_beside_its_values(model: ModelProto) -> None:
+    """Which it does not say to use."""
+    model.graph.initializer[0].external_data.add(key="location", value="/etc/passwd")
+
+
+def contradicts_itself(model: ModelProto) -> None:
+    """About the size of a value within, which ONNX Runtime would find out itself."""
+    wrong = helper.make_tensor_value_info(model.graph.node[0].output[0], TensorProto.FLOAT, ["N", 7, 7, 7])
+    del model.graph.value_info[:]
+    model.graph.value_info.append(wrong)
+
+
+def sparse(external: bool) -> onnx.SparseTensorProto:
+    """Of three values, which stand in the file or in another."""
+    values = helper.make_tensor("values", TensorProto.FLOAT, [3], [1.0, 2.0, 3.0])
+    if external:
+        values.ClearField("float_data")
+        values.data_location = TensorProto.EXTERNAL
+        values.external_data.add(key="location", value="neighbour.bin")
+    places = helper.make_tensor("places", TensorProto.INT64, [3], [0, 1, 2])
+    return onnx.SparseTensorProto(values=values, indices=places, dims=[1, 10])
+
+
+def has_sparse_constant(external: bool) -> Change:
+    return lambda model: reach_the_logits(
+        model, [helper.make_node("Constant", [], ["huge"], sparse_value=sparse(external))]
+    )
+
+
+def names_other_file_in_a_list(model: ModelProto) -> None:
+    tensor = sparse(external=True).values
+    model.graph.node[0].attribute.append(helper.make_attribute("own", [tensor]))
+
+
 def has_loop(model: ModelProto) -> None:
     """Which runs for years."""
     go = helper.make_tensor_value_info("go", TensorProto.BOOL, [])
@@ -205,6 +248,13 @@ def set_format(model: ModelProto, version: str) -> None:
     ("change", "rule"),
     [
         (names_other_file, "names other files"),
+        (names_other_file_beside_its_values, "names other files"),
+        (contradicts_itself, "[ShapeInferenceError]"),
+        (names_other_file_in_a_list, "names other files"),
+        (has_sparse_constant(external=True), "names other files"),
+        (has_sparse_constant(external=False), "has sparse tensors"),
+        (lambda model: model.graph.sparse_initializer.append(sparse(external=True)), "names other files"),
+        (lambda model: model.graph.sparse_initializer.append(sparse(external=False)), "has sparse tensors"),
         (has_loop, "has functions or graphs within its graph"),
         (has_function, "has functions or graphs within its graph"),
         (lambda model: model.graph.input.append(model.graph.input[0]), "must have one 'input' of 4 dimensions"),
@@ -290,6 +340,38 @@ def test_memory_of_no_allocator_is_bounded(changed_file, monkeypatch):
     path = changed_file(strings)
     monkeypatch.setattr("lightweight.onnx.session.MAX_BYTES_PER_IMAGE", 2**28)
     assert "while running Expand node" in refusal(path)
+
+
+def huge_for_a_second_image(model: ModelProto) -> None:
+    """1 GB for each image but the first, of a kind that the allocator of activations would be asked for."""
+    model.graph.initializer.append(helper.make_tensor("first", TensorProto.INT64, [1], [1]))
+    model.graph.initializer.append(helper.make_tensor("gigabyte", TensorProto.INT64, [1], [2**28]))
+    nodes = [
+        helper.make_node("Shape", ["input"], ["images"], start=0, end=1),
+        helper.make_node("Sub", ["images", "first"], ["more images"]),
+        helper.make_node("Mul", ["more images", "gigabyte"], ["size"]),
+        helper.make_node("Expand", ["one", "size"], ["huge"]),
+    ]
+    reach_the_logits(model, nodes)
+
+
+def test_the_memory_of_the_session_that_is_returned_is_bounded(changed_file, monkeypatch):
+    path = changed_file(huge_for_a_second_image)
+    monkeypatch.setattr("lightweight.onnx.session.MAX_BYTES_PER_IMAGE", 2**28)
+    assert "while running Expand node" in refusal(path)
+
+
+def large(model: ModelProto) -> None:
+    """With 128 MiB of weights."""
+    weights = numpy_helper.from_array(np.zeros(2**25, np.float32), "weights")
+    model.graph.initializer.append(weights)
+    reach_the_logits(model, [helper.make_node("Mul", ["weights", "pixel"], ["huge"])])
+
+
+def test_a_file_with_many_weights_gets_memory_for_them(changed_file, monkeypatch):
+    path = changed_file(large)
+    monkeypatch.setattr("lightweight.onnx.session.MAX_BYTES_PER_IMAGE", 2**24)
+    load_inference_session(path, threads=1)
 
 
 def test_a_block_gets_the_memory_of_its_bound_and_what_follows_gets_more():

@@ -1,5 +1,6 @@
 """A trained network is compressed as it is: its images are those of its training, and what does not fit is one line."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -125,7 +126,30 @@ def test_other_statistics_give_another_accuracy_and_no_better_than_chance_is_ref
     Path("params.yaml").unlink()
     save(project / "wrong.pth", [4.0, 0.0, -4.0], [-3.5, -9.0, -3.5])
     line = refusal(project, monkeypatch, weights="wrong.pth")
-    assert line.startswith("right for 0 of 12 images, no more than by chance among 3 classes: are classes in the order")
+    rule = "right for 0 of 12 images, and for 0.0% on average of the 3 classes among them, no more than by chance: are"
+    assert line.startswith(rule)
+
+
+def test_a_network_that_always_names_one_class_is_refused_also_where_that_is_the_largest(project, monkeypatch):
+    save(project / "constant.pth", [0.0] * 3, [0.0, 1.0, 0.0])
+    exactly = "right for 4 of 12 images, and for 33.3% on average of the 3 classes among them, no more than by chance"
+    assert refusal(project, monkeypatch, weights="constant.pth").startswith(exactly)
+    for number in range(12, 32):
+        copy = project / f"photos/middle/{number}.png"
+        copy.write_bytes((project / "photos/middle/1.png").read_bytes())
+    most = "right for 24 of 32 images, and for 33.3% on average of the 3 classes among them, no more than by chance"
+    assert refusal(project, monkeypatch, weights="constant.pth").startswith(most)
+    run(monkeypatch)
+
+
+def test_the_images_of_the_test_folder_are_scored_and_no_others(project, monkeypatch, capsys):
+    """Those of the training, which come first, are of other shades than their folders say."""
+    others = dict(zip(SHADES, ["pale", "dark", "middle"], strict=True))
+    for name, other in others.items():
+        shutil.copytree(project / "photos" / name, project / "split/test" / name)
+        shutil.copytree(project / "photos" / name, project / "split/train" / other)
+    run(monkeypatch, "--images", "split")
+    assert "accuracy 100.0% [75.8%, 100.0%] on 12 of these images" in capsys.readouterr().out
 
 
 def test_weights_for_another_number_of_classes_are_refused(project, monkeypatch):
@@ -147,10 +171,34 @@ def test_weights_of_another_network_are_refused(project, monkeypatch):
         ("prepare.image_size=7", "params.yaml: prepare.image_size = 7: must be greater than or equal to 8"),
         ("prepare.size=8", "--set prepare.size: no such key in params.yaml"),
         ("prepare.image_size", "--set prepare.image_size: must be KEY=VALUE"),
+        ("train.epochs=3", "--set train.epochs: is 0 in what this command writes: edit params.yaml afterwards"),
+        ("prune.amount=0.5", "--set prune.amount: is 0 in what this command writes: edit params.yaml afterwards"),
+        ("swa.start=1", "--set swa.start: is null in what this command writes: edit params.yaml afterwards"),
+        (
+            "train.weights=null",
+            "--set train.weights: is right.pth in what this command writes: edit params.yaml afterwards",
+        ),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(project, monkeypatch, change, rule):
     assert refusal(project, monkeypatch, chosen=[*OWN, change]) == rule
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "rule"),
+    [
+        ("--module", "nets", "--module must be PACKAGE.MODULE:FUNCTION, is 'nets'"),
+        ("--module", "nets:", "--module must be PACKAGE.MODULE:FUNCTION, is 'nets:'"),
+        ("--module", "", "--module must be PACKAGE.MODULE:FUNCTION, is ''"),
+        ("--module", "timm/net", "--module must be PACKAGE.MODULE:FUNCTION, is 'timm/net'"),
+        ("--network", "cnn", "--network must be timm/NAME or torchvision/NAME, is 'cnn'; --module takes others"),
+        ("--output", "photos", "photos: is a folder: --output must name a file"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused(project, monkeypatch, option, value, rule):
+    assert refusal(project, monkeypatch, option, value) == rule
+    if option == "--output":
+        assert refusal(project, monkeypatch, option, value, "--force") == rule
 
 
 def test_the_images_of_an_own_network_must_be_said(project, monkeypatch):

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from lightweight.core.errors import InputError
+from tests.contract import ROOT
 from tools.verify.integrity import find_object, repair_command
-from tools.verify.outputs import check_outputs
+from tools.verify.outputs import check_outputs, read_stages
 
 CACHE = Path("elsewhere/cache")
 FILES = ("models/a.onnx", "models/b.onnx", "data/large", "models/snapshots/1", "models/snapshots/late/2")
@@ -86,3 +87,35 @@ def test_a_damaged_list_of_a_folder_is_named_with_the_folder(stages):
     line = refusal(stages)
     assert line.startswith("models/snapshots: damaged: not what dvc.lock says, nor is DVC's cache; to mend: ")
     assert line.endswith(f"rm -rf models/snapshots {path} && dvc repro")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "text",
+        "schema: '2.0'",
+        "stages:",
+        "stages: []",
+        "stages: {train: 1}",
+        "stages: {train: {outs: 1}}",
+        "stages: {train: {outs: [{path: models/a.onnx}]}}",
+        "stages: {train: {outs: [{path: models/a.onnx, md5: 1}]}}",
+    ],
+)
+def test_a_lock_that_dvc_does_not_write_is_one_line_with_the_commands_that_bring_it_back(
+    tmp_path, monkeypatch, content
+):
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.lock").write_text(content)
+    with pytest.raises(InputError) as error:
+        read_stages(Path("dvc.lock"))
+    rule = "does not say what the stages gave: `make mend` or `git checkout dvc.lock` brings it back"
+    assert str(error.value) == f"dvc.lock: {rule}"
+
+
+def test_the_stages_of_a_lock_are_read(tmp_path, stages):
+    Path("dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": stages}))
+    assert read_stages(Path("dvc.lock")) == stages
+    assert list(read_stages(ROOT / "dvc.lock"))

@@ -400,6 +400,8 @@ def test_overrides_are_flat_keys_and_values_that_dvc_reads(tmp_path):
     [
         ("nothing", "recipes/nothing.yaml: no such recipe; known are small, whole"),
         ("", "recipes/.yaml: no such recipe"),
+        ("../params", "recipe '../params': must be the name of a file in recipes/; known are small, whole"),
+        ("results/small", "recipe 'results/small': must be the name of a file in recipes/; known are small, whole"),
     ],
 )
 def test_an_unknown_recipe_is_refused_with_the_known_ones(dvc, monkeypatch, name, message):

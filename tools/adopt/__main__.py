@@ -11,6 +11,8 @@ Writes  params.yaml, or what --output names
 """
 
 import argparse
+import re
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -42,16 +44,18 @@ def main() -> None:
     network = options.network or options.module
     check_replaceable(options.output, options.force)
     chosen = parse_changes(options.set)
-    settings, origin = find_settings(network, options.weights, chosen)
     given = {"prepare.path": options.images, "train.network": network, "train.weights": options.weights}
-    own = {key: format_value(value) for key, value in given.items()}
+    own = ONLY_COMPRESS | {key: format_value(value) for key, value in given.items()}
+    check_chosen(chosen, own, options.output)
+    settings, origin = find_settings(network, options.weights, chosen)
     _, _, template = TEMPLATE.read_text().partition("\n\n")  # without its head
-    text = HEAD.format(network) + set_values(template, ONLY_COMPRESS | settings | own | chosen)
+    text = HEAD.format(network) + set_values(template, settings | own | chosen)
     say(f"adopt  {origin}")
     trial = try_out(read_text(text), say)
     check_score(trial)
-    low, high = wilson_interval(trial.right, trial.images)
-    say(f"adopt  accuracy {trial.right / trial.images:.1%} [{low:.1%}, {high:.1%}] on {trial.images} of these images")
+    right, images = sum(trial.right), sum(trial.images)
+    low, high = wilson_interval(right, images)
+    say(f"adopt  accuracy {right / images:.1%} [{low:.1%}, {high:.1%}] on {images} of these images")
     replaced = " in place of the old one" if options.output.exists() else ""
     write_text(options.output, text)
     say(f"adopt  only compresses: no training, no pruning, static int8  -> {options.output}{replaced}")
@@ -71,18 +75,35 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--force", action="store_true", help="replace the file even if git does not have its content")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="prepare.image_size=64")
     options = parser.parse_args()
-    if options.network and not options.network.startswith(PUBLISHED):
-        parser.error(f"--network must be timm/NAME or torchvision/NAME, is {options.network!r}; --module takes others")
+    if options.network is not None and not options.network.startswith(PUBLISHED):
+        raise InputError(
+            f"--network must be timm/NAME or torchvision/NAME, is {options.network!r}; --module takes others"
+        )
+    if options.module is not None and not re.fullmatch(r"\w+(\.\w+)*:\w+", options.module):
+        raise InputError(f"--module must be PACKAGE.MODULE:FUNCTION, is {options.module!r}")
     return options
 
 
+def check_chosen(chosen: Iterable[str], own: Mapping[str, str], output: Path) -> None:
+    """Raise InputError for a key that is not to be chosen, because the command decides its value."""
+    for key in chosen:
+        if key in own:
+            raise InputError(f"--set {key}: is {own[key]} in what this command writes: edit {output} afterwards")
+
+
 def check_score(trial: Trial) -> None:
-    """Raise InputError where the network is right no more often than by chance: something does not fit."""
-    if trial.right * trial.classes <= trial.images:
+    """Raise InputError where the network is right no more often than by chance: something does not fit.
+
+    Classes count alike, however many images each has: one that always names the largest class is no better than chance.
+    """
+    shares = trial.shares
+    if sum(shares) <= 1:
+        average = float(sum(shares) / len(shares))
         raise InputError(
-            f"right for {trial.right} of {trial.images} images, no more than by chance among {trial.classes} classes: "
-            "are classes in the order of the folder names, and images normalised and resized as in training? "
-            "--set changes prepare.normalization, prepare.resize and others"
+            f"right for {sum(trial.right)} of {sum(trial.images)} images, and for {average:.1%} on average of the "
+            f"{len(shares)} classes among them, no more than by chance: are classes in the order of the folder names, "
+            "and images normalised and resized as in training? --set changes prepare.normalization, prepare.resize "
+            "and others"
         )
 
 

@@ -17,7 +17,9 @@ PLAIN = re.compile(r"[\w./:-]+")  # text that may stand without quotes, unless Y
 
 
 def check_replaceable(path: Path, force: bool) -> None:
-    """Raise InputError if a file is there whose content would be lost: one that git does not have."""
+    """Raise InputError for a folder, and for a file whose content would be lost: one that git does not have."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder: --output must name a file")
     if not path.exists() or force:
         return
     command = ["git", "status", "--porcelain", "--ignored", "--", path.name]

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,12 +31,16 @@ MODELS = 3  # that `benchmark` times
 
 @dataclass(frozen=True)
 class Trial:
-    """Hold how many images of a sample the network was right about, and the minutes that the pipeline may take."""
+    """Hold the images of a sample and the right answers, by class, and the minutes that the pipeline may take."""
 
-    images: int
-    right: int
-    classes: int
+    images: tuple[int, ...]
+    right: tuple[int, ...]
     minutes: float
+
+    @property
+    def shares(self) -> list[Fraction]:
+        """Return the share that the network was right about, of each class that is in the sample."""
+        return [Fraction(right, images) for right, images in zip(self.right, self.images, strict=True) if images]
 
 
 def try_out(params: SimpleNamespace, say: Callable[[str], object]) -> Trial:
@@ -52,10 +57,16 @@ def try_out(params: SimpleNamespace, say: Callable[[str], object]) -> Trial:
     network = _load_network(params.train, data)
     start = time.perf_counter()
     with torch.no_grad():
-        right = sum(int((network(x).argmax(1) == labels).sum()) for x, labels in data.batches(data.test, BATCH))
+        found = [labels[network(x).argmax(1) == labels] for x, labels in data.batches(data.test, BATCH)]
     forward_seconds = (time.perf_counter() - start) / len(data.test)
     seconds = _estimate(params, source, read_seconds, forward_seconds)
-    return Trial(len(data.test), right, len(source.classes), max(1, seconds / 60))
+    images, right = (_count(labels, source.classes) for labels in (data.test.labels, torch.cat(found)))
+    return Trial(images, right, max(1, seconds / 60))
+
+
+def _count(labels: torch.Tensor, classes: tuple[str, ...]) -> tuple[int, ...]:
+    """Count the labels of each class."""
+    return tuple(labels.bincount(minlength=len(classes)).tolist())
 
 
 def _describe_classes(classes: tuple[str, ...]) -> str:

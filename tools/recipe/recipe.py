@@ -59,8 +59,10 @@ class Recipe:
 def read_recipe(name: str) -> Recipe:
     """Read recipes/NAME.yaml. Raises InputError for an unknown name, and for keys that are not those of params.yaml."""
     path = FOLDER / f"{name}.yaml"
+    known = ", ".join(sorted(path.stem for path in FOLDER.glob("*.yaml")))
+    if Path(name).name != name:
+        raise InputError(f"recipe {name!r}: must be the name of a file in {FOLDER}/; known are {known}")
     if not path.is_file():
-        known = ", ".join(sorted(path.stem for path in FOLDER.glob("*.yaml")))
         raise InputError(f"{path}: no such recipe; known are {known}")
     params, workspace = read_yaml(path), read_yaml(PARAMS)
     if differing := sorted(flatten(params, workspace).keys() ^ flatten(workspace, params).keys()):

@@ -27,9 +27,25 @@ FOLDER = ".dir"  # at the end of the MD5 of a folder, which is that of the list 
 def main() -> None:
     lock = Path("dvc.lock")
     if lock.exists():
+        stages = read_stages(lock)
         with tempfile.TemporaryDirectory() as state:
             cache = find_cache(Path.cwd(), Path(state))
-        check_outputs(read_yaml(lock)["stages"], cache)
+        check_outputs(stages, cache)
+
+
+def read_stages(path: Path) -> Lock:
+    """Read the stages of dvc.lock. Raises InputError for a file that is not what DVC writes, such as half of one."""
+    content = read_yaml(path)
+    try:
+        stages = {name: dict(stage) for name, stage in content["stages"].items()}
+        texts = [text for stage in stages.values() for output in md5_of_outputs(stage).items() for text in output]
+        whole = all(isinstance(text, str) for text in texts)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        whole = False
+    if not whole:
+        rule = f"does not say what the stages gave: `make mend` or `git checkout {path}` brings it back"
+        raise InputError(f"{path}: {rule}")
+    return stages
 
 
 def check_outputs(stages: Lock, cache: Path) -> None:
