@@ -43,7 +43,7 @@ gradient = DistributedGradient(model)
 try:
     gradient.compute(torch.arange(12), 7, backward_of(gradient.model))
 except InputError as error:
-    print(error)
+    print(error, flush=True)
 os._exit(0)
 """
 RUNS = """
