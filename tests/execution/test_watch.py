@@ -93,13 +93,18 @@ def test_the_machine_that_hosts_is_named_by_the_address_of_the_rendezvous(place)
     assert second.recv(1024) == describe_absence(0, "10.0.0.1").encode()
 
 
-def test_machines_leave_after_the_last_has_finished_and_not_before(place):
-    machines = [place.enter(number) for number in range(3)]
-    for machine in machines[:2]:
+def check_that_all_leave_after_the_last(machines):
+    *others, last = machines
+    for machine in others:
         machine.sendall(FINISHED)
     assert all(hears_nothing(machine) for machine in machines)
-    machines[2].sendall(FINISHED)
-    assert [machine.recv(1024) for machine in machines] == [FINISHED] * 3
+    last.sendall(FINISHED)
+    assert [machine.recv(1024) for machine in machines] == [FINISHED] * len(machines)
+
+
+def test_machines_leave_after_the_last_has_finished_and_not_before(place):
+    machines = [place.enter(number) for number in range(3)]
+    check_that_all_leave_after_the_last(machines)
 
 
 def test_nobody_misses_a_machine_that_has_finished_or_a_stranger(place):
@@ -117,11 +122,7 @@ def test_a_machine_whose_number_is_taken_is_told_so_and_neither_missed_nor_count
         assert surplus.recv(1024) == b"machine 1 is here already: each needs its own LIGHTWEIGHT_NODE_RANK"
         surplus.close()
     machines.append(place.enter(2))
-    for machine in machines[:2]:
-        machine.sendall(FINISHED)
-    assert all(hears_nothing(machine) for machine in machines)
-    machines[2].sendall(FINISHED)
-    assert [machine.recv(1024) for machine in machines] == [FINISHED] * 3
+    check_that_all_leave_after_the_last(machines)
 
 
 def test_a_machine_that_comes_again_after_it_went_away_hears_of_that(place):

@@ -337,12 +337,6 @@ def strings(model: ModelProto) -> None:
     reach_the_logits(model, nodes)
 
 
-def test_memory_of_no_allocator_is_bounded(changed_file, monkeypatch):
-    path = changed_file(strings)
-    monkeypatch.setattr("lightweight.onnx.session.MAX_BYTES_PER_IMAGE", 2**28)
-    assert re.search("while running Expand node|bad_alloc", refusal(path))
-
-
 def huge_for_a_second_image(model: ModelProto) -> None:
     """1 GB for each image but the first, of a kind that the allocator of activations would be asked for."""
     model.graph.initializer.append(helper.make_tensor("first", TensorProto.INT64, [1], [1]))
@@ -356,8 +350,11 @@ def huge_for_a_second_image(model: ModelProto) -> None:
     reach_the_logits(model, nodes)
 
 
-def test_the_memory_of_the_session_that_is_returned_is_bounded(changed_file, monkeypatch):
-    path = changed_file(huge_for_a_second_image)
+@pytest.mark.parametrize("change", [strings, huge_for_a_second_image])
+def test_memory_is_bounded_that_no_allocator_knows_and_that_of_the_session_that_is_returned(
+    changed_file, monkeypatch, change
+):
+    path = changed_file(change)
     monkeypatch.setattr("lightweight.onnx.session.MAX_BYTES_PER_IMAGE", 2**28)
     assert re.search("while running Expand node|bad_alloc", refusal(path))
 
