@@ -166,6 +166,8 @@ def quantize_params(method: str, **changes: Any) -> QuantizeParams:
         "percentile": 99.9,
         "calibration_images": 300,
         "reduce_range": True,
+        "rounding": "nearest",
+        "bias_correction": False,
         "max_drop": None,
         "epochs": 1,
         "lr": 0.001,

@@ -25,6 +25,7 @@ def list_layers(content: bytes) -> list[Layer]:
     model = onnx.load_from_string(content)
     tensors, pairs, in_int8 = read_tensors(model), find_weights(model), _names_executed_in_int8(content)
     shapes = _shapes_for_one_image(model, [name for node, _ in pairs for name in (node.input[0], node.output[0])])
+    unpacked = {node.input[0]: node.output[0] for node in model.graph.node if node.op_type == "Cast"}  # from 4 bits
     layers = []
     for node, weight in pairs:
         inputs, outputs = shapes[node.input[0]], shapes[node.output[0]]
@@ -36,7 +37,8 @@ def list_layers(content: bytes) -> list[Layer]:
         multiplied = inputs if node.op_type == "ConvTranspose" else outputs  # each position takes every weight once
         positions = math.prod(multiplied[2:] if node.op_type.startswith("Conv") else multiplied[:-1])
         macs = size * positions
-        layers.append(Layer(layer_name(weight), size, stored.nonzero, stored.bits, macs, weight in in_int8))
+        in_8_bits = bool({weight, unpacked.get(weight)} & in_int8)
+        layers.append(Layer(layer_name(weight), size, stored.nonzero, stored.bits, macs, in_8_bits))
     return layers
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import numpy_helper
@@ -9,6 +10,7 @@ from onnx import numpy_helper
 from lightweight.onnx.export import NORMALIZATION
 
 MULTIPLICATIONS = {"Conv", "ConvTranspose", "ConvInteger", "Gemm", "MatMul", "MatMulInteger", "MatMulNBits"}
+INT4 = "_int4"  # ends the name of a weight that is stored in 4 bits and becomes `_quantized` by a Cast
 # The position of a stored tensor and of its zero point among the inputs of an operator.
 ZERO_POINTS = {"DequantizeLinear": (0, 2), "ConvInteger": (1, 3), "MatMulInteger": (1, 3)}
 # The position of the first input that is not learned, such as a scale, a zero point, a bound, a running statistic.
@@ -46,6 +48,8 @@ def read_tensors(model: onnx.ModelProto) -> dict[str, StoredTensor]:
         if name in packed:
             return StoredTensor(unpack_int4(array, packed[name]), 0, 4)
         zero_point = arrays.get(zero_points.get(name, ""))
+        if array.dtype == ml_dtypes.int4:
+            return StoredTensor(array.astype(np.int8), 0, 4)
         # Integer weights are symmetric: all channels have the same zero point.
         return StoredTensor(array, 0 if zero_point is None else zero_point.flat[0], 8 * array.itemsize)
 
@@ -59,16 +63,24 @@ def unpack_int4(packed: np.ndarray, node: onnx.NodeProto) -> np.ndarray:
     return halves[:, : sizes["K"]].astype(np.int8) - 8
 
 
+def pack_int4(values: np.ndarray, node: onnx.NodeProto) -> np.ndarray:
+    """Pack integers (N, K) from -8 to 7 as the weights of MatMulNBits, the inverse of `unpack_int4`; zeros fill up."""
+    sizes = {item.name: item.i for item in node.attribute}
+    missing = -values.shape[1] % sizes["block_size"]
+    halves = (np.pad(values, ((0, 0), (0, missing))) + 8).astype(np.uint8)
+    return halves[:, ::2] | halves[:, 1::2] << 4
+
+
 def find_weights(model: onnx.ModelProto) -> list[tuple[onnx.NodeProto, str]]:
     """List every convolution and matrix product, in the order of the graph, with the name of the initializer it reads.
 
     The name is empty for a product of two activations.
     """
     initializers = {item.name for item in model.graph.initializer}
-    stored: dict[str, str] = {}  # what a tensor was before DequantizeLinear, and Transpose behind it
+    stored: dict[str, str] = {}  # what a tensor was before Cast, DequantizeLinear, and Transpose behind them
     for node in model.graph.node:
-        if node.op_type == "DequantizeLinear":
-            stored[node.output[0]] = node.input[0]
+        if node.op_type == "DequantizeLinear" or (node.op_type == "Cast" and node.input[0] in initializers):
+            stored[node.output[0]] = stored.get(node.input[0], node.input[0])
         elif node.op_type == "Transpose" and node.input[0] in stored:
             stored[node.output[0]] = stored[node.input[0]]
     nodes = [node for node in model.graph.node if node.op_type in MULTIPLICATIONS]
@@ -77,8 +89,10 @@ def find_weights(model: onnx.ModelProto) -> list[tuple[onnx.NodeProto, str]]:
 
 
 def layer_name(weight: str) -> str:
-    """Name the layer of a weight: `conv1` for `model.conv1.weight`, to which quantizers add `_quantized` or `_Q4`."""
-    return weight.removesuffix("_quantized").removesuffix("_Q4").removesuffix(".weight").removeprefix("model.")
+    """Name the layer of a weight: `conv1` for `model.conv1.weight`, to which quantizers add `_quantized` and others."""
+    for suffix in ("_quantized", INT4, "_Q4", ".weight"):
+        weight = weight.removesuffix(suffix)
+    return weight.removeprefix("model.")
 
 
 def list_weighted_nodes(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:

@@ -1,7 +1,7 @@
 """A converter turns a network into a low-precision ONNX model; each quantization method has one."""
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from types import ModuleType
 from typing import Protocol
 
@@ -9,14 +9,15 @@ import onnx
 from torch import Tensor, nn
 
 from lightweight.data.dataset import Dataset
+from lightweight.quantization.int4 import Int4Converter
 from lightweight.quantization.params import QuantizeParams
 from lightweight.quantization.post_training import (
     DynamicConverter,
     Float16Converter,
     Float32Converter,
-    Int4Converter,
     StaticConverter,
 )
+from lightweight.rounding.rounder import RoundingPlan
 from lightweight.training.history import Epoch, FineTuner
 
 
@@ -43,16 +44,19 @@ def make_converter(network: nn.Module, dataset: Dataset, images: Tensor, params:
     qat = import_training(params)
     if qat is not None:
         return qat.QATConverter(network, dataset, images, params.reduce_range)
-    if params.method == "static":
-        return StaticConverter(network, dataset, images, params)
+    if params.method in ("static", "int4"):
+        return (StaticConverter if params.method == "static" else Int4Converter)(network, dataset, images, params)
     if params.method == "dynamic":
         return DynamicConverter(network, dataset, params.reduce_range)
-    converters: dict[str, Callable[[nn.Module, Dataset], Converter]] = {
-        "none": Float32Converter,
-        "fp16": Float16Converter,
-        "int4": Int4Converter,
-    }
-    return converters[params.method](network, dataset)
+    return (Float16Converter if params.method == "fp16" else Float32Converter)(network, dataset)
+
+
+def plan_rounding(converter: Converter, params: QuantizeParams) -> RoundingPlan:
+    """Plan how the integers of the files of a converter are chosen anew; not at all for those that were trained."""
+    if params.method not in ("dynamic", "static", "int4"):
+        return RoundingPlan("nearest", False, 127)
+    in_4_bits = converter.in_4_bits if isinstance(converter, Int4Converter) else []
+    return RoundingPlan(params.rounding, params.bias_correction, 64 if params.reduce_range else 127, in_4_bits)
 
 
 def import_training(params: QuantizeParams) -> ModuleType | None:

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from lightweight.core.params import Params
+from lightweight.rounding.layer import Rounding
 
 Calibration = Literal["minmax", "entropy", "percentile"]
 
@@ -18,6 +19,8 @@ class QuantizeParams(Params):
     percentile: float = Field(gt=50, le=100)
     calibration_images: int = Field(ge=1)
     reduce_range: bool
+    rounding: Rounding
+    bias_correction: bool
     max_drop: float | None = Field(ge=0, le=1)
     epochs: int = Field(ge=1, le=10_000)
     lr: float = Field(gt=0, le=10)

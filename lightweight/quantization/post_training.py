@@ -1,10 +1,9 @@
 """Quantization after training: ONNX Runtime makes a smaller file of a float32 one; chosen layers can stay float32.
 
 Integer arithmetic after Jacob et al. 2018: per-channel symmetric int8 weights; uint8 activations, whose ranges are
-found while running (dynamic) or from calibration images (static). int4 weights in blocks of 32 along the inputs.
+found while running (dynamic) or from calibration images (static).
 """
 
-import logging
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable
@@ -23,16 +22,15 @@ from torch import Tensor, nn
 
 from lightweight.data.dataset import Dataset
 from lightweight.onnx.export import NORMALIZATION, export_onnx
+from lightweight.onnx.gemm import replace_gemm
 from lightweight.onnx.shared_biases import rename_shared_biases
 from lightweight.onnx.weights import list_weighted_nodes
 from lightweight.quantization.calibration import CALIBRATION_METHODS, write_ranges
-from lightweight.quantization.gemm import replace_gemm
 from lightweight.quantization.params import QuantizeParams
 from lightweight.training.history import Epoch, FineTuner
 
 BEFORE_NETWORK = NORMALIZATION | {"input"}  # nodes that read these resize and normalise pixels, in float32
 LINEAR_OPERATORS = frozenset({"MatMul", "Gemm"})
-BLOCK_SIZE = 32  # inputs of a linear layer that share a scale in 4 bits
 
 
 class PostTrainingConverter(ABC):
@@ -146,6 +144,11 @@ class StaticConverter(PostTrainingConverter):
             self.ranges = ranges.read_bytes()
 
     def convert(self, excluded: Collection[str]) -> onnx.ModelProto:
+        return self._quantize(self.model, self._nodes_to_exclude(excluded))
+
+    def _quantize(self, model: onnx.ModelProto, nodes_to_exclude: list[str]) -> onnx.ModelProto:
+        """Quantize all nodes of a model but those to exclude, by the ranges of the calibration."""
+
         def quantize(source: Path, target: Path) -> None:
             ranges = source.with_name("ranges.json")
             ranges.write_bytes(self.ranges)
@@ -159,28 +162,12 @@ class StaticConverter(PostTrainingConverter):
                 reduce_range=self.params.reduce_range,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                nodes_to_exclude=self._nodes_to_exclude(excluded),
+                nodes_to_exclude=nodes_to_exclude,
                 # OpenCV cannot read integer biases; ONNX Runtime makes them itself where it fuses a layer.
                 extra_options={"QuantizeBias": False},
             )
 
-        return _convert_by_files(self.model, quantize)
-
-
-class Int4Converter(LinearLayersConverter):
-    """Store the weights of linear layers in 4 bits and multiply them in 8, by MatMulNBits of ONNX Runtime."""
-
-    def convert(self, excluded: Collection[str]) -> onnx.ModelProto:
-        if not logging.root.handlers:
-            logging.root.addHandler(logging.NullHandler())  # or the import below configures all loggers to print
-        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
-
-        nodes, model = self._nodes_to_exclude(excluded), deepcopy(self.model)
-        quantizer = MatMulNBitsQuantizer(
-            model, 4, BLOCK_SIZE, is_symmetric=True, accuracy_level=4, nodes_to_exclude=nodes
-        )
-        quantizer.process()
-        return quantizer.model.model
+        return _convert_by_files(model, quantize)
 
 
 def _convert_by_files(model: onnx.ModelProto, convert: Callable[[Path, Path], object]) -> onnx.ModelProto:

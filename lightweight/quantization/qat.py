@@ -30,6 +30,7 @@ from torchao.quantization.pt2e.quantizer import (
 
 from lightweight.data.dataset import Dataset
 from lightweight.onnx.export import export_onnx
+from lightweight.onnx.gemm import transpose_weights
 from lightweight.quantization.batchnorm_folding import (
     FUSE_BATCHNORM,
     capture,
@@ -37,7 +38,6 @@ from lightweight.quantization.batchnorm_folding import (
     list_layer_nodes,
     weight_name,
 )
-from lightweight.quantization.gemm import transpose_weights
 from lightweight.quantization.weight_names import rename_weights
 from lightweight.training.history import Epoch, FineTuner
 

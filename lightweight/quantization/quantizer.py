@@ -1,15 +1,16 @@
 """The quantizer makes the ONNX file that ships: weights and activations in fewer bits, as far as accuracy allows."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from lightweight.checkpointing.session import Session
 from lightweight.core.errors import bad_param
 from lightweight.core.files import Table
 from lightweight.core.machine import int8_saturates
 from lightweight.data.dataset import Split
+from lightweight.gram.measure import IMAGES_PER_BATCH
 from lightweight.macs import count_macs
 from lightweight.networks.model_file import ModelFile
 from lightweight.networks.validation import ACCURACY_SLACK, limit_batch
@@ -21,10 +22,12 @@ from lightweight.onnx.logits import onnx_logits, torch_logits
 from lightweight.onnx.session import make_inference_session
 from lightweight.quantization.accuracy_control import COLUMNS, AccuracyControl, Score
 from lightweight.quantization.calibration import balanced_sample, describe_images
-from lightweight.quantization.converter import Converter, make_converter
+from lightweight.quantization.converter import Converter, make_converter, plan_rounding
 from lightweight.quantization.params import QuantizeParams
 from lightweight.quantization.parity import accuracy, check_parity, logit_error
+from lightweight.quantization.post_training import PostTrainingConverter
 from lightweight.quantization.result import QuantizationResult
+from lightweight.rounding.rounder import Rounder, RoundingPlan
 from lightweight.training.history import FineTuner, History
 
 BATCH_SIZE = 256
@@ -43,6 +46,7 @@ class Quantizer:
         self.calibration = balanced_sample(data.train.labels, params.calibration_images, session.seed)
         self.images = data.train.take(self.calibration)
         self.history = History()
+        self.rounder = Rounder(RoundingPlan("nearest", False, 127), session.checkpointer)
         self.trials: list[dict[str, Any]] = []
 
     def run(self, write_tables: Callable[[dict[str, Table]], None] = lambda tables: None) -> QuantizationResult:
@@ -61,13 +65,21 @@ class Quantizer:
         method, session = self.params.method, self.session
         converter = make_converter(self.model, session.dataset, self.images.images[:], self.params)
         if method != "none" and not converter.layers:
-            kind = "linear layer" if method in ("dynamic", "int4") else "layer with weights"
+            kind = "linear layer" if method == "dynamic" else "layer with weights"
             raise bad_param("quantize.method", method, f"the network has no {kind} that it could convert")
         if self.params.trains:
             self._warn_of_low_coverage(converter)
             self.history = session.checkpointer.track("history", self.history)
             self.history.record_and_log(converter.train(self.fine_tune), self.params.epochs, session.log)
+        self.rounder = Rounder(plan_rounding(converter, self.params), session.checkpointer)
+        if isinstance(converter, PostTrainingConverter):
+            self.rounder.fit(self.model, self.batches, converter.model, converter.convert([]))
         return converter
+
+    def batches(self) -> Iterator[Tensor]:
+        """Yield the calibration images in batches, normalised: (N, C, H, W)."""
+        for images, _ in self.session.dataset.batches(self.images, IMAGES_PER_BATCH):
+            yield images
 
     def quantize(self, converter: Converter) -> QuantizationResult:
         """Convert the model except for the layers that `max_drop` excludes, check the file and explain it."""
@@ -75,11 +87,13 @@ class Quantizer:
         content = self.serialize(converter, excluded)
         error, drop = self.check(content, converter.reference(excluded))
         coverage = self._coverage(content, converter, excluded)
-        return QuantizationResult(content, error, drop, excluded, coverage, self._calibration_rows(), self.history)
+        tables = {"calibration": self._calibration_rows(), "rounding": self.rounder.rows}
+        return QuantizationResult(content, error, drop, excluded, coverage, self.history, **tables)
 
     def serialize(self, converter: Converter, excluded: Collection[str]) -> bytes:
         """Make the bytes of the file in which the excluded layers stay float32."""
         model = converter.convert(excluded)
+        self.rounder.write(model)
         finalize_metadata(model, self.session.dataset, self.params.license)
         return serialize(model)
 
@@ -133,6 +147,6 @@ class Quantizer:
         return excluded
 
     def _calibration_rows(self) -> list[dict[str, Any]]:
-        """List the training images that ranges, or errors of single layers, come from; no image if none was needed."""
-        used = self.params.method in ("static", "qat") or self.trials
+        """List the training images that ranges, rounding or errors of layers come from; none if none were needed."""
+        used = self.params.method in ("static", "int4", "qat") or self.rounder.rounded or self.trials
         return describe_images(self.session.dataset, self.calibration) if used else []

@@ -6,6 +6,7 @@ from typing import Any
 from lightweight.core.files import Table
 from lightweight.onnx.coverage import LayerCoverage, coverage_table, describe, warning
 from lightweight.quantization import calibration
+from lightweight.rounding import rounder
 from lightweight.training import history
 from lightweight.training.history import History
 
@@ -23,8 +24,9 @@ class QuantizationResult:
     accuracy_drop: float
     excluded: list[str]
     coverage: list[LayerCoverage]
-    calibration: list[dict[str, Any]]
     history: History
+    calibration: list[dict[str, Any]]
+    rounding: list[dict[str, Any]]
 
     def describe(self, method: str) -> str:
         """Say in lines for the log what runs on integers, what does not and why, and how far the file is off."""
@@ -36,9 +38,10 @@ class QuantizationResult:
         return "\n".join(filter(None, lines))
 
     def tables(self) -> dict[str, Table]:
-        """Return the tables of layers, calibration images and training with rounding, by the names of their files."""
+        """Return the tables of layers, calibration images, rounding and training, by the names of their files."""
         return {
             "coverage": coverage_table(self.coverage),
             "calibration": (calibration.COLUMNS, self.calibration),
+            "rounding": (rounder.COLUMNS, self.rounding),
             "qat": (history.COLUMNS, self.history.table()),
         }

@@ -1,0 +1,66 @@
+"""The inputs of a layer as columns: what one output position of a convolution or linear layer multiplies by weights.
+
+Columns stand in the order of `weight.flatten(1)`: input channel, then row and column of the kernel.
+"""
+
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+ReconstructedLayer = nn.Conv2d | nn.Linear
+MAX_COLUMNS = 4608  # of a layer whose inputs are correlated with each other; a wider one is split into blocks
+
+
+def count_blocks(layer: ReconstructedLayer) -> int:
+    """Return into how many blocks of equal width the columns of each group of a layer are split."""
+    columns = layer.weight[0].numel()
+    return next(blocks for blocks in range(1, columns + 1) if columns % blocks == 0 and columns / blocks <= MAX_COLUMNS)
+
+
+def gram_shape(layer: ReconstructedLayer) -> tuple[int, int]:
+    """Return how many Gram matrices a layer has, one for each block of each group, and how many columns each has."""
+    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    blocks = count_blocks(layer)
+    return groups * blocks, layer.weight[0].numel() // blocks
+
+
+def split_weight(layer: ReconstructedLayer, weight: Tensor) -> Tensor:
+    """Arrange a weight (M, ...) as rows for each Gram matrix: (G, rows, K). `merge_weight` is the inverse."""
+    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    rows = weight.reshape(groups, len(weight) // groups, count_blocks(layer), -1)
+    return rows.transpose(1, 2).flatten(0, 1)
+
+
+def merge_weight(layer: ReconstructedLayer, rows: Tensor) -> Tensor:
+    """Arrange rows (G, rows, K) as the weight (M, ...) that they were split from."""
+    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    parts = rows.reshape(groups, count_blocks(layer), rows.shape[1], -1).transpose(1, 2)
+    return parts.reshape(layer.weight.shape)
+
+
+def input_columns(layer: ReconstructedLayer, inputs: Tensor, max_positions: int) -> Tensor:
+    """Return at most about `max_positions` columns of the inputs of a layer: (G, K, positions).
+
+    Positions are taken at equal distances. The distance shares no factor with the positions of an image, so that they
+    lie at other places in every image.
+    """
+    if isinstance(layer, nn.Linear):
+        positions = inputs.reshape(-1, inputs.shape[-1])
+        columns = positions[:: _step(len(positions), 1, max_positions)].t()
+    else:
+        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        padded = functional.pad(inputs, layer._reversed_padding_repeated_twice, mode=mode)
+        unfolded = functional.unfold(padded, layer.kernel_size, layer.dilation, 0, layer.stride)
+        images, _, each = unfolded.shape
+        columns = unfolded.transpose(0, 1).flatten(1)[:, :: _step(images * each, each, max_positions)]
+    number, width = gram_shape(layer)
+    return columns.reshape(number, width, -1)
+
+
+def _step(positions: int, each: int, max_positions: int) -> int:
+    """Return the distance of the positions to take, which has no common factor with those of `each` image."""
+    step = math.ceil(positions / max_positions)
+    while math.gcd(step, each) > 1:
+        step += 1
+    return step

@@ -1,0 +1,107 @@
+"""Read and replace the integer weights of a quantized ONNX graph, as ONNX Runtime's quantizers write them.
+
+A layer `conv1` has `model.conv1.weight_quantized`, `_scale` and `_zero_point`. Weights of 4 bits are packed by two into
+a byte: for MatMulNBits, which has a scale for every block of inputs, or for a Cast that makes 8-bit integers of them,
+which the runtime does once, when it loads the file.
+"""
+
+import ml_dtypes
+import numpy as np
+import onnx
+import torch
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from lightweight.onnx.weights import INT4, list_weighted_nodes, pack_int4
+from lightweight.rounding.grid import Grid
+from lightweight.rounding.layer import RoundedLayer
+
+INT4_OPSET = 21  # the first with a Cast from int4
+
+
+def float_weights(model: onnx.ModelProto) -> dict[str, Tensor]:
+    """Read the float32 weights by the name of their layer, in PyTorch's order: outputs first."""
+    tensors = {item.name: item for item in model.graph.initializer}
+    weights: dict[str, Tensor] = {}
+    for name, nodes in list_weighted_nodes(model).items():
+        stored = tensors.get(nodes[0].input[1])
+        if stored is not None and stored.data_type == TensorProto.FLOAT:
+            values = torch.from_numpy(numpy_helper.to_array(stored).copy())
+            weights[name] = values.T.contiguous() if _is_transposed(nodes[0]) else values
+    return weights
+
+
+def integer_grids(model: onnx.ModelProto, high: int) -> dict[str, Grid]:
+    """Read the grids of the integer weights by the name of their layer; those of 8 bits reach from -high to `high`."""
+    tensors = {item.name: item for item in model.graph.initializer}
+    grids: dict[str, Grid] = {}
+    for name, (node, *_) in list_weighted_nodes(model).items():
+        scale = tensors.get(node.input[2] if node.op_type == "MatMulNBits" else f"model.{name}.weight_scale")
+        if scale is None:
+            continue
+        scales = torch.from_numpy(numpy_helper.to_array(scale).copy()).double()
+        if node.op_type == "MatMulNBits":
+            sizes = {item.name: item.i for item in node.attribute}
+            blocks = scales.view(sizes["N"], -1).repeat_interleave(sizes["block_size"], dim=1)
+            grids[name] = Grid(blocks[:, : sizes["K"]], -8, 7)
+        else:
+            grids[name] = Grid(scales.view(-1, 1), -high, high)
+    return grids
+
+
+def write_layer(model: onnx.ModelProto, name: str, rounded: RoundedLayer, correct_bias: bool) -> None:
+    """Replace the integers and scales of a layer, and add the shift of its outputs to its bias, in place.
+
+    A layer that stays float32 in this model, or whose bias other layers read, too, keeps what it has.
+    """
+    tensors = {item.name: item for item in model.graph.initializer}
+    node, values = list_weighted_nodes(model)[name][0], rounded.integers.numpy()
+    if node.op_type == "MatMulNBits":
+        _replace(tensors[node.input[1]], pack_int4(values, node))
+    elif f"model.{name}.weight_quantized" in tensors:
+        stored = tensors[f"model.{name}.weight_quantized"]
+        array = np.ascontiguousarray(values.T if _is_transposed(node) else values)
+        _replace(tensors[f"model.{name}.weight_scale"], rounded.scales.numpy())
+        if rounded.bits == 4:
+            _store_in_4_bits(model, stored, array)
+        else:
+            _replace(stored, array)
+    else:
+        return
+    if correct_bias:
+        _shift_bias(model, node, rounded.shift.numpy())
+
+
+def _is_transposed(node: NodeProto) -> bool:
+    """Return whether a matrix product reads its weight as (inputs, outputs)."""
+    attributes = {item.name: item.i for item in node.attribute}
+    return node.op_type.startswith("MatMul") or (node.op_type == "Gemm" and not attributes.get("transB", 0))
+
+
+def _replace(tensor: TensorProto, values: np.ndarray) -> None:
+    tensor.CopyFrom(numpy_helper.from_array(values.reshape(tuple(tensor.dims)), tensor.name))
+
+
+def _store_in_4_bits(model: onnx.ModelProto, stored: TensorProto, values: np.ndarray) -> None:
+    """Store integers in 4 bits, and let a Cast make of them the 8-bit integers that the graph reads."""
+    name = stored.name
+    packed = f"{name.removesuffix('_quantized')}{INT4}"
+    stored.CopyFrom(numpy_helper.from_array(values.astype(ml_dtypes.int4), packed))
+    model.graph.node.insert(0, helper.make_node("Cast", [packed], [name], name=f"{packed}_cast", to=TensorProto.INT8))
+    model.opset_import[0].version = max(model.opset_import[0].version, INT4_OPSET)
+
+
+def _shift_bias(model: onnx.ModelProto, node: NodeProto, shift: np.ndarray) -> None:
+    """Add the shift (M,) to the float32 bias of a layer that no other node reads, in the node or added behind it."""
+    bias = node.input[2] if node.op_type in ("Conv", "Gemm") and len(node.input) > 2 else ""
+    output = node.output[0]
+    while not bias:
+        (reader, *others) = [reader for reader in model.graph.node if output in reader.input] or [None]
+        if reader is None or others or reader.op_type not in ("Add", "Cast", "Mul"):  # a dynamic product is scaled
+            return
+        output = reader.output[0]
+        bias = next((name for name in reader.input if reader.op_type == "Add" and name != output), "")
+    used = sum(list(reader.input).count(bias) for reader in model.graph.node)
+    for tensor in model.graph.initializer:
+        if tensor.name == bias and used == 1 and list(tensor.dims) == [len(shift)]:
+            _replace(tensor, numpy_helper.to_array(tensor) + shift)
