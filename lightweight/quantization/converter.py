@@ -1,7 +1,7 @@
 """A converter turns a network into a low-precision ONNX model; each quantization method has one."""
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import ModuleType
 from typing import Protocol
 
@@ -28,6 +28,11 @@ class Converter(Protocol):
         """Name the layers that the method can convert in this network."""
         ...
 
+    @property
+    def changes(self) -> Mapping[str, tuple[int, float]]:
+        """Tell of the layers that were rounded anew, as `SumLimiter` does."""
+        ...
+
     def train(self, fine_tune: FineTuner) -> Iterable[Epoch]:
         """Train the network with fake quantization and yield its epochs; nothing for methods that do not train."""
 
@@ -46,7 +51,7 @@ def make_converter(network: nn.Module, dataset: Dataset, images: Tensor, params:
     if params.method == "static":
         return StaticConverter(network, dataset, images, params)
     if params.method == "dynamic":
-        return DynamicConverter(network, dataset, params.reduce_range)
+        return DynamicConverter(network, dataset, params)
     converters: dict[str, Callable[[nn.Module, Dataset], Converter]] = {
         "none": Float32Converter,
         "fp16": Float16Converter,
