@@ -1,10 +1,10 @@
 """Coverage of quantization: which layers run in int8 or are stored in fewer bits, and why others do not."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from types import MappingProxyType
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 
 from lightweight.core.files import Table, read_csv
 from lightweight.onnx.layer import Layer
@@ -72,8 +72,8 @@ def measure_coverage(
     """Return all layers, each with the reason why it does not run on 8-bit integers, None if it does.
 
     `convertible` names the layers that the method can convert, `excluded` those that went back to float32. If the
-    layers have fewer MACs than the whole network, `macs`, the rest becomes a last row by the name of `others`. `changes`
-    are `moved` and `step` by the name of a layer that was rounded anew; they hold where it is stored in 8 bits.
+    layers have fewer MACs than the whole network, `macs`, the rest becomes a last row by the name of `others`.
+    `changes` hold `moved` and `step` of layers that were rounded anew, which count where a layer is stored in 8 bits.
     """
     coverage = []
     for layer in layers:

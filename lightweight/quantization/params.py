@@ -8,6 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from lightweight.core.params import Params, name_forms
 
 Calibration = Literal["minmax", "entropy", "percentile"]
+ReduceRange = Literal["auto"] | bool
 
 
 class QuantizeParams(Params):
@@ -17,7 +18,7 @@ class QuantizeParams(Params):
     calibration: Calibration
     percentile: float = Field(gt=50, le=100)
     calibration_images: int = Field(ge=1)
-    reduce_range: Annotated[Literal["auto"] | bool, name_forms("auto, true or false")]
+    reduce_range: Annotated[ReduceRange, name_forms("auto, true or false")]
     max_drop: float | None = Field(ge=0, le=1)
     epochs: int = Field(ge=1, le=10_000)
     lr: float = Field(gt=0, le=10)

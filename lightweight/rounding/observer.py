@@ -1,31 +1,42 @@
-"""Ranges of weights in which no sum of two products is cut off, for training with rounding."""
+"""Fake quantization of weights in which no CPU cuts off a sum of products, for training with rounding."""
+
+from typing import Any
 
 import torch
 from torch import Tensor
-from torchao.quantization.pt2e import PerChannelMinMaxObserver
+from torchao.quantization.pt2e import FakeQuantize, PerChannelMinMaxObserver
 
-from lightweight.rounding.saturation import LARGEST, all_neighbours
+from lightweight.rounding.saturation import all_neighbours
 
 
 class LimitedSumObserver(PerChannelMinMaxObserver):
     """Observe the range of each channel of a weight by its largest value or sum of two neighbours.
 
-    With steps of that range over 127, neighbours that are both rounded up have a sum of 128 at most.
+    With 127 steps in that range, neighbours that are both rounded up have a sum of 128 at most.
     """
 
-    def __init__(self, kind: str, shape: tuple[int, ...], groups: int, **settings: object) -> None:
-        """Take the arguments of `neighbours`, and the settings of torchao's observers."""
+    def __init__(self, image: tuple[int, ...], weight: tuple[int, ...], **settings: Any) -> None:
+        """Take the shapes of a layer's image and weight, and the settings of torchao's observers."""
         super().__init__(**settings)
-        self.orders = [torch.from_numpy(order) for order in all_neighbours(kind, shape, groups)]
+        kind, groups = ("Conv", image[1] // weight[1]) if len(weight) > 2 else ("Gemm", 1)
+        self.orders = [torch.from_numpy(order) for order in all_neighbours(kind, weight, groups)]
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Note the ranges of a weight and return it."""
-        rows = weight.detach().reshape(len(weight), -1)
-        reach = rows.abs().amax(dim=1)
-        for partner in self.orders:
-            paired = partner >= 0
-            sums = (rows[:, paired] + rows[:, partner[paired]]).abs()
-            reach = torch.maximum(reach, sums.amax(dim=1)) if paired.any() else reach
+        """Note the range of a weight as it is now, and return the weight."""
+        rows = weight.detach().flatten(1)
+        sums = [rows[:, order >= 0] + rows[:, order[order >= 0]] for order in self.orders]
+        reach = torch.cat([rows, *sums], dim=1).abs().amax(dim=1)
         self.min_val.resize_(reach.shape).copy_(-reach)
         self.max_val.resize_(reach.shape).copy_(reach)
         return weight
+
+
+class LimitedSumFakeQuantize(FakeQuantize):
+    """Round a weight in steps that always follow from its values of that moment."""
+
+    def __init__(self, image: tuple[int, ...], weight: tuple[int, ...], **settings: Any) -> None:
+        """Take the shapes of a layer's image and weight, and the settings of torchao's fake quantization."""
+        super().__init__(LimitedSumObserver.with_args(image=image, weight=weight), **settings)
+
+    def enable_observer(self, enabled: bool = True) -> None:
+        """Stay switched on: steps that are older than the weights could be too narrow."""

@@ -24,8 +24,8 @@ def neighbours(kind: str, shape: Sequence[int], groups: int = 1, padded: bool = 
     `padded`, an odd number of channels leaves the last one of each position alone: OpenVINO does so without groups.
     """
     if kind != "Conv":
-        order = np.arange(shape[0] if kind == "MatMul" else shape[1])
-        return _pair(order, len(order))
+        columns = shape[0] if kind == "MatMul" else shape[1]
+        return _pair(np.arange(columns), columns)
     outputs, channels, *kernel = shape
     if channels == 1 < groups == outputs:
         return np.full(np.prod(kernel), -1)
