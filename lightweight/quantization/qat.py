@@ -160,7 +160,8 @@ class _Annotator(Quantizer):
         """Tell how the weight of a layer is rounded."""
         if self.limits_sums:
             image, weight = (node.meta["val"].shape for node in layer.all_input_nodes[:2])
-            round_weight = LimitedSumFakeQuantize.with_args(image=tuple(image), weight=tuple(weight))
+            groups = int(image[1]) // weight[1] if len(weight) > 2 else 1
+            round_weight = LimitedSumFakeQuantize.with_args(shape=tuple(weight), groups=groups)
         else:
             observer = MovingAveragePerChannelMinMaxObserver
             round_weight = FusedMovingAvgObsFakeQuantize.with_args(observer=observer, averaging_constant=1.0)

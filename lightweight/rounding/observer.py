@@ -15,11 +15,11 @@ class LimitedSumObserver(PerChannelMinMaxObserver):
     With 127 steps in that range, neighbours that are both rounded up have a sum of 128 at most.
     """
 
-    def __init__(self, image: tuple[int, ...], weight: tuple[int, ...], **settings: Any) -> None:
-        """Take the shapes of a layer's image and weight, and the settings of torchao's observers."""
+    def __init__(self, shape: tuple[int, ...], groups: int, **settings: Any) -> None:
+        """Take the shape of a weight, the groups of its convolution, and the settings of torchao's observers."""
         super().__init__(**settings)
-        kind, groups = ("Conv", image[1] // weight[1]) if len(weight) > 2 else ("Gemm", 1)
-        self.orders = [torch.from_numpy(order) for order in all_neighbours(kind, weight, groups)]
+        kind = "Conv" if len(shape) > 2 else "Gemm"
+        self.orders = [torch.from_numpy(order) for order in all_neighbours(kind, shape, groups)]
 
     def forward(self, weight: Tensor) -> Tensor:
         """Note the range of a weight as it is now, and return the weight."""
@@ -34,9 +34,9 @@ class LimitedSumObserver(PerChannelMinMaxObserver):
 class LimitedSumFakeQuantize(FakeQuantize):
     """Round a weight in steps that always follow from its values of that moment."""
 
-    def __init__(self, image: tuple[int, ...], weight: tuple[int, ...], **settings: Any) -> None:
-        """Take the shapes of a layer's image and weight, and the settings of torchao's fake quantization."""
-        super().__init__(LimitedSumObserver.with_args(image=image, weight=weight), **settings)
+    def __init__(self, shape: tuple[int, ...], groups: int, **settings: Any) -> None:
+        """Take the arguments of the observer, and the settings of torchao's fake quantization."""
+        super().__init__(LimitedSumObserver.with_args(shape=shape, groups=groups), **settings)
 
     def enable_observer(self, enabled: bool = True) -> None:
         """Stay switched on: steps that are older than the weights could be too narrow."""

@@ -10,6 +10,7 @@ from lightweight.onnx.coverage import (
     Reason,
     coverage_table,
     describe,
+    describe_limits,
     int8_share,
     measure_coverage,
     read_coverage,

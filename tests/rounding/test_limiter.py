@@ -6,7 +6,6 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from lightweight.core.machine import int8_saturates
 from lightweight.onnx.logits import onnx_logits
 from lightweight.onnx.weights import find_weights, layer_name
 from lightweight.rounding.saturation import all_neighbours, saturates
