@@ -130,7 +130,7 @@ def test_what_it_took_that_no_cpu_cuts_sums_is_told_of_the_layers_in_8_bits_only
     coverage = measure_coverage(LAYERS, ["fc", "odd"], [], "dynamic", changes=changes)
     assert [(layer.name, layer.moved, layer.step) for layer in coverage if layer.moved] == [("fc", 3, 1.25)]
     assert describe_limits(coverage) == (
-        "So that no CPU cuts sums of products, steps are 1.25 times as wide in 1 of 1 8-bit layers, and 1.00% of their "
+        "So that no CPU cuts sums of products, steps are 1.25 times as wide in 1 of 2 8-bit layers, and 1.00% of their "
         "weights were moved by one step or more."
     )
     write_csv(tmp_path / "coverage.csv", *coverage_table(coverage))
