@@ -21,6 +21,7 @@ LAYERS = {  # kind, shape of the weight without its outputs, groups
     "linear": ("MatMul", (9,), 1),
     "linear, even": ("MatMul", (8,), 1),
 }
+LONG = {"3x3 of many": ("Conv", (64, 3, 3), 1), "3x3 of odd": ("Conv", (67, 3, 3), 1), "long": ("MatMul", (1001,), 1)}
 rng = np.random.default_rng(0)
 
 
@@ -32,10 +33,15 @@ def pairs(partner: np.ndarray) -> set[tuple[int, int]]:
     return {(column, int(other)) for column, other in enumerate(partner) if other > column}
 
 
+def step_of(rows: np.ndarray) -> float:
+    """Return the step of outputs uint8 for so many columns, a power of two."""
+    return float(2 ** np.ceil(np.log2(300 * rows.shape[1] ** 0.5)))
+
+
 def multiply(kind: str, rows: np.ndarray, inputs: tuple[int, ...], groups: int, image: np.ndarray) -> np.ndarray:
     """Multiply an image uint8 (columns,) by integers (outputs, columns) in ONNX Runtime: (outputs,)."""
     tensors = {"one": np.float32(1), "zero": np.uint8(0), "zeros": np.zeros(len(rows), np.int8)}
-    tensors |= {"ones": np.ones(len(rows), np.float32), "step": np.float32(256)}
+    tensors |= {"ones": np.ones(len(rows), np.float32), "step": np.float32(step_of(rows))}
     if kind == "MatMul":
         tensors["weight"], shape = np.ascontiguousarray(rows.T), [1, rows.shape[1]]
         nodes = [helper.make_node("MatMulInteger", ["image", "weight", "zero", "zeros"], ["sums"])]
@@ -60,7 +66,7 @@ def multiply(kind: str, rows: np.ndarray, inputs: tuple[int, ...], groups: int, 
 def exact(kind: str, rows: np.ndarray, image: np.ndarray) -> np.ndarray:
     """Compute what `multiply` must return."""
     sums = rows.astype(int) @ image.astype(int)
-    return sums if kind == "MatMul" else np.clip(np.rint(sums / 256), 0, 255).astype(int)
+    return sums if kind == "MatMul" else np.clip(np.rint(sums / step_of(rows)), 0, 255).astype(int)
 
 
 @pytest.mark.skipif(not int8_saturates(), reason="no sum is cut on this CPU")
@@ -88,7 +94,7 @@ def test_depthwise_convolutions_have_no_neighbours_and_are_not_cut():
     assert (neighbours("Conv", (16, 1, 3, 3), groups=8) >= 0).sum() == 8  # two outputs of each channel: not depthwise
 
 
-@pytest.mark.parametrize(("kind", "inputs", "groups"), LAYERS.values(), ids=LAYERS)
+@pytest.mark.parametrize(("kind", "inputs", "groups"), (LAYERS | LONG).values(), ids=LAYERS | LONG)
 def test_the_runtime_computes_the_exact_sums_of_what_was_limited_and_cuts_others(kind, inputs, groups):
     columns = int(np.prod(inputs))
     rows = rng.integers(-127, 128, (8 * groups, columns)).astype(np.int8)
