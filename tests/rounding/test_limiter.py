@@ -4,10 +4,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from lightweight.onnx.logits import onnx_logits
 from lightweight.onnx.weights import find_weights, layer_name
+from lightweight.rounding.limiter import SumLimiter
 from lightweight.rounding.saturation import all_neighbours, saturates
 from tests.examples import pruned_convnet, quantize, quantizer
 
@@ -82,3 +83,25 @@ def test_pruned_weights_stay_zero(tiny_dataset):
             assert not values[zero if values.shape == zero.shape else zero.T].any()
             found += zero.any()
     assert found
+
+
+@pytest.mark.parametrize(("groups", "channels", "changes"), [(4, 1, False), (2, 2, True), (1, 4, True)])
+def test_groups_decide_whether_a_convolution_has_neighbours(groups, channels, changes):
+    weight, name = np.ones((4, channels, 3, 3), np.float32), "model.conv.weight"
+    tensors = {
+        f"{name}_quantized": np.full(weight.shape, 127, np.int8),
+        f"{name}_scale": np.full(4, 1 / 127, np.float32),
+    }
+    stored = [numpy_helper.from_array(values, key) for key, values in tensors.items()]
+    nodes = [
+        helper.make_node("DequantizeLinear", list(tensors), ["weight"], axis=0),
+        helper.make_node("Conv", ["image", "weight"], ["sums"], group=groups),
+    ]
+    model = helper.make_model(helper.make_graph(nodes, "layer", [], [], stored))
+    source = helper.make_graph([], "layer", [], [], [numpy_helper.from_array(weight, name)])
+    limiter = SumLimiter(helper.make_model(source))
+    limiter.limit(model)
+    integers, scale = map(numpy_helper.to_array, model.graph.initializer)
+    assert ("conv" in limiter.changes) == changes
+    assert (integers == (64 if changes else 127)).all()
+    np.testing.assert_allclose(integers * scale[:, None, None, None], weight, rtol=1e-6)
