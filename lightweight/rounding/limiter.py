@@ -7,6 +7,7 @@ from onnx import numpy_helper
 from lightweight.onnx.weights import find_weights, layer_name
 from lightweight.rounding.saturation import all_neighbours, round_rows
 
+LIMITED = {"Conv", "Gemm", "MatMul", "MatMulInteger"}  # ONNX Runtime transposes convolutions in float32
 SUFFIX = "_quantized"  # that quantizers add to the name of a weight; the name of its scales ends in `_scale` instead
 
 
@@ -28,7 +29,7 @@ class SumLimiter:
         stored = {item.name: item for item in model.graph.initializer}
         for node, name in find_weights(model):
             source = name.removesuffix(SUFFIX)
-            if source == name or source not in self.weights:
+            if node.op_type not in LIMITED or source == name or source not in self.weights:
                 continue
             if name not in self.rounded:
                 self.rounded[name] = self._round(node, stored[name], stored[f"{source}_scale"])
