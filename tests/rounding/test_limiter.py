@@ -85,8 +85,11 @@ def test_pruned_weights_stay_zero(tiny_dataset):
     assert found
 
 
-@pytest.mark.parametrize(("groups", "channels", "changes"), [(4, 1, False), (2, 2, True), (1, 4, True)])
-def test_groups_decide_whether_a_convolution_has_neighbours(groups, channels, changes):
+@pytest.mark.parametrize(
+    ("operator", "groups", "channels", "changes"),
+    [("Conv", 4, 1, False), ("Conv", 2, 2, True), ("Conv", 1, 4, True), ("ConvTranspose", 1, 4, False)],
+)
+def test_operator_and_groups_decide_whether_there_are_neighbours(operator, groups, channels, changes):
     weight, name = np.ones((4, channels, 3, 3), np.float32), "model.conv.weight"
     tensors = {
         f"{name}_quantized": np.full(weight.shape, 127, np.int8),
@@ -95,7 +98,7 @@ def test_groups_decide_whether_a_convolution_has_neighbours(groups, channels, ch
     stored = [numpy_helper.from_array(values, key) for key, values in tensors.items()]
     nodes = [
         helper.make_node("DequantizeLinear", list(tensors), ["weight"], axis=0),
-        helper.make_node("Conv", ["image", "weight"], ["sums"], group=groups),
+        helper.make_node(operator, ["image", "weight"], ["sums"], group=groups),
     ]
     model = helper.make_model(helper.make_graph(nodes, "layer", [], [], stored))
     source = helper.make_graph([], "layer", [], [], [numpy_helper.from_array(weight, name)])
