@@ -1,9 +1,10 @@
 """Coverage of quantization: which layers run in int8 or are stored in fewer bits, and why others do not."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 
 from lightweight.core.files import Table, read_csv
 from lightweight.onnx.layer import Layer
@@ -47,25 +48,38 @@ SENTENCES = {
 
 @dataclass(frozen=True)
 class LayerCoverage(Layer):
-    """Describe a layer of a file with the reason why it does not run on 8-bit integers; None if it does."""
+    """Describe a layer of a file with the reason why it does not run on 8-bit integers; None if it does.
+
+    So that no CPU cuts sums, `moved` weights are an integer lower, and a step is on average `step` times as wide.
+    """
 
     reason: Reason | None
+    moved: int = 0
+    step: float = 1.0
 
 
 COLUMNS = [field.name for field in fields(LayerCoverage)]
 
 
 def measure_coverage(
-    layers: Iterable[Layer], convertible: Collection[str], excluded: Collection[str], method: str, macs: int = 0
+    layers: Iterable[Layer],
+    convertible: Collection[str],
+    excluded: Collection[str],
+    method: str,
+    macs: int = 0,
+    changes: Mapping[str, tuple[int, float]] = MappingProxyType({}),
 ) -> list[LayerCoverage]:
     """Return all layers, each with the reason why it does not run on 8-bit integers, None if it does.
 
     `convertible` names the layers that the method can convert, `excluded` those that went back to float32. If the
     layers have fewer MACs than the whole network, `macs`, the rest becomes a last row by the name of `others`.
+    `changes` hold `moved` and `step` of layers that were rounded anew, which count where a layer is stored in 8 bits.
     """
-    coverage = [
-        LayerCoverage(**asdict(layer), reason=_reason(layer, convertible, excluded, method)) for layer in layers
-    ]
+    coverage = []
+    for layer in layers:
+        moved, step = changes.get(layer.name, (0, 1.0)) if layer.bits == 8 else (0, 1.0)
+        reason = _reason(layer, convertible, excluded, method)
+        coverage.append(LayerCoverage(**asdict(layer), reason=reason, moved=moved, step=round(step, 3)))
     others = macs - sum(layer.macs for layer in coverage)
     if others > MIN_OTHER_SHARE * macs:
         coverage.append(LayerCoverage("others", 0, 0, 32, others, False, Reason.OTHER_OPERATORS))
@@ -106,6 +120,8 @@ def read_coverage(path: Path) -> list[LayerCoverage]:
             macs=int(row["macs"]),
             int8=row["int8"] == "True",
             reason=Reason(row["reason"]) if row["reason"] else None,
+            moved=int(row["moved"]),
+            step=float(row["step"]),
         )
         for row in read_csv(path)
     ]
@@ -114,6 +130,21 @@ def read_coverage(path: Path) -> list[LayerCoverage]:
 def int8_share(coverage: Collection[LayerCoverage]) -> float:
     """Compute the share of the MACs that run on 8-bit integers; 0 when there are no MACs."""
     return sum(layer.macs for layer in coverage if layer.int8) / max(1, sum(layer.macs for layer in coverage))
+
+
+def describe_limits(coverage: Collection[LayerCoverage]) -> str:
+    """Say what it took that no CPU cuts sums of products; return the empty text if it took nothing."""
+    changed = [layer for layer in coverage if layer.step != 1 or layer.moved]
+    if not changed:
+        return ""
+    stored = sum(layer.bits == 8 for layer in coverage)
+    moved = sum(layer.moved for layer in changed) / sum(layer.weights for layer in changed)
+    widths = [layer.step for layer in changed]
+    width = f"{min(widths):.2f} to {max(widths):.2f}" if len(changed) > 1 else f"{widths[0]:.2f}"
+    return (
+        f"So that no CPU cuts sums of products, steps are {width} times as wide in {len(changed)} of {stored} "
+        f"8-bit layers, and {moved:.2%} of their weights were moved by one step or more."
+    )
 
 
 def _percent(share: float) -> str:

@@ -1,7 +1,7 @@
 """A converter turns a network into a low-precision ONNX model; each quantization method has one."""
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from types import ModuleType
 from typing import Protocol
 
@@ -29,6 +29,11 @@ class Converter(Protocol):
         """Name the layers that the method can convert in this network."""
         ...
 
+    @property
+    def changes(self) -> Mapping[str, tuple[int, float]]:
+        """Tell of the layers that were rounded anew, as `SumLimiter` does."""
+        ...
+
     def train(self, fine_tune: FineTuner) -> Iterable[Epoch]:
         """Train the network with fake quantization and yield its epochs; nothing for methods that do not train."""
 
@@ -47,7 +52,7 @@ def make_converter(network: nn.Module, dataset: Dataset, images: Tensor, params:
     if params.method in ("static", "int4"):
         return (StaticConverter if params.method == "static" else Int4Converter)(network, dataset, images, params)
     if params.method == "dynamic":
-        return DynamicConverter(network, dataset, params.reduce_range)
+        return DynamicConverter(network, dataset, params)
     return (Float16Converter if params.method == "fp16" else Float32Converter)(network, dataset)
 
 
@@ -56,7 +61,8 @@ def plan_rounding(converter: Converter, params: QuantizeParams) -> RoundingPlan:
     if params.method not in ("dynamic", "static", "int4"):
         return RoundingPlan("nearest", False, 127)
     in_4_bits = converter.in_4_bits if isinstance(converter, Int4Converter) else []
-    return RoundingPlan(params.rounding, params.bias_correction, 64 if params.reduce_range else 127, in_4_bits)
+    high, limits_sums = 64 if params.reduce_range is True else 127, params.reduce_range == "auto"
+    return RoundingPlan(params.rounding, params.bias_correction, high, limits_sums, in_4_bits)
 
 
 def import_training(params: QuantizeParams) -> ModuleType | None:

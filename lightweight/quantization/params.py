@@ -1,14 +1,15 @@
 """Section `quantize` of params.yaml."""
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from lightweight.core.params import Params
+from lightweight.core.params import Params, name_forms
 from lightweight.rounding.layer import Rounding
 
 Calibration = Literal["minmax", "entropy", "percentile"]
+ReduceRange = Literal["auto"] | bool
 
 
 class QuantizeParams(Params):
@@ -18,7 +19,7 @@ class QuantizeParams(Params):
     calibration: Calibration
     percentile: float = Field(gt=50, le=100)
     calibration_images: int = Field(ge=1)
-    reduce_range: bool
+    reduce_range: Annotated[ReduceRange, name_forms("auto, true or false")]
     rounding: Rounding
     bias_correction: bool
     max_drop: float | None = Field(ge=0, le=1)

@@ -27,6 +27,7 @@ from lightweight.onnx.shared_biases import rename_shared_biases
 from lightweight.onnx.weights import list_weighted_nodes
 from lightweight.quantization.calibration import CALIBRATION_METHODS, write_ranges
 from lightweight.quantization.params import QuantizeParams
+from lightweight.rounding.limiter import SumLimiter
 from lightweight.training.history import Epoch, FineTuner
 
 BEFORE_NETWORK = NORMALIZATION | {"input"}  # nodes that read these resize and normalise pixels, in float32
@@ -45,6 +46,8 @@ class PostTrainingConverter(ABC):
         self.layers = {
             name: [node.name for node in nodes] for name, nodes in weighted if nodes[0].op_type in self.operators
         }
+        self.limiter = SumLimiter(self.model)
+        self.changes = self.limiter.changes
 
     def train(self, fine_tune: FineTuner) -> Iterable[Epoch]:
         """Train nothing."""
@@ -64,6 +67,11 @@ class PostTrainingConverter(ABC):
             return _convert_by_files(exported, quant_pre_process)
         except Exception:  # symbolic shape inference gives up at some reshapes, with an exception of no class
             return _convert_by_files(exported, partial(quant_pre_process, skip_symbolic_shape=True))
+
+    def _limit_sums(self, model: onnx.ModelProto, params: QuantizeParams) -> onnx.ModelProto:
+        if params.reduce_range == "auto":
+            self.limiter.limit(model)
+        return model
 
     def _nodes_to_exclude(self, excluded: Collection[str]) -> list[str]:
         before = [node.name for node in self.model.graph.node if set(node.input) & BEFORE_NETWORK]
@@ -113,20 +121,20 @@ class DynamicConverter(LinearLayersConverter):
     Convolutions stay float32: ONNX Runtime's ConvInteger is slower than its float convolution.
     """
 
-    def __init__(self, network: nn.Module, dataset: Dataset, reduce_range: bool) -> None:
+    def __init__(self, network: nn.Module, dataset: Dataset, params: QuantizeParams) -> None:
         super().__init__(network, dataset)
-        self.reduce_range = reduce_range
+        self.params = params
 
     def convert(self, excluded: Collection[str]) -> onnx.ModelProto:
         quantize = partial(
             quantize_dynamic,
             per_channel=True,
             weight_type=QuantType.QInt8,
-            reduce_range=self.reduce_range,
+            reduce_range=self.params.reduce_range is True,
             nodes_to_exclude=self._nodes_to_exclude(excluded),
             op_types_to_quantize=sorted(LINEAR_OPERATORS),
         )
-        return _convert_by_files(self.model, quantize)
+        return self._limit_sums(_convert_by_files(self.model, quantize), self.params)
 
 
 class StaticConverter(PostTrainingConverter):
@@ -159,7 +167,7 @@ class StaticConverter(PostTrainingConverter):
                 calibrate_method=CALIBRATION_METHODS[self.params.calibration],
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
-                reduce_range=self.params.reduce_range,
+                reduce_range=self.params.reduce_range is True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 nodes_to_exclude=nodes_to_exclude,
@@ -167,7 +175,7 @@ class StaticConverter(PostTrainingConverter):
                 extra_options={"QuantizeBias": False},
             )
 
-        return _convert_by_files(model, quantize)
+        return self._limit_sums(_convert_by_files(model, quantize), self.params)
 
 
 def _convert_by_files(model: onnx.ModelProto, convert: Callable[[Path, Path], object]) -> onnx.ModelProto:

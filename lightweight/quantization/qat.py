@@ -38,7 +38,9 @@ from lightweight.quantization.batchnorm_folding import (
     list_layer_nodes,
     weight_name,
 )
+from lightweight.quantization.params import ReduceRange
 from lightweight.quantization.weight_names import rename_weights
+from lightweight.rounding.observer import LimitedSumFakeQuantize
 from lightweight.training.history import Epoch, FineTuner
 
 aten = torch.ops.aten
@@ -98,16 +100,16 @@ def _update_scale(module: nn.Module) -> None:
 class QATConverter:
     """Train a network with fake quantization and convert it; `layers` maps quantized layers to their graph nodes."""
 
-    def __init__(self, network: nn.Module, dataset: Dataset, images: Tensor, reduce_range: bool) -> None:
+    def __init__(self, network: nn.Module, dataset: Dataset, images: Tensor, reduce_range: ReduceRange) -> None:
         """Take the ranges that training begins with from images uint8 (N, C, H, W).
 
-        With `reduce_range`, integer weights have one bit less.
+        Where `reduce_range` is true, integer weights have one bit less; by auto, steps are so wide that no sum is cut.
         """
-        self.dataset = dataset
+        self.dataset, self.changes = dataset, dict[str, tuple[int, float]]()
         graph = capture(network, dataset.blank(2))
         fold_batchnorm(graph)
         self.layers = {weight_name(node).removesuffix(".weight"): node.name for node in list_layer_nodes(graph)}
-        self.module = FakeQuantModule(prepare_qat_pt2e(graph, _Annotator(largest=63 if reduce_range else 127)))
+        self.module = FakeQuantModule(prepare_qat_pt2e(graph, _Annotator(reduce_range)))
         self.module.train()
         with torch.no_grad():
             for batch in images.split(BATCH_SIZE):
@@ -126,6 +128,7 @@ class QATConverter:
 
         yield from fine_tune(self.module, 1, apply_masks)
         self.module.eval()
+        self.module(self.dataset.normalize(self.dataset.blank(2)))  # steps follow from the weights at the end
 
     def reference(self, excluded: Collection[str]) -> nn.Module:
         """Return the network with fake quantization, except in the excluded layers."""
@@ -146,13 +149,24 @@ class QATConverter:
 class _Annotator(Quantizer):
     """Tell torchao what to round: activations to uint8, weights to int8 from -largest to largest in each channel."""
 
-    def __init__(self, largest: int) -> None:
+    def __init__(self, reduce_range: ReduceRange) -> None:
+        self.largest, self.limits_sums = 63 if reduce_range is True else 127, reduce_range == "auto"
         fake_quantize = FusedMovingAvgObsFakeQuantize.with_args
         self.activation = QuantizationSpec(
             torch.uint8, fake_quantize(observer=MovingAverageMinMaxObserver), 0, 255, torch.per_tensor_affine
         )
-        weight = fake_quantize(observer=MovingAveragePerChannelMinMaxObserver, averaging_constant=1.0)
-        self.weight = QuantizationSpec(torch.int8, weight, -largest, largest, torch.per_channel_symmetric, 0)
+
+    def _weight(self, layer: fx.Node) -> QuantizationSpec:
+        """Tell how the weight of a layer is rounded."""
+        if self.limits_sums:
+            image, weight = (node.meta["val"].shape for node in layer.all_input_nodes[:2])
+            groups = int(image[1]) // weight[1] if len(weight) > 2 else 1
+            round_weight = LimitedSumFakeQuantize.with_args(shape=tuple(weight), groups=groups)
+        else:
+            observer = MovingAveragePerChannelMinMaxObserver
+            round_weight = FusedMovingAvgObsFakeQuantize.with_args(observer=observer, averaging_constant=1.0)
+        largest = self.largest
+        return QuantizationSpec(torch.int8, round_weight, -largest, largest, torch.per_channel_symmetric, 0)
 
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
         """Note at every layer, sum and range-preserving node which of its inputs and outputs are rounded."""
@@ -160,7 +174,7 @@ class _Annotator(Quantizer):
         for node in model.graph.nodes:
             if node in layers or (node.target in SUMS and node.meta["val"].is_floating_point()):
                 inputs = [value for value in node.args[:2] if isinstance(value, fx.Node)]
-                specs = [self.activation, self.weight if node in layers else self.activation]
+                specs = [self.activation, self._weight(node) if node in layers else self.activation]
                 node.meta[ANNOTATION] = QuantizationAnnotation(dict(zip(inputs, specs, strict=False)), _annotated=True)
                 users = list(node.users)
                 last = users[0] if len(users) == 1 and users[0].target in FUSED_ACTIVATIONS else node

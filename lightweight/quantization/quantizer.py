@@ -103,8 +103,8 @@ class Quantizer:
         Logs a warning on a CPU where sums of 8-bit products saturate. Raises InputError beyond the limits.
         """
         params, data = self.params, self.session.dataset
-        if params.method in ("dynamic", "static", "qat") and int8_saturates() and not params.reduce_range:
-            rule = "quantize.reduce_range: true avoids it"
+        if params.method in ("dynamic", "static", "qat") and int8_saturates() and params.reduce_range is False:
+            rule = "quantize.reduce_range: auto avoids it"
             self.session.log(f"Warning: sums of 8-bit products saturate on this CPU (no VNNI): {rule}")
         before, expected = (torch_logits(model, data, data.val, self.batch_size) for model in (self.model, reference))
         actual = onnx_logits(make_inference_session(content, self.session.threads), data.val, self.batch_size)
@@ -112,7 +112,8 @@ class Quantizer:
 
     def _coverage(self, content: bytes, converter: Converter, excluded: Collection[str]) -> list[LayerCoverage]:
         macs = count_macs(self.model, self.session.dataset.blank(1))
-        return measure_coverage(list_layers(content), converter.layers, excluded, self.params.method, macs)
+        layers, changes = list_layers(content), converter.changes
+        return measure_coverage(layers, converter.layers, excluded, self.params.method, macs, changes)
 
     def _warn_of_low_coverage(self, converter: Converter) -> None:
         """Log before the training which layers would stay in float32 after it, if these are many."""

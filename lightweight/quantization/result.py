@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightweight.core.files import Table
-from lightweight.onnx.coverage import LayerCoverage, coverage_table, describe, warning
+from lightweight.onnx.coverage import LayerCoverage, coverage_table, describe, describe_limits, warning
 from lightweight.quantization import calibration
 from lightweight.rounding import rounder
 from lightweight.training import history
@@ -30,9 +30,11 @@ class QuantizationResult:
 
     def describe(self, method: str) -> str:
         """Say in lines for the log what runs on integers, what does not and why, and how far the file is off."""
+        limits = describe_limits(self.coverage)
         lines = [
             warning(self.coverage),
             f"quantize  {method}  {describe(self.coverage)}",
+            f"quantize  {limits}" if limits else "",
             f"quantize  logit error {self.logit_error:.3%}  val accuracy drop {self.accuracy_drop:.2%}",
         ]
         return "\n".join(filter(None, lines))

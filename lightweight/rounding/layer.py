@@ -4,10 +4,11 @@
 error (Frantar et al. 2023; the update is that of Optimal Brain Compression, Frantar, Singh and Alistarh 2022).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,9 +16,23 @@ from lightweight.gram.columns import ReconstructedLayer, merge_weight, split_wei
 from lightweight.gram.matmul import exact_matmul
 from lightweight.gram.measure import Gram
 from lightweight.gram.sweep import sweep
+from lightweight.rounding.chooser import Chooser
 from lightweight.rounding.grid import Grid, fit_scales
+from lightweight.rounding.saturation import saturates
 
 Rounding = Literal["nearest", "gptq"]
+
+
+@dataclass(frozen=True)
+class StoredLayer:
+    """Hold a layer as a quantizer has stored it: its grid with scales (M, 1) or (M, K), and integers (M, ...).
+
+    `orders` are the partners of each column whose sums of integers are limited (`saturation.py`), one for each kernel.
+    """
+
+    grid: Grid
+    integers: Tensor
+    orders: Sequence[np.ndarray] = ()
 
 
 @dataclass(frozen=True)
@@ -38,27 +53,30 @@ class RoundedLayer:
 
 
 def round_layer(
-    layer: ReconstructedLayer, weight: Tensor, gram: Gram, grid: Grid | None, rounding: Rounding
+    layer: ReconstructedLayer, weight: Tensor, gram: Gram, stored: StoredLayer | None, rounding: Rounding
 ) -> RoundedLayer:
-    """Round a weight, of the shape of the layer's, on a grid of scales (M, 1) or (M, K); without one, to 4 bits.
+    """Round a weight, of the shape of the layer's, on the grid of the stored layer; without one, to 4 bits.
 
-    Weights that pruning has set to zero stay zero.
+    With `nearest`, the integers are those that are stored. Weights that pruning has set to zero stay zero.
     """
     rows, flat = split_weight(layer, weight.double()), weight.double().flatten(1)
-    if grid is None:
+    if stored is None:
         diagonal = gram.matrix.diagonal(dim1=-2, dim2=-1)[:, None].expand_as(rows)
         grid = fit_scales(flat, merge_weight(layer, diagonal).flatten(1), 4)
+        stored = StoredLayer(grid, grid.integers(flat))
+    grid = stored.grid
     own = Grid(split_weight(layer, grid.scales.expand_as(flat)), grid.low, grid.high)
-    rounded = nearest = own.nearest(rows)
-    error = nearest_error = _output_error(rows, nearest, gram)
+    integers = split_weight(layer, stored.integers.double())
+    error = nearest_error = _output_error(rows, integers * own.scales, gram)
     if rounding == "gptq":
-        swept = sweep(rows, gram.matrix, partial(_choose, own, rows != 0))
-        if (swept_error := _output_error(rows, swept, gram)) < error:
-            rounded, error = swept, swept_error
-    shift = (rows - rounded).mul_(gram.mean[:, None]).cumsum(-1)
+        chooser = Chooser(own, rows, stored.orders)
+        swept_error = _output_error(rows, sweep(rows, gram.matrix, chooser), gram)
+        if swept_error < error and not _exceeds(merge_weight(layer, chooser.integers), stored.orders):
+            integers, error = chooser.integers, swept_error
+    shift = (rows - integers * own.scales).mul_(gram.mean[:, None]).cumsum(-1)
     shift[..., :-1] = 0  # the last column holds the sum, which stays after merging
     return RoundedLayer(
-        merge_weight(layer, own.integers(rounded)).to(torch.int8),
+        merge_weight(layer, integers).to(torch.int8),
         grid.scales.float(),
         merge_weight(layer, shift).flatten(1).sum(1).float(),
         grid.bits,
@@ -67,11 +85,10 @@ def round_layer(
     )
 
 
-def _choose(grid: Grid, kept: Tensor, targets: Tensor, columns: Tensor, costs: Tensor) -> Tensor:
-    """Round targets (G, rows) of columns (G,) to the nearest values of the grid; weights that were zero stay zero."""
-    matrices = torch.arange(len(columns))
-    own = Grid(grid.scales[matrices, :, columns], grid.low, grid.high)
-    return own.nearest(targets) * kept[matrices, :, columns]
+def _exceeds(integers: Tensor, orders: Sequence[np.ndarray]) -> bool:
+    """Return whether a sum of neighbours exceeds the limit, which a column of another block may cause."""
+    flat = integers.flatten(1).numpy()
+    return any(saturates(flat, order).any() for order in orders)
 
 
 def _output_error(rows: Tensor, rounded: Tensor, gram: Gram) -> float:

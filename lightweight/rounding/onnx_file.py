@@ -12,9 +12,10 @@ import torch
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from lightweight.onnx.weights import INT4, list_weighted_nodes, pack_int4
+from lightweight.onnx.weights import INT4, list_weighted_nodes, pack_int4, unpack_int4
 from lightweight.rounding.grid import Grid
-from lightweight.rounding.layer import RoundedLayer
+from lightweight.rounding.layer import RoundedLayer, StoredLayer
+from lightweight.rounding.saturation import all_neighbours
 
 INT4_OPSET = 21  # the first with a Cast from int4
 
@@ -31,22 +32,24 @@ def float_weights(model: onnx.ModelProto) -> dict[str, Tensor]:
     return weights
 
 
-def integer_grids(model: onnx.ModelProto, high: int) -> dict[str, Grid]:
-    """Read the grids of the integer weights by the name of their layer; those of 8 bits reach from -high to `high`."""
-    tensors = {item.name: item for item in model.graph.initializer}
-    grids: dict[str, Grid] = {}
+def stored_layers(model: onnx.ModelProto, high: int, limit_sums: bool) -> dict[str, StoredLayer]:
+    """Read the layers of integer weights by their names; those of 8 bits reach from -high to `high`."""
+    arrays = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+    layers: dict[str, StoredLayer] = {}
     for name, (node, *_) in list_weighted_nodes(model).items():
-        scale = tensors.get(node.input[2] if node.op_type == "MatMulNBits" else f"model.{name}.weight_scale")
-        if scale is None:
-            continue
-        scales = torch.from_numpy(numpy_helper.to_array(scale).copy()).double()
+        sizes = {item.name: item.i for item in node.attribute}
         if node.op_type == "MatMulNBits":
-            sizes = {item.name: item.i for item in node.attribute}
-            blocks = scales.view(sizes["N"], -1).repeat_interleave(sizes["block_size"], dim=1)
-            grids[name] = Grid(blocks[:, : sizes["K"]], -8, 7)
-        else:
-            grids[name] = Grid(scales.view(-1, 1), -high, high)
-    return grids
+            blocks = torch.tensor(arrays[node.input[2]]).double().view(sizes["N"], -1)
+            blocks = blocks.repeat_interleave(sizes["block_size"], dim=1)[:, : sizes["K"]]
+            layers[name] = StoredLayer(Grid(blocks, -8, 7), torch.from_numpy(unpack_int4(arrays[node.input[1]], node)))
+        elif f"model.{name}.weight_quantized" in arrays:
+            integers, scales = arrays[f"model.{name}.weight_quantized"], arrays[f"model.{name}.weight_scale"]
+            kind = "MatMul" if _is_transposed(node) else node.op_type
+            orders = all_neighbours(kind, integers.shape, sizes.get("group", 1)) if limit_sums else []
+            values = torch.tensor(integers.T if kind == "MatMul" else integers)
+            grid = Grid(torch.tensor(scales).double().view(-1, 1), -high, high)
+            layers[name] = StoredLayer(grid, values, orders)
+    return layers
 
 
 def write_layer(model: onnx.ModelProto, name: str, rounded: RoundedLayer, correct_bias: bool) -> None:

@@ -11,21 +11,23 @@ from tqdm import tqdm
 from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.gram.measure import list_reconstructed, measure_grams
 from lightweight.rounding.layer import RoundedLayer, Rounding, round_layer
-from lightweight.rounding.onnx_file import float_weights, integer_grids, write_layer
+from lightweight.rounding.onnx_file import float_weights, stored_layers, write_layer
 
 COLUMNS = ["layer", "bits", "nearest_error", "error"]
 
 
 @dataclass(frozen=True)
 class RoundingPlan:
-    """Describe how weights become integers: the method, whether biases make up for it, and the largest of 8 bits.
+    """Describe how weights become integers: the method, whether biases make up for it, the largest integer of 8 bits.
 
-    `in_4_bits` names the convolutions to store in 4 bits; other layers keep the bits and scales that the file has.
+    With `limits_sums`, no sum of neighbours may be cut off by a CPU. `in_4_bits` names the convolutions to store in 4
+    bits; other layers keep the bits and scales that the file has.
     """
 
     rounding: Rounding
     correct_bias: bool
     high: int
+    limits_sums: bool = False
     in_4_bits: Collection[str] = ()
 
     @property
@@ -55,17 +57,18 @@ class Rounder:
         if self.plan.changes_nothing:
             return
         self.checkpointer.track("rounding", self)
-        weights, grids = float_weights(source), integer_grids(quantized, self.plan.high)
+        weights = float_weights(source)
+        stored = stored_layers(quantized, self.plan.high, self.plan.limits_sums)
         layers = {
             name: layer
             for name, layer in list_reconstructed(network).items()
-            if name in grids and weights[name].shape == layer.weight.shape
+            if name in stored and weights[name].shape == layer.weight.shape
         }
         left = {name: layer for name, layer in layers.items() if name not in self.rounded}
         with tqdm(total=len(left), desc="rounding", leave=False, disable=None) as progress:
             for name, gram in measure_grams(network, batches, left):
-                grid = None if name in self.plan.in_4_bits else grids[name]
-                self.rounded[name] = round_layer(left[name], weights[name], gram, grid, self.plan.rounding)
+                kept = None if name in self.plan.in_4_bits else stored[name]
+                self.rounded[name] = round_layer(left[name], weights[name], gram, kept, self.plan.rounding)
                 self.checkpointer.save_if_due(f"layer {len(self.rounded) + 1} of {len(layers)}")
                 progress.update()
         self.checkpointer.untrack("rounding")

@@ -10,6 +10,7 @@ from lightweight.onnx.coverage import (
     Reason,
     coverage_table,
     describe,
+    describe_limits,
     int8_share,
     measure_coverage,
     read_coverage,
@@ -60,9 +61,9 @@ def test_the_sentence_weighs_layers_by_macs_and_weights_and_is_the_same_from_a_f
 def test_a_table_holds_the_text_of_every_reason(tmp_path):
     write_csv(tmp_path / "coverage.csv", *coverage_table(measure_coverage(LAYERS[:2], ["fc"], [], "dynamic")))
     assert (tmp_path / "coverage.csv").read_text() == (
-        "name,weights,nonzero,bits,macs,int8,reason\n"
-        "conv,100,90,32,700,False,the method converts linear layers only\n"
-        "fc,300,300,8,300,True,\n"
+        "name,weights,nonzero,bits,macs,int8,reason,moved,step\n"
+        "conv,100,90,32,700,False,the method converts linear layers only,0,1.0\n"
+        "fc,300,300,8,300,True,,0,1.0\n"
     )
     for reason in Reason:
         row = read_csv(tmp_path / "coverage.csv")[0] | {"reason": reason.value}
@@ -122,3 +123,16 @@ def test_int4_and_fp16_name_their_bits(tiny_dataset):
     for method, bits in (("fp16", 16), ("int4", 4)):
         layers = list_layers(quantize(pruned_convnet(tiny_dataset), tiny_dataset, method))
         assert f"of the weights take {bits} bits" in describe(measure_coverage(layers, ["fc"], [], method))
+
+
+def test_what_it_took_that_no_cpu_cuts_sums_is_told_of_the_layers_in_8_bits_only(tmp_path):
+    changes = {"fc": (3, 1.25), "conv": (7, 1.5)}
+    coverage = measure_coverage(LAYERS, ["fc", "odd"], [], "dynamic", changes=changes)
+    assert [(layer.name, layer.moved, layer.step) for layer in coverage if layer.moved] == [("fc", 3, 1.25)]
+    assert describe_limits(coverage) == (
+        "So that no CPU cuts sums of products, steps are 1.25 times as wide in 1 of 2 8-bit layers, and 1.00% of their "
+        "weights were moved by one step or more."
+    )
+    write_csv(tmp_path / "coverage.csv", *coverage_table(coverage))
+    assert read_coverage(tmp_path / "coverage.csv") == coverage
+    assert describe_limits(measure_coverage(LAYERS, ["fc", "odd"], [], "dynamic")) == ""

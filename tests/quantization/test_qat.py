@@ -125,6 +125,23 @@ def test_weights_are_trained_and_rounded_per_channel_within_seven_bits(tiny_data
     assert len(result.history.rows) == 1
 
 
+def test_steps_by_which_no_cpu_cuts_sums_follow_from_the_weights_at_the_end(tiny_dataset):
+    qat = quantizer(deepcopy(trained(BNNET, tiny_dataset)), tiny_dataset, "qat", reduce_range="auto")
+    converter = qat.make_converter()
+    result, weights = qat.quantize(converter), dict(converter.module.named_parameters())
+    values = stored(result.content)
+    for name in converter.layers:
+        integers, scale = values[f"model.{name}.weight_quantized"].astype(int), values[f"model.{name}.weight_scale"]
+        (weight,) = (item.detach().numpy() for key, item in weights.items() if key.endswith(f"{name}.weight"))
+        rows = (weight if weight.ndim == 2 else weight.transpose(0, 2, 3, 1)).reshape(len(weight), -1)
+        even = rows.shape[1] // 2 * 2
+        sums = np.abs(rows[:, :even:2] + rows[:, 1:even:2])
+        reach = np.maximum(sums.max(axis=1), np.abs(rows).max(axis=1))
+        np.testing.assert_allclose(scale, reach / 127, rtol=1e-5)
+        assert 63 < np.abs(integers).max() <= 127
+    assert result.logit_error < 0.05
+
+
 def test_the_file_agrees_with_the_trained_graph(tiny_dataset):
     qat, converter, result = quantized(tiny_dataset)
     val = tiny_dataset.val

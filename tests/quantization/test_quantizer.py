@@ -396,7 +396,7 @@ def test_the_gate_names_the_images_that_are_farthest_off(tiny_dataset, expected)
     assert f"farthest off (index, class in model and file): {worst}" in str(error.value)
 
 
-@pytest.mark.parametrize(("reduce_range", "warned"), [(True, False), (False, True)])
+@pytest.mark.parametrize(("reduce_range", "warned"), [(True, False), (False, True), ("auto", False)])
 def test_a_cpu_that_saturates_is_warned_of_unless_the_range_is_reduced(tiny_dataset, monkeypatch, reduce_range, warned):
     monkeypatch.setattr(quantization, "int8_saturates", lambda: True)
     model, log = pruned_convnet(tiny_dataset), []

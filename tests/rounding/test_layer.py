@@ -1,12 +1,17 @@
 """Weights rounded together change the outputs of a layer less than weights rounded one by one."""
 
+from collections.abc import Sequence
+from copy import deepcopy
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from lightweight.gram.measure import Gram
 from lightweight.rounding.grid import Grid, fit_scales
-from lightweight.rounding.layer import RoundedLayer, round_layer
+from lightweight.rounding.layer import RoundedLayer, StoredLayer, round_layer
+from lightweight.rounding.saturation import all_neighbours, limit_sums, saturates
 from tests.gram.test_measure import LAYERS, grams_of, images
 
 BITS = (2, 3, 4, 8)
@@ -14,7 +19,12 @@ BITS = (2, 3, 4, 8)
 
 def rounded(layer: nn.Module, rounding: str, grid: Grid | None = None) -> tuple[RoundedLayer, Gram]:
     gram = grams_of(nn.Sequential(layer), images())["0"]
-    return round_layer(layer, layer.weight.detach(), gram, grid, rounding), gram
+    return round_layer(layer, layer.weight.detach(), gram, grid and as_stored(layer, grid), rounding), gram
+
+
+def as_stored(layer: nn.Module, grid: Grid, orders: Sequence[np.ndarray] = ()) -> StoredLayer:
+    integers = grid.integers(layer.weight.detach().double().flatten(1)).view_as(layer.weight)
+    return StoredLayer(grid, integers.to(torch.int8), orders)
 
 
 def grid_of(layer: nn.Module, bits: int) -> Grid:
@@ -51,7 +61,7 @@ def test_correlated_inputs_let_gptq_save_most_of_the_error():
     basis = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
     inputs = torch.randn(10, 50, 4, generator=torch.Generator().manual_seed(1)) @ basis
     gram = grams_of(nn.Sequential(layer), inputs)["0"]
-    found = round_layer(layer, layer.weight.detach(), gram, grid_of(layer, 4), "gptq")
+    found = round_layer(layer, layer.weight.detach(), gram, as_stored(layer, grid_of(layer, 4)), "gptq")
     assert found.error < 0.3 * found.nearest_error
 
 
@@ -62,6 +72,33 @@ def test_the_shift_makes_up_for_the_change_of_mean_outputs(layer, rounding):
     change = layer.weight.detach() - (found.integers.flatten(1) * found.scales).view_as(layer.weight)
     mean = gram.mean.repeat_interleave(len(layer.weight) // layer.groups, 0)  # (M, columns)
     torch.testing.assert_close(found.shift, (change.flatten(1) * mean).sum(1).float(), atol=1e-5, rtol=1e-4)
+
+
+def all_large(layer: nn.Module) -> nn.Module:
+    """Give every weight nearly the size of the largest, so that sums of neighbours exceed the limit."""
+    with torch.no_grad():
+        layer.weight.copy_(0.9 + 0.1 * torch.rand(layer.weight.shape, generator=torch.Generator().manual_seed(5)))
+    return layer
+
+
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
+@pytest.mark.parametrize("blocks", [False, True])
+def test_no_sum_of_neighbours_exceeds_the_limit_where_it_must_not(layer, blocks, monkeypatch):
+    if blocks:
+        monkeypatch.setattr("lightweight.gram.columns.MAX_COLUMNS", 20)
+    layer = all_large(deepcopy(layer))
+    gram, grid = grams_of(nn.Sequential(layer), images())["0"], grid_of(layer, 8)
+    orders = all_neighbours("Conv", layer.weight.shape, layer.groups)
+    nearest = grid.integers(layer.weight.detach().double().flatten(1)).numpy()
+    limited = nearest
+    for order in orders:
+        limited = limit_sums(limited, order)
+    stored = StoredLayer(grid, torch.from_numpy(limited).view_as(layer.weight), orders)
+    found = round_layer(layer, layer.weight.detach(), gram, stored, "gptq")
+    assert not any(saturates(found.integers.flatten(1).numpy(), order).any() for order in orders)
+    assert found.error <= found.nearest_error
+    depthwise = layer.weight.shape[1] == 1 and layer.groups == len(layer.weight)
+    assert depthwise or any(saturates(nearest, order).any() for order in orders)
 
 
 def test_blocks_of_a_wide_layer_share_scales_and_add_their_shifts(monkeypatch):
@@ -77,7 +114,7 @@ def test_a_dead_input_and_a_layer_without_inputs_are_rounded_to_nearest():
     layer = nn.Linear(4, 2)
     gram = Gram(torch.zeros(1, 4, 4, dtype=torch.float64), torch.zeros(1, 4, dtype=torch.float64))
     grid = grid_of(layer, 4)
-    found = round_layer(layer, layer.weight.detach(), gram, grid, "gptq")
+    found = round_layer(layer, layer.weight.detach(), gram, as_stored(layer, grid), "gptq")
     assert torch.equal(found.integers, grid.integers(layer.weight.double()).to(torch.int8))
     assert found.shift.eq(0).all()
 

@@ -34,7 +34,7 @@ ONLY_COMPRESS = {
     "sensitivity.amount": "null",
     "bn_update.num_images": "0",
     "quantize.method": "static",
-    "quantize.reduce_range": "true",
+    "quantize.reduce_range": "auto",
 }
 
 
