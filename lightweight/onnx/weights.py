@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import ml_dtypes
 import numpy as np
 import onnx
 from onnx import numpy_helper
@@ -37,6 +36,7 @@ class StoredTensor:
 def read_tensors(model: onnx.ModelProto) -> dict[str, StoredTensor]:
     """Read every initializer of the file, by its name, with its zero point; 4-bit values are unpacked."""
     arrays = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+    in_4_bits = {item.name for item in model.graph.initializer if item.data_type == onnx.TensorProto.INT4}
     packed = {node.input[1]: node for node in model.graph.node if node.op_type == "MatMulNBits"}
     zero_points: dict[str, str] = {}
     for node in model.graph.node:
@@ -48,7 +48,7 @@ def read_tensors(model: onnx.ModelProto) -> dict[str, StoredTensor]:
         if name in packed:
             return StoredTensor(unpack_int4(array, packed[name]), 0, 4)
         zero_point = arrays.get(zero_points.get(name, ""))
-        if array.dtype == ml_dtypes.int4:
+        if name in in_4_bits:
             return StoredTensor(array.astype(np.int8), 0, 4)
         # Integer weights are symmetric: all channels have the same zero point.
         return StoredTensor(array, 0 if zero_point is None else zero_point.flat[0], 8 * array.itemsize)

@@ -5,7 +5,6 @@ a byte: for MatMulNBits, which has a scale for every block of inputs, or for a C
 which the runtime does once, when it loads the file.
 """
 
-import ml_dtypes
 import numpy as np
 import onnx
 import torch
@@ -89,7 +88,7 @@ def _store_in_4_bits(model: onnx.ModelProto, stored: TensorProto, values: np.nda
     """Store integers in 4 bits, and let a Cast make of them the 8-bit integers that the graph reads."""
     name = stored.name
     packed = f"{name.removesuffix('_quantized')}{INT4}"
-    stored.CopyFrom(numpy_helper.from_array(values.astype(ml_dtypes.int4), packed))
+    stored.CopyFrom(helper.make_tensor(packed, TensorProto.INT4, values.shape, values.flatten()))
     model.graph.node.insert(0, helper.make_node("Cast", [packed], [name], name=f"{packed}_cast", to=TensorProto.INT8))
     model.opset_import[0].version = max(model.opset_import[0].version, INT4_OPSET)
 
