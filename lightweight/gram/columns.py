@@ -4,6 +4,7 @@ Columns stand in the order of `weight.flatten(1)`: input channel, then row and c
 """
 
 import math
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -39,19 +40,28 @@ def merge_weight(layer: ReconstructedLayer, rows: Tensor) -> Tensor:
     return parts.reshape(layer.weight.shape)
 
 
-def input_columns(layer: ReconstructedLayer, inputs: Tensor, max_positions: int) -> Tensor:
+@dataclass(frozen=True)
+class Window:
+    """Describe how the kernel of a convolution moves over its inputs, as ATen is told: rows and columns."""
+
+    stride: list[int]
+    padding: list[int]
+    dilation: list[int]
+
+
+def input_columns(layer: ReconstructedLayer, inputs: Tensor, max_positions: int, window: Window | None) -> Tensor:
     """Return at most about `max_positions` columns of the inputs of a layer: (G, K, positions).
 
+    A convolution takes inputs (N, C, H, W) and moves its window over them, a linear layer takes inputs (..., K).
     Positions are taken at equal distances. The distance shares no factor with the positions of an image, so that they
     lie at other places in every image.
     """
-    if isinstance(layer, nn.Linear):
+    if window is None:
         positions = inputs.reshape(-1, inputs.shape[-1])
         columns = positions[:: _step(len(positions), 1, max_positions)].t()
     else:
-        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-        padded = functional.pad(inputs, layer._reversed_padding_repeated_twice, mode=mode)
-        unfolded = functional.unfold(padded, layer.kernel_size, layer.dilation, 0, layer.stride)
+        kernel = tuple(layer.weight.shape[2:])
+        unfolded = functional.unfold(inputs, kernel, *map(tuple, (window.dilation, window.padding, window.stride)))
         images, _, each = unfolded.shape
         columns = unfolded.transpose(0, 1).flatten(1)[:, :: _step(images * each, each, max_positions)]
     number, width = gram_shape(layer)

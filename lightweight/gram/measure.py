@@ -6,15 +6,22 @@ the largest in a batch. Then every sum of a batch is exact, and all machines com
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightweight.gram.columns import ReconstructedLayer, gram_shape, input_columns
+from lightweight.gram.columns import ReconstructedLayer, Window, gram_shape, input_columns
 from lightweight.gram.matmul import scale_to
 
+aten = torch.ops.aten
+# The position of the inputs among the arguments of an operator; the weight, or a view of it, follows.
+INPUTS = {
+    aten.convolution.default: 0, torch.ops.mkldnn._linear_pointwise.default: 0, aten.linear.default: 0,
+    aten.mm.default: 0, aten.addmm.default: 1,
+}  # fmt: skip
 BITS = 16  # of the inputs, beside the sign
 IMAGES_PER_BATCH = 32
 POSITIONS_PER_BATCH = 4096  # of each layer; 2^12 products of 2^32 have exact sums
@@ -64,7 +71,7 @@ def measure_grams(
     """
     for part in _split_by_memory(layers, max_bytes):
         grams = {name: _empty(layer) for name, layer in part.items()}
-        with torch.no_grad(), _adding_inputs({layer: grams[name] for name, layer in part.items()}):
+        with torch.no_grad(), _AddingInputs({layer: grams[name] for name, layer in part.items()}):
             for images in batches():
                 network(images)
         while grams:
@@ -97,17 +104,25 @@ def _split_by_memory(
         yield part
 
 
-@contextmanager
-def _adding_inputs(grams: Mapping[ReconstructedLayer, Gram]) -> Iterator[None]:
-    """Add the inputs of layers to their Gram matrices whenever the layers run; several times if they are reused."""
+class _AddingInputs(TorchDispatchMode):
+    """Add the inputs of layers to their Gram matrices whenever a convolution or matrix product reads their weights.
 
-    def add(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(layer, ReconstructedLayer)
-        grams[layer].add(input_columns(layer, inputs[0].detach().cpu(), POSITIONS_PER_BATCH))
+    What counts is the operator that runs, whichever module calls it: one that pads its inputs itself, or several.
+    """
 
-    hooks = [layer.register_forward_pre_hook(add) for layer in grams]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+    def __init__(self, grams: Mapping[ReconstructedLayer, Gram]) -> None:
+        super().__init__()
+        self.layers = {layer.weight.data_ptr(): (layer, gram) for layer, gram in grams.items()}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        place = INPUTS.get(func)
+        if place is not None:
+            inputs, weight = args[place : place + 2]
+            layer, gram = self.layers.get(weight.data_ptr(), (None, None))
+            if layer is not None and gram is not None and weight.numel() == layer.weight.numel():
+                window = Window(*args[3:6]) if func is aten.convolution.default else None
+                with torch.utils._python_dispatch._disable_current_modes():
+                    gram.add(input_columns(layer, inputs.detach().cpu(), POSITIONS_PER_BATCH, window))
+        return func(*args, **(kwargs or {}))

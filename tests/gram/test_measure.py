@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lightweight.execution.linear import use_portable_linear
 from lightweight.gram import measure
-from lightweight.gram.columns import input_columns, merge_weight, split_weight
+from lightweight.gram.columns import Window, input_columns, merge_weight, split_weight
 from lightweight.gram.measure import Gram, list_reconstructed, measure_grams
 
 LAYERS = {
@@ -19,6 +20,16 @@ LAYERS = {
     "grouped": nn.Conv2d(4, 6, 3, groups=2),
     "depthwise": nn.Conv2d(4, 8, 3, groups=4),
 }
+
+
+MODES = {"zeros": "constant", "reflect": "reflect"}
+
+
+class Padding(nn.Conv2d):
+    """Pad inputs itself, as networks that came from TensorFlow do."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return functional.conv2d(functional.pad(inputs, [0, 1, 0, 1]), self.weight, self.bias, self.stride)
 
 
 def images(number: int = 10) -> Tensor:
@@ -36,7 +47,8 @@ def grams_of(network: nn.Module, inputs: Tensor, **limits: int) -> dict[str, Gra
 def test_columns_times_weights_are_the_outputs(layer):
     rows = split_weight(layer, layer.weight)
     outputs = layer(images()).transpose(0, 1).flatten(1) - layer.bias[:, None]
-    columns = input_columns(layer, images(), 10**6)
+    padded = functional.pad(images(), layer._reversed_padding_repeated_twice, mode=MODES.get(layer.padding_mode))
+    columns = input_columns(layer, padded, 10**6, Window(list(layer.stride), [0, 0], list(layer.dilation)))
     torch.testing.assert_close((rows @ columns).flatten(0, 1), outputs, atol=1e-5, rtol=1e-5)
     assert torch.equal(merge_weight(layer, rows), layer.weight)
 
@@ -55,10 +67,22 @@ def test_a_gram_matrix_gives_the_squared_outputs_of_any_weights(layer):
     )
 
 
+@pytest.mark.parametrize("portable", [False, True])
+def test_inputs_are_those_of_the_operator_whichever_module_calls_it(portable):
+    """A convolution that pads by itself, and the projection that attention makes in one product."""
+    if portable:
+        use_portable_linear()
+    padding, attention = Padding(4, 3, 3, stride=2), nn.TransformerEncoderLayer(9, 3, 12, batch_first=True)
+    twin = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(4, 3, 3, stride=2))
+    assert torch.equal(grams_of(nn.Sequential(padding), images())["0"].matrix, grams_of(twin, images())["1"].matrix)
+    tokens = grams_of(nn.Sequential(nn.Flatten(1, 2), attention), images())
+    assert tokens["1.linear1"].positions == 10 * 36
+
+
 def test_all_positions_are_represented_where_not_all_are_taken():
     layer = nn.Conv2d(1, 1, 1)
     position = torch.arange(36.0).view(1, 1, 6, 6).expand(50, 1, 6, 6)
-    taken = input_columns(layer, position, 100)[0, 0]
+    taken = input_columns(layer, position, 100, Window([1, 1], [0, 0], [1, 1]))[0, 0]
     assert 80 <= len(taken) <= 100
     assert len(taken.unique()) == 36
 
@@ -70,7 +94,6 @@ def test_layers_are_measured_in_parts_where_memory_is_short_and_a_reused_layer_b
     assert list(whole) == list(parts) == ["0", "2"]
     assert all(torch.equal(whole[name].matrix, parts[name].matrix) for name in whole)
     assert whole["0"].positions == 2 * whole["2"].positions
-    assert not any(module._forward_pre_hooks for module in network.modules())
 
 
 def test_a_sum_has_the_same_bits_for_any_order_of_the_images_in_a_batch():
