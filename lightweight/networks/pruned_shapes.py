@@ -23,14 +23,14 @@ def shrink_to(model: nn.Module, shapes: Shapes) -> None:
     """
     left = dict(shapes)
     for prefix, module in model.named_modules():
-        multiplier = _depthwise_multiplier(module)
+        multiplier = depthwise_multiplier(module)
         for tensors in (module._parameters, module._buffers):
             for key, tensor in tensors.items():
                 name = f"{prefix}.{key}".removeprefix(".")
                 if name in left and tensor is not None:
                     shape = left.pop(name)
                     tensors[key] = _cut(name, tensor, shape)
-        _sync_attributes(module, multiplier)
+        sync_attributes(module, multiplier)
     if left:
         raise InputError(f"The network has no {next(iter(left))} to make narrower")
 
@@ -45,15 +45,15 @@ def _cut(name: str, tensor: Tensor, shape: Any) -> Tensor:
     return nn.Parameter(part, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else part
 
 
-def _depthwise_multiplier(module: nn.Module) -> int:
+def depthwise_multiplier(module: nn.Module) -> int:
     """Return the number of output channels per input channel of a depthwise convolution, and 0 for other layers."""
     if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and 1 < module.groups == module.in_channels:
         return module.out_channels // module.groups
     return 0
 
 
-def _sync_attributes(module: nn.Module, multiplier: int) -> None:
-    """Set the attributes of a layer by the shapes of its tensors; `multiplier` is its `_depthwise_multiplier`."""
+def sync_attributes(module: nn.Module, multiplier: int) -> None:
+    """Set the attributes of a layer by the shapes of its tensors; `multiplier` is its `depthwise_multiplier`."""
     match module:
         case nn.Conv1d() | nn.Conv2d() | nn.Conv3d():
             module.out_channels = module.weight.shape[0]
@@ -66,5 +66,7 @@ def _sync_attributes(module: nn.Module, multiplier: int) -> None:
             module.num_features = len(features)
         case nn.LayerNorm() if module.weight is not None:
             module.normalized_shape = tuple(module.weight.shape)
+        case nn.GroupNorm() if module.weight is not None:
+            module.num_channels = len(module.weight)
         case nn.PReLU():
             module.num_parameters = len(module.weight)

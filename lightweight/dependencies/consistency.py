@@ -1,0 +1,86 @@
+"""Consistency: a network without channels must give the logits of the reference, or the layer where it does not.
+
+Constants in the code of a network, such as the numbers of a reshape, do not follow what is removed. Only running the
+smaller network shows them.
+"""
+
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lightweight.core.module_state import forgetting_caches
+from lightweight.dependencies.groups import Group
+from lightweight.dependencies.reference import Print, Recorder, Reference
+from lightweight.dependencies.removal import places_of, remove_places
+from lightweight.dependencies.trace import Trace, label_image, naming_layers, plain_operators, run
+from lightweight.networks.pruned_shapes import changed_shapes, shrink_to
+
+TOLERANCE = 1e-6  # of the logits, relative to their root mean square, in float64
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Describe where a network without channels first differs: the number of the operator in the trace, and its layer."""
+
+    step: int
+    layer: str
+
+
+class ConsistencyCheck:
+    """Remove half of the members of groups from copies of a network, and compare these with the reference."""
+
+    def __init__(self, model: nn.Module, image: Tensor, trace: Trace, rows: frozenset[str] = frozenset()) -> None:
+        self.model, self.trace, self.rows = deepcopy(model).double().eval(), trace, rows
+        self.image = torch.linspace(-1, 1, image.numel(), dtype=torch.float64, device=image.device).view(image.shape)
+
+    @torch.no_grad()
+    def find_failure(self, groups: dict[str, Group]) -> Failure | None:
+        """Return where the network without half of the members of all these groups fails; None if it does not."""
+        members = {name: _half(group.size) for name, group in groups.items()}
+        removed = [group.classes[members[name]] for name, group in groups.items()]
+        if not removed:
+            return None
+        reference = Reference(self.model, self.trace, torch.cat(removed), self.rows)
+        image = self.image.clone()
+        label_image(reference, image)
+        expected = run(reference, self.model, image)
+        smaller, recorder, layers = deepcopy(self.model), Recorder(), list[str]()
+        try:
+            remove_places(smaller, places_of(groups, members))
+            with forgetting_caches(smaller), plain_operators(), naming_layers(smaller, layers), recorder:
+                logits = [smaller(self.image)]
+            rebuilt = deepcopy(self.model)
+            shrink_to(rebuilt, changed_shapes(rebuilt, smaller))
+            rebuilt.load_state_dict(smaller.state_dict())
+            with forgetting_caches(rebuilt):
+                logits.append(rebuilt(self.image))
+            if all(_agree(one, expected) for one in logits):
+                return None
+        except Exception:  # raised, for example, by a layer that no longer fits the one before, or lacks a channel
+            pass
+        step = _first_difference(reference.prints, recorder.prints)
+        return Failure(step, layers[-1] if layers else "")
+
+
+def _half(size: int) -> list[int]:
+    """Choose half of the members of a group, at random and yet always the same."""
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(0))
+    return sorted(order[: max(1, size // 2)].tolist())
+
+
+def _agree(logits: Tensor, expected: Tensor) -> bool:
+    if logits.shape != expected.shape:
+        return False
+    limit = (TOLERANCE**2) * expected.square().mean()
+    return bool((logits - expected).square().mean() <= limit)
+
+
+def _first_difference(expected: list[Print], actual: list[Print]) -> int:
+    """Return the number of the first operator whose result is not the expected one."""
+    for step, (some, other) in enumerate(zip(expected, actual, strict=False)):
+        close = all(abs(a - b) <= 1e-7 * (1 + abs(a) + some[3] ** 0.5) for a, b in zip(some[2:], other[2:], strict=True))
+        if some[:2] != other[:2] or not close:
+            return step
+    return min(len(actual), len(expected) - 1)

@@ -1,0 +1,64 @@
+"""Labels of channels: whole numbers, of which those of channels that must go together are united into one class."""
+
+import torch
+from torch import Tensor
+
+NONE = 0  # the label of elements that belong to no channel
+
+
+class Labels:
+    """Hold the classes of all labels (union-find, Galler and Fischer 1964), and which classes must stay, and why.
+
+    Every class is known by its smallest label, its root. All operations work on whole tensors of labels.
+    """
+
+    def __init__(self) -> None:
+        self.roots = torch.zeros(1, dtype=torch.int64)  # of every label; those of a class are equal after `unite`
+        self.reasons: dict[int, str] = {}  # by label that must stay
+
+    def create(self, number: int) -> Tensor:
+        """Create labels, each in a class of its own (number,)."""
+        first = len(self.roots)
+        labels = torch.arange(first, first + number)
+        self.roots = torch.cat([self.roots, labels])
+        return labels
+
+    def find(self, labels: Tensor) -> Tensor:
+        """Return the roots of labels, in the shape of the labels."""
+        return self.roots[labels]
+
+    def unite(self, some: Tensor, others: Tensor) -> None:
+        """Unite the classes of labels that meet, element by element; NONE meets nothing."""
+        some, others = torch.broadcast_tensors(self.find(some), self.find(others))
+        meets = (some != others) & (some != NONE) & (others != NONE)
+        if not meets.any():
+            return
+        pairs = torch.stack([some[meets], others[meets]]).unique(dim=1)
+        while len(pairs[0]):
+            low, high = pairs.amin(0), pairs.amax(0)
+            self.roots.scatter_reduce_(0, high, low, "amin")
+            while not torch.equal(self.roots, flat := self.roots[self.roots]):
+                self.roots = flat
+            pairs = self.roots[torch.stack([low, high])]
+            pairs = pairs[:, pairs[0] != pairs[1]]
+
+    def tie(self, labels: Tensor, dims: list[int]) -> Tensor:
+        """Unite labels that differ only in their place along some dimensions; return their roots, of size 1 there."""
+        for dim in dims:
+            first = labels.narrow(dim, 0, 1)
+            self.unite(labels, first)
+            labels = self.find(first)
+        return labels
+
+    def keep_whole(self, labels: Tensor, reason: str) -> None:
+        """Record that the classes of these labels must stay whole; the first reason of a class counts."""
+        for label in self.find(labels).unique().tolist():
+            if label != NONE:
+                self.reasons.setdefault(label, reason)
+
+    def whole_classes(self) -> dict[int, str]:
+        """Return the reasons of the classes that must stay whole, by root; of several, that recorded first."""
+        classes: dict[int, str] = {}
+        for label, reason in self.reasons.items():
+            classes.setdefault(int(self.roots[label]), reason)
+        return classes

@@ -1,0 +1,45 @@
+"""Removal of channels from the tensors of a network, and what becomes of the attributes of its layers."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from lightweight.dependencies.groups import Group
+from lightweight.dependencies.trace import Axis
+from lightweight.networks.pruned_shapes import depthwise_multiplier, sync_attributes
+
+
+def places_of(groups: Mapping[str, Group], members: Mapping[str, list[int]]) -> dict[Axis, Tensor]:
+    """List the places along each axis that belong to members of groups."""
+    places: dict[Axis, list[Tensor]] = {}
+    for name, numbers in members.items():
+        if numbers:
+            chosen = torch.zeros(groups[name].size, dtype=torch.bool)
+            chosen[numbers] = True
+            for axis, cut in groups[name].cuts.items():
+                places.setdefault(axis, []).append(cut.indices[chosen[cut.members]])
+    return {axis: torch.cat(own).sort().values for axis, own in places.items()}
+
+
+@torch.no_grad()
+def remove_places(model: nn.Module, places: Mapping[Axis, Tensor]) -> None:
+    """Remove places along axes of a network's parameters and buffers in place, and update `in_channels` and the like."""
+    by_module: dict[str, list[tuple[str, int, Tensor]]] = {}
+    for (name, dim), indices in places.items():
+        module, _, key = name.rpartition(".")
+        if len(indices):
+            by_module.setdefault(module, []).append((key, dim, indices))
+    for name, cuts in by_module.items():
+        module = model.get_submodule(name)
+        multiplier = depthwise_multiplier(module)
+        for key, dim, indices in cuts:
+            tensor = getattr(module, key)
+            kept = torch.ones(tensor.shape[dim], dtype=torch.bool)
+            kept[indices] = False
+            part = tensor.detach().index_select(dim, kept.nonzero().squeeze(1).to(tensor.device))
+            if isinstance(tensor, nn.Parameter):
+                module._parameters[key] = nn.Parameter(part, tensor.requires_grad)
+            else:
+                module._buffers[key] = part
+        sync_attributes(module, multiplier)
