@@ -43,11 +43,11 @@ class Labels:
             pairs = pairs[:, pairs[0] != pairs[1]]
 
     def tie(self, labels: Tensor, dims: list[int]) -> Tensor:
-        """Unite labels that differ only in their place along some dimensions; return their roots, of size 1 there."""
+        """Unite labels that differ only in their place along some dimensions; return the first ones along these."""
         for dim in dims:
             first = labels.narrow(dim, 0, 1)
             self.unite(labels, first)
-            labels = self.find(first)
+            labels = first
         return labels
 
     def keep_whole(self, labels: Tensor, reason: str) -> None:

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from lightweight.dependencies.labels import Labels
-
 Planes = list[Tensor]  # of labels; a plane has the dimensions of its tensor, of size 1 where its labels do not vary
 
 
@@ -30,20 +28,18 @@ class _Stored:
 class LabelMemory:
     """Hold the labels of tensors that live. A view of a tensor has the labels of the elements that it shows."""
 
-    def __init__(self, labels: Labels) -> None:
-        self.labels = labels
+    def __init__(self) -> None:
         self.stored: dict[int, _Stored] = {}
         self.swept = 0
 
     def read(self, tensor: Tensor) -> Planes:
-        """Return the planes of a tensor, with roots of labels; none for a tensor without channels."""
+        """Return the planes of a tensor; none for a tensor without channels."""
         stored = self._find(tensor)
         if stored is None:
             return []
         if stored.layout == _layout(tensor):
-            return [compact(self.labels.find(plane)) for plane in stored.planes]
-        views = [torch.as_strided(plane, *_layout(tensor)) for plane in self._lay_out(stored, tensor)]
-        return [compact(self.labels.find(compact(view))) for view in views]
+            return stored.planes
+        return [compact(torch.as_strided(plane, *_layout(tensor))) for plane in self._lay_out(stored, tensor)]
 
     def is_parameter(self, tensor: Tensor) -> bool:
         """Return whether a tensor is a parameter, or was computed from parameters alone."""

@@ -28,10 +28,13 @@ class Context:
         for plane in planes:
             self.labels.keep_whole(plane, f"{reason} at {self.site}")
 
-    def tie_split(self, plane: Tensor) -> None:
+    def tie_split(self, plane: Tensor) -> Tensor:
         """Tie channels that are laid out along several dimensions, so that the same go from every part."""
         dims = varying(plane)
-        self.labels.tie(plane, dims[-1:] if self.site in self.rows else dims[:-1])
+        if self.site in self.rows:
+            return self.labels.tie(plane, dims[-1:])
+        self.labels.tie(plane, dims[:-1])
+        return plane
 
 
 Rule = Callable[[Context, tuple[Any, ...], dict[str, Any], Any], None]
@@ -49,15 +52,15 @@ def tensors_in(values: Any) -> list[Tensor]:
 def elementwise(context: Context, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
     """Unite the labels of elements that are computed with each other."""
     memory, inputs = context.memory, [tensor for tensor in tensors_in([args, kwargs]) if tensor.dim()]
-    labelled = [(memory.is_parameter(tensor), memory.read(tensor), tensor.dim()) for tensor in inputs]
-    known = sorted((item for item in labelled if item[1]), key=lambda item: item[0])  # parameters last
+    parameters = [tensor for tensor in inputs if memory.is_parameter(tensor)]
+    others = [tensor for tensor in inputs if not memory.is_parameter(tensor)]
     for result in tensors_in(out):
         planes: Planes = []
-        for parameter, own, _ in known:
-            aligned = [align(plane, result.dim()) for plane in own]
-            planes = meet(context.labels, planes, aligned, parameter and not known[0][0])
+        for tensor in (*others, *parameters):
+            aligned = [align(plane, result.dim()) for plane in memory.read(tensor)]
+            planes = meet(context.labels, planes, aligned, bool(others) and memory.is_parameter(tensor))
         if planes or memory.read(result):
-            memory.write(result, planes, bool(known) and known[0][0])
+            memory.write(result, planes, not others)
 
 
 def same(context: Context, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
@@ -74,10 +77,11 @@ def overwrite(context: Context, args: tuple[Any, ...], kwargs: dict[str, Any], o
 
 def reshape(context: Context, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
     """Tie channels whose dimension is split, such as into heads: the same must go from every part."""
-    before = context.memory.read(args[0])
-    for old, new in zip(before, context.memory.read(out), strict=False):
+    before, after = context.memory.read(args[0]), list(context.memory.read(out))
+    for number, (old, new) in enumerate(zip(before, after, strict=False)):
         if len(varying(new)) > max(1, len(varying(old))):
-            context.tie_split(new)
+            after[number] = context.tie_split(new)
+            context.memory.write(out, after, context.memory.is_parameter(out))
 
 
 def split(context: Context, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
@@ -87,6 +91,17 @@ def split(context: Context, args: tuple[Any, ...], kwargs: dict[str, Any], out: 
         if piece.shape == first.shape:
             for some, other in zip(context.memory.read(first), context.memory.read(piece), strict=False):
                 context.labels.unite(some, other)
+
+
+def gate(context: Context, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
+    """Unite the labels of the two halves of which one scales the other."""
+    source, dim = args[0], (args[1] if len(args) > 1 else -1) % out.dim()
+    halves = [[plane.expand(source.shape).narrow(dim, place * out.shape[dim], out.shape[dim])] for plane in
+              context.memory.read(source) for place in (0, 1)]
+    planes: Planes = []
+    for half in halves:
+        planes = meet(context.labels, planes, [compact(half[0])])
+    context.memory.write(out, planes)
 
 
 def concatenate(context: Context, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:

@@ -13,12 +13,9 @@ def align(plane: Tensor, dims: int) -> Tensor:
 
 
 def related(some: Tensor, other: Tensor) -> bool:
-    """Return whether two planes speak of the same channels: they vary along a dimension in common.
-
-    A plane that does not vary, because all of its channels are tied, is related to every other.
-    """
+    """Return whether two planes speak of the same channels: they vary along a dimension in common, or not at all."""
     first, second = set(varying(some)), set(varying(other))
-    return bool(first & second) or not first or not second
+    return bool(first & second) or not first | second
 
 
 def meet(labels: Labels, some: Planes, others: Planes, only_related: bool = False) -> Planes:
@@ -38,12 +35,13 @@ def meet(labels: Labels, some: Planes, others: Planes, only_related: bool = Fals
 
 
 def distinct(labels: Labels, planes: Planes) -> Planes:
-    """Return planes with their roots, each once, without those that hold no label."""
-    result: Planes = []
-    for plane in planes:
-        plane = compact(labels.find(plane))
-        if plane.any() and not any(torch.equal(plane, known) for known in result):
+    """Return planes of other channels each, without those that hold no label."""
+    result, roots = Planes(), Planes()
+    for plane in map(compact, planes):
+        root = labels.find(plane)
+        if plane.any() and not any(torch.equal(root, known) for known in roots):
             result.append(plane)
+            roots.append(root)
     return result
 
 
@@ -78,11 +76,8 @@ def join(labels: Labels, pieces: list[Planes], sizes: list[int], dim: int) -> Pl
         if all(plane.shape[dim] == 1 for plane in found) and any(varying(plane) for plane in found):
             for plane in found[1:]:
                 labels.unite(found[0], plane)
-        elif any(set(varying(plane)) - {dim} for plane in found):
-            rest = [other for other in range(found[0].dim()) if other != dim]
-            lines = [labels.tie(plane, []) for plane in found]
-            for first, second in zip(lines, lines[1:], strict=False):
-                labels.unite(first.narrow(dim, 0, 1), second.narrow(dim, 0, 1)) if rest else None
+            result.append(max(found, key=lambda plane: plane.numel()))
+            continue
         shape = [max(plane.shape[other] for plane in found) for other in range(found[0].dim())]
         parts = []
         for plane, size in zip(column, sizes, strict=True):

@@ -36,7 +36,7 @@ class Reference(Tracer):
 
     def kept(self, tensor: Tensor) -> Tensor | None:
         """Return which elements of a tensor stay, in its shape; None for all of them."""
-        removed = [self.gone[plane] & (plane != NONE) for plane in self.memory.read(tensor)]
+        removed = [self.gone[self.context.labels.find(plane)] & (plane != NONE) for plane in self.memory.read(tensor)]
         removed = [mask for mask in removed if mask.any()]
         if not removed:
             return None

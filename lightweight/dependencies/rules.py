@@ -9,6 +9,7 @@ from lightweight.dependencies.operators import (
     Rule,
     concatenate,
     elementwise,
+    gate,
     move,
     overwrite,
     pad,
@@ -28,6 +29,7 @@ NAMES: dict[str, Rule] = {
     **dict.fromkeys(("_log_softmax", "native_dropout", "dropout", "bernoulli"), same),
     "copy_": overwrite,
     "cat": concatenate,
+    "glu": gate,
     "stack": stack,
     "constant_pad_nd": pad,
     **dict.fromkeys(("mean", "sum", "amax", "amin", "var", "std", "var_mean", "std_mean", "norm"), reduction),
@@ -50,6 +52,9 @@ MOVING = {
 POSITIONAL = ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "upsample", "reflection_pad")
 POSITIONAL += ("replication_pad", "_adaptive_avg_pool", "_upsample", "fractional_max_pool", "mkldnn_max_pool")
 IGNORED = {torch.ops.aten.detach.default, torch.ops.aten.detach_.default, torch.ops.aten.alias.default}
+POINTWISE = {"hardswish", "hardswish_", "hardsigmoid", "hardsigmoid_", "hardtanh", "hardtanh_", "_prelu_kernel", "prelu"}
+POINTWISE |= {"leaky_relu_", "elu_", "celu", "celu_", "softplus", "log_sigmoid", "log_sigmoid_forward", "silu_", "mish_"}
+POINTWISE |= {"where", "lerp", "rsub", "relu6", "relu6_", "hardshrink", "softshrink", "floor_divide", "gelu_"}
 MAKE_NEW = {"new_zeros", "zeros_like", "ones_like", "new_ones", "empty_like", "new_empty", "full_like", "new_full"}
 MAKE_NEW |= {"rand_like", "randn_like", "new_empty_strided", "empty_strided", "as_strided_", "_local_scalar_dense"}
 
@@ -67,6 +72,6 @@ def find_rule(func: Any) -> Rule:
         return move(func)
     if name.startswith(POSITIONAL):
         return positional(next(int(digit) for digit in "123" if f"{digit}d" in name))
-    if torch.Tag.pointwise in func.tags:
+    if torch.Tag.pointwise in func.tags or name in POINTWISE:
         return elementwise
     return nothing if func.is_view or name in MAKE_NEW else unknown

@@ -44,7 +44,7 @@ class Tracer(TorchDispatchMode):
 
     def __init__(self, model: nn.Module, labels: Labels, axes: dict[Axis, Tensor], rows: frozenset[str]) -> None:
         super().__init__()
-        self.memory = LabelMemory(labels)
+        self.memory = LabelMemory()
         self.context = Context(labels, self.memory)
         self.context.rows = rows
         self.layers: list[str] = []
@@ -135,10 +135,14 @@ def run(tracer: Tracer, model: nn.Module, image: Tensor) -> Tensor:
         return model(image)
 
 
-def trace(model: nn.Module, image: Tensor, rows: frozenset[str] = frozenset()) -> Trace:
-    """Trace a network with an image (1, C, H, W). Leaves it in evaluation mode."""
+def trace(model: nn.Module, image: Tensor, layers: list[str], rows: frozenset[str] = frozenset()) -> Trace:
+    """Trace a network with an image (1, C, H, W). Leaves it in evaluation mode.
+
+    `layers` receives the names of the layers that are running, outermost first, also when one of them fails.
+    """
     labels, axes = Labels(), dict[Axis, Tensor]()
     tracer = Tracer(model, labels, axes, rows)
+    tracer.layers = layers
     image = image.clone()
     label_image(tracer, image)
     output = run(tracer, model, image)

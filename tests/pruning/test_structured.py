@@ -11,7 +11,7 @@ from lightweight.macs import count_macs
 from lightweight.networks.factory import build
 from lightweight.pruning import structured
 from lightweight.pruning.amounts import amounts_by_group
-from lightweight.pruning.dependency_graph import removal_is_consistent
+
 from lightweight.pruning.importance import Importance
 from lightweight.pruning.structured import ChannelGroups
 from tests.examples import BNNET, groups_of, new, noise, prune_in_place, prune_params, state, train
