@@ -4,6 +4,7 @@ Constants in the code of a network, such as the numbers of a reshape, do not fol
 smaller network shows them.
 """
 
+from collections.abc import Set
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -11,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from lightweight.core.module_state import forgetting_caches
-from lightweight.dependencies.groups import Group
+from lightweight.dependencies.groups import Group, Size
 from lightweight.dependencies.reference import Print, Recorder, Reference
-from lightweight.dependencies.removal import places_of, without_places
+from lightweight.dependencies.removal import places_of, remove_sizes, without_places
 from lightweight.dependencies.trace import Trace, label_image, naming_layers, plain_operators, run
 from lightweight.networks.pruned_shapes import changed_shapes, shrink_to
 
@@ -30,10 +31,10 @@ class Failure:
 
 
 class ConsistencyCheck:
-    """Remove some members of groups from copies of a network, and compare these with the reference."""
+    """Remove some members of groups from copies of a network in float64, and compare these with the reference."""
 
-    def __init__(self, model: nn.Module, image: Tensor, trace: Trace, rows: frozenset[str] = frozenset()) -> None:
-        self.model, self.trace, self.rows = deepcopy(model).double().eval(), trace, rows
+    def __init__(self, model: nn.Module, image: Tensor, trace: Trace, rows: Set[int], sizes: list[Size]) -> None:
+        self.model, self.trace, self.rows, self.sizes = model, trace, rows, sizes
         self.image = torch.linspace(-1, 1, image.numel(), dtype=torch.float64, device=image.device).view(image.shape)
 
     @torch.no_grad()
@@ -50,6 +51,7 @@ class ConsistencyCheck:
         recorder, layers = Recorder(), list[str]()
         try:
             smaller = without_places(self.model, places_of(groups, members))
+            remove_sizes(smaller, self.sizes, self.trace.labels, torch.cat(removed))
             with forgetting_caches(smaller), plain_operators(), naming_layers(smaller, layers), recorder:
                 logits = smaller(self.image)
             if _agree(logits, expected):

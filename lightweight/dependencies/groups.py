@@ -24,6 +24,19 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class Size:
+    """Describe an attribute of a layer that counts channels or parts of them, such as heads.
+
+    `parts` holds the labels by part (parts, labels of each); `lengths` are the sizes that the attribute holds.
+    """
+
+    layer: str
+    key: str
+    lengths: list[int]
+    parts: Tensor
+
+
+@dataclass(frozen=True)
 class Group:
     """Describe layers that lose channels together: a member is what goes with one channel of the first of them."""
 

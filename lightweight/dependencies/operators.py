@@ -1,6 +1,6 @@
 """Operators: how labels pass each of PyTorch's operators; an unknown operator keeps the channels it reads whole."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 import torch
@@ -16,12 +16,15 @@ aten = torch.ops.aten
 class Context:
     """Hold the labels and what a rule needs to know of the operator: `site` names it and its layer.
 
-    `rows` holds the sites at which channels are tied along the last dimension they are split into, and not the others.
+    `rows` holds the steps at which a split ties the channels of each part, so that whole parts go, such as heads; other
+    splits tie those at the same place in every part. `splits` collects the labels by step.
     """
 
     def __init__(self, labels: Labels, memory: LabelMemory) -> None:
         self.labels, self.memory = labels, memory
-        self.site, self.rows = "", frozenset[str]()
+        self.site, self.step = "", 0
+        self.rows: Set[int] = frozenset()
+        self.splits: dict[int, Tensor] = {}
 
     def keep_whole(self, planes: Planes, reason: str) -> None:
         """Keep the channels of planes whole, for a reason that is completed by the site."""
@@ -31,7 +34,9 @@ class Context:
     def tie_split(self, plane: Tensor) -> Tensor:
         """Tie channels that are laid out along several dimensions, so that the same go from every part."""
         dims = varying(plane)
-        if self.site in self.rows:
+        self.splits[self.step] = plane
+        if self.step in self.rows:
+            self.labels.tie(plane, dims[:-2])
             return self.labels.tie(plane, dims[-1:])
         self.labels.tie(plane, dims[:-1])
         return plane

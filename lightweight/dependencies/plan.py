@@ -1,26 +1,31 @@
 """Plan: which channels of a network can be removed, found by a trace and held against the network's own logits."""
 
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from lightweight.core.errors import InputError, first_line
+from lightweight.dependencies.blame import Blame
 from lightweight.dependencies.consistency import ConsistencyCheck, Failure
-from lightweight.dependencies.groups import Group, find_groups
-from lightweight.dependencies.trace import Step, Trace, trace
+from lightweight.dependencies.groups import Group, Size, find_groups
+from lightweight.dependencies.labels import Labels
+from lightweight.dependencies.sizes import find_sizes
+from lightweight.dependencies.trace import Trace, trace
 
-MAX_ROUNDS = 30  # of checks that name a layer; what is left then is divided into halves
+MAX_ROUNDS = 40  # of checks that name a layer; what is left then is divided into halves
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Hold the groups of a network by name, and the reason of every layer that is in none."""
+    """Hold the groups of a network by name, the attributes that count channels, and the reason of every other layer."""
 
     groups: dict[str, Group]
     skipped: dict[str, str]
+    sizes: list[Size]
+    labels: Labels
 
 
 def make_plan(model: nn.Module, image: Tensor) -> Plan:
@@ -29,87 +34,104 @@ def make_plan(model: nn.Module, image: Tensor) -> Plan:
     Leaves the model in evaluation mode. Raises InputError when the network cannot be run.
     """
     model.eval()
-    if image.device.type != "cpu":
-        model, image = deepcopy(model).cpu(), image.cpu()
-    layers: list[str] = []
-    try:
-        found = trace(model, image, layers)
-    except Exception as error:  # of any class: it is the network's own
-        place = f" at {layers[-1]}" if layers and layers[-1] else ""
-        reason = f"it cannot be traced{place}: {first_line(error)}"
-        raise InputError(f"Channels of the network cannot be pruned: {reason}") from None
-    groups, skipped = find_groups(model, found)
-    check = ConsistencyCheck(model, image, found)
-    blame = Blame(model, found)
-    with tqdm(total=len(groups), desc="groups checked", leave=False, disable=None) as progress:
+    planner = Planner(deepcopy(model).cpu().double(), image.cpu().double())
+    with tqdm(desc="checks of groups", leave=False, disable=None) as progress:
         for _ in range(MAX_ROUNDS):
-            failure = check.find_failure(groups)
-            if failure is None:
+            progress.update()
+            if planner.improve():
                 break
-            guilty = blame.find_guilty(failure, groups)
-            if not guilty:
-                guilty = dict.fromkeys(_find_inconsistent(check, groups), blame.explain(failure.step))
-            for name, reason in guilty.items():
-                skipped |= dict.fromkeys(groups.pop(name).layers, reason)
-            progress.update(len(guilty))
         else:
-            for name in _find_inconsistent(check, groups):
-                skipped |= dict.fromkeys(groups.pop(name).layers, "without a channel the network fails")
-    return Plan(groups, skipped)
+            planner.divide()
+    return Plan(planner.groups, planner.skipped, planner.sizes, planner.trace.labels)
 
 
-def _find_inconsistent(check: ConsistencyCheck, groups: dict[str, Group]) -> list[str]:
-    """List the groups that fail alone, among those that do not pass together."""
-    passed = check.find_failure(groups) is None
-    if passed or len(groups) < 2:
-        return [] if passed else list(groups)
-    names = list(groups)
-    halves = names[: len(names) // 2], names[len(names) // 2 :]
-    return [found for half in halves for found in _find_inconsistent(check, {name: groups[name] for name in half})]
+class Planner:
+    """Find groups; where the network fails without channels, change what they are, or spare them by name.
 
-
-class Blame:
-    """Find the groups because of which a network fails, by the operator at which it first differs.
-
-    Layers of one kind run the same code. So the groups at the same operator in the others are guilty, too.
+    The steps of `rows` remove whole parts, such as heads. `ties` are labels that must go together though no operator
+    says so. `sizes` are attributes that count channels.
     """
 
-    def __init__(self, model: nn.Module, found: Trace) -> None:
-        self.trace = found
-        kinds = {name: type(module) for name, module in model.named_modules()}
-        numbers: dict[str, int] = {}
-        self.places: list[tuple[type[nn.Module], int, str]] = []  # of every step: kind of layer, number in it, operator
-        for step in found.steps:
-            numbers[step.layer] = numbers.get(step.layer, 0) + 1
-            self.places.append((kinds[step.layer], numbers[step.layer], step.name))
+    def __init__(self, model: nn.Module, image: Tensor) -> None:
+        self.model, self.image = model, image
+        self.rows: set[int] = set()
+        self.ties: list[tuple[Tensor, Tensor]] = []
+        self.sizes: list[Size] = []
+        self.spared: dict[str, str] = {}
+        self.tried: set[tuple[object, ...]] = set()
+        self._trace()
 
-    def find_guilty(self, failure: Failure, groups: dict[str, Group]) -> dict[str, str]:
-        """Return the reasons of guilty groups by name; none if no group can be told."""
-        owners = {int(label): name for name, group in groups.items() for label in group.classes}
-        step = self.trace.steps[failure.step]
-        place = self.places[failure.step]
-        guilty: dict[str, str] = {}
-        alike = range(len(self.places)) if not place[0].__module__.startswith("torch.nn") else [failure.step]
-        for number in alike:
-            if self.places[number] == place:
-                for name in list(self._groups_at(self.trace.steps[number], owners))[:1]:
-                    guilty.setdefault(name, self.explain(number))
-        if not any(name in guilty for name in self._groups_at(step, owners)):
-            guilty = {}
-        if not guilty:
-            others = [other for other in self.trace.steps[: failure.step + 1] if other.layer == step.layer]
-            for other in reversed(others):
-                for name in self._groups_at(other, owners):
-                    return {name: self.explain(failure.step)}
-        return guilty
+    def _trace(self) -> None:
+        """Trace the network and find its groups, without the layers that are spared."""
+        layers: list[str] = []
+        try:
+            self.trace: Trace = trace(self.model, self.image, layers, self.rows)
+        except Exception as error:  # of any class: it is the network's own
+            place = f" at {layers[-1]}" if layers and layers[-1] else ""
+            reason = f"it cannot be traced{place}: {first_line(error)}"
+            raise InputError(f"Channels of the network cannot be pruned: {reason}") from None
+        for some, others in self.ties:
+            self.trace.labels.unite(some, others)
+        self.groups, self.skipped = find_groups(self.model, self.trace)
+        for name in [name for name, group in self.groups.items() if set(group.layers) & self.spared.keys()]:
+            reason = next(self.spared[layer] for layer in self.groups[name].layers if layer in self.spared)
+            self.skipped |= dict.fromkeys(self.groups.pop(name).layers, reason)
+        self.blame = Blame(self.model, self.trace)
 
-    def explain(self, number: int) -> str:
-        """Explain that an operator does not follow the removal of channels."""
-        step = self.trace.steps[number]
-        operator = step.name.removeprefix("aten.").split(".")[0]
-        return f"without a channel the others are no longer where {step.layer or 'the network'} ({operator}) expects them"
+    def improve(self) -> bool:
+        """Return whether the network without channels gives the logits of the reference; change the plan if not."""
+        failure = self._check(self.groups)
+        if failure is None:
+            return True
+        place = self.blame.places[failure.step]
+        guilty = self.blame.find_guilty(failure.step, self.groups)
+        if self._try("sizes", place):
+            alike = self.blame.alike(failure.step)
+            self.sizes += [size for step in alike for size in find_sizes(self.model, self.trace.steps[step])]
+        elif guilty and self._switch_splits(guilty):
+            self._trace()
+        elif self._try("ties", place) and (ties := self.blame.find_ties(failure.step, self.groups)):
+            self.ties += ties
+            self._trace()
+        elif guilty:
+            self._spare(guilty)
+        else:
+            self.divide(self.blame.explain(failure.step))
+        return False
 
-    def _groups_at(self, step: Step, owners: dict[int, str]) -> Iterator[str]:
-        for plane in step.planes:
-            names = [owners[label] for label in self.trace.labels.find(plane).unique().tolist() if label in owners]
-            yield from dict.fromkeys(names)
+    def divide(self, reason: str = "without a channel the network fails") -> None:
+        """Spare the groups that fail alone, found by halving the list of all."""
+        self._spare(dict.fromkeys(self._find_inconsistent(self.groups), reason))
+
+    def _check(self, groups: dict[str, Group]) -> Failure | None:
+        return ConsistencyCheck(self.model, self.image, self.trace, self.rows, self.sizes).find_failure(groups)
+
+    def _try(self, what: str, place: tuple[object, ...]) -> bool:
+        """Return True the first time that something is tried at a kind of place."""
+        new = (what, *place) not in self.tried
+        self.tried.add((what, *place))
+        return new
+
+    def _switch_splits(self, guilty: dict[str, str]) -> bool:
+        """Remove whole parts, such as heads, where groups are split; return False if all their splits do already."""
+        classes = torch.cat([self.groups[name].classes for name in guilty])
+        found = self.trace.labels.find
+        steps = {step for step, plane in self.trace.splits.items() if torch.isin(found(plane), classes).any()}
+        steps -= self.rows
+        self.rows |= steps
+        return bool(steps)
+
+    def _spare(self, guilty: dict[str, str]) -> None:
+        for name, reason in guilty.items():
+            layers = self.groups.pop(name).layers
+            self.spared |= dict.fromkeys(layers, reason)
+            self.skipped |= dict.fromkeys(layers, reason)
+
+    def _find_inconsistent(self, groups: dict[str, Group]) -> list[str]:
+        """List the groups that fail alone, among those that do not pass together."""
+        passed = self._check(groups) is None
+        if passed or len(groups) < 2:
+            return [] if passed else list(groups)
+        names = list(groups)
+        halves = names[: len(names) // 2], names[len(names) // 2 :]
+        return [found for half in halves for found in self._find_inconsistent({name: groups[name] for name in half})]

@@ -3,7 +3,7 @@
 Sums leave removed channels out, and what is normalised together is normalised over the channels that stay.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ SUMMING = {"mm", "bmm", "addmm", "baddbmm", "linear", "convolution", "sum", "lin
 class Reference(Tracer):
     """Execute a network without the channels of removed classes, and take a fingerprint of every operator's result."""
 
-    def __init__(self, model: nn.Module, trace: Trace, removed: Tensor, rows: frozenset[str]) -> None:
+    def __init__(self, model: nn.Module, trace: Trace, removed: Tensor, rows: Set[int]) -> None:
         super().__init__(model, trace.labels, trace.axes, rows)
         self.gone = torch.zeros(len(trace.labels.roots) + 10_000, dtype=torch.bool)  # labels may be added
         self.gone[removed] = True
@@ -51,9 +51,9 @@ class Reference(Tracer):
         if name in SUMMING:
             args = [self._fill(value, 0.0) if isinstance(value, Tensor) else value for value in args]
         elif args and isinstance(args[0], Tensor) and (kept := self.kept(args[0])) is not None:
-            if name in ("amax", "_softmax", "max", "logsumexp"):
+            if name in ("amax", "_softmax", "_safe_softmax", "max", "logsumexp"):
                 out = func(self._fill(args[0], -torch.inf), *args[1:], **kwargs)
-                return out.nan_to_num(0.0) if name == "_softmax" else out
+                return out.nan_to_num(0.0) if name.endswith("softmax") else out
             if name == "amin":
                 return func(self._fill(args[0], torch.inf), *args[1:], **kwargs)
             if name in STATISTICS:

@@ -6,9 +6,10 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from lightweight.dependencies.groups import Group
+from lightweight.dependencies.groups import Group, Size
+from lightweight.dependencies.labels import Labels
 from lightweight.dependencies.trace import Axis
-from lightweight.networks.pruned_shapes import depthwise_multiplier, sync_attributes
+from lightweight.networks.pruned_shapes import depthwise_multiplier, set_size, sync_attributes
 
 
 def places_of(groups: Mapping[str, Group], members: Mapping[str, list[int]]) -> dict[Axis, Tensor]:
@@ -53,3 +54,14 @@ def remove_places(model: nn.Module, places: Mapping[Axis, Tensor]) -> None:
             else:
                 module._buffers[key] = part
         sync_attributes(module, multiplier)
+
+
+def remove_sizes(model: nn.Module, sizes: list[Size], labels: Labels, removed: Tensor) -> None:
+    """Set the attributes that count channels to what is left of them without the removed classes."""
+    gone = torch.zeros(len(labels.roots), dtype=torch.bool)
+    gone[labels.find(removed)] = True
+    for size in sizes:
+        left = ~gone[labels.find(size.parts)].all(1)
+        lengths = [int(part.sum()) for part in left.split(size.lengths)]
+        if lengths != size.lengths and min(lengths) > 0:
+            set_size(model.get_submodule(size.layer), size.key, lengths)

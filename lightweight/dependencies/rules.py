@@ -25,7 +25,7 @@ from lightweight.dependencies.operators import (
 NAMES: dict[str, Rule] = {
     **dict.fromkeys(("view", "_unsafe_view", "_reshape_alias", "reshape"), reshape),
     **dict.fromkeys(("split", "split_with_sizes", "chunk"), split),
-    **dict.fromkeys(("clone", "_to_copy", "contiguous", "_softmax", "softmax", "lift_fresh_copy"), same),
+    **dict.fromkeys(("clone", "_to_copy", "contiguous", "_softmax", "_safe_softmax", "softmax", "lift_fresh_copy"), same),
     **dict.fromkeys(("_log_softmax", "native_dropout", "dropout", "bernoulli"), same),
     "copy_": overwrite,
     "cat": concatenate,

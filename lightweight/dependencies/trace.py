@@ -1,6 +1,6 @@
 """Trace a network: run it once, and carry the labels of channels through every operator that PyTorch executes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,11 +23,12 @@ READS_IMAGE = "its channels are computed with those of the image"
 
 @dataclass(frozen=True)
 class Step:
-    """Describe an executed operator: its name, the layer, and the planes of the tensors that it reads."""
+    """Describe an executed operator: its name, the layer, and the planes of the tensors that it reads and gives."""
 
     name: str
     layer: str
     planes: Planes
+    results: Planes
 
 
 @dataclass
@@ -37,12 +38,13 @@ class Trace:
     labels: Labels
     axes: dict[Axis, Tensor]
     steps: list[Step] = field(default_factory=list)
+    splits: dict[int, Tensor] = field(default_factory=dict)  # the labels that are tied at a step by a split
 
 
 class Tracer(TorchDispatchMode):
     """Carry labels through every operator that is executed in this mode."""
 
-    def __init__(self, model: nn.Module, labels: Labels, axes: dict[Axis, Tensor], rows: frozenset[str]) -> None:
+    def __init__(self, model: nn.Module, labels: Labels, axes: dict[Axis, Tensor], rows: Set[int]) -> None:
         super().__init__()
         self.memory = LabelMemory()
         self.context = Context(labels, self.memory)
@@ -67,7 +69,7 @@ class Tracer(TorchDispatchMode):
         name, layer = str(func), self.layers[-1] if self.layers else ""
         inputs = [plane for tensor in tensors_in([args, kwargs]) for plane in self.memory.read(tensor)]
         self.context.site = f"{layer or 'the network'} ({name.removeprefix('aten.').split('.')[0]})"
-        self.steps.append(Step(name, layer, inputs))
+        self.context.step = len(self.steps)
         out = self.execute(func, args, kwargs)
         if inputs or any(self.memory.read(tensor) for tensor in tensors_in(out)):
             rule = find_rule(func)
@@ -75,6 +77,8 @@ class Tracer(TorchDispatchMode):
                 rule(self.context, args, kwargs, out)
             except (ValueError, RuntimeError, IndexError, TypeError, KeyError):  # a use that the rule does not know
                 unknown(self.context, args, kwargs, out)
+        results = [plane for tensor in tensors_in(out) for plane in self.memory.read(tensor)]
+        self.steps.append(Step(name, layer, inputs, results))
         return out
 
     def execute(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -135,7 +139,7 @@ def run(tracer: Tracer, model: nn.Module, image: Tensor) -> Tensor:
         return model(image)
 
 
-def trace(model: nn.Module, image: Tensor, layers: list[str], rows: frozenset[str] = frozenset()) -> Trace:
+def trace(model: nn.Module, image: Tensor, layers: list[str], rows: Set[int] = frozenset()) -> Trace:
     """Trace a network with an image (1, C, H, W). Leaves it in evaluation mode.
 
     `layers` receives the names of the layers that are running, outermost first, also when one of them fails.
@@ -149,7 +153,7 @@ def trace(model: nn.Module, image: Tensor, layers: list[str], rows: frozenset[st
     for tensor in tensors_in(output):
         for plane in tracer.memory.read(tensor):
             labels.keep_whole(plane, GIVES_OUTPUTS)
-    return Trace(labels, axes, tracer.steps)
+    return Trace(labels, axes, tracer.steps, tracer.context.splits)
 
 
 def label_image(tracer: Tracer, image: Tensor) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lightweight.core.memory_format import to_memory_format
 from lightweight.dependencies.plan import make_plan
-from lightweight.dependencies.removal import places_of, remove_places
+from lightweight.dependencies.removal import places_of, remove_places, remove_sizes
 from lightweight.dependencies.trace import Axis
 from lightweight.macs import count_macs
 from lightweight.networks.pruned_shapes import changed_shapes, depthwise_multiplier, shrink_to
@@ -27,7 +27,7 @@ class ChannelGroups:
         self.model, self.image, self.round_to = model, image, round_to
         plan = make_plan(model, image)
         self.dense = deepcopy(model).to("meta")  # without memory: only the shapes are needed
-        self.groups, self.skipped = plan.groups, plan.skipped
+        self.plan, self.groups, self.skipped = plan, plan.groups, plan.skipped
         self.sizes = {name: group.size for name, group in self.groups.items()}
         self.layers = {name: group.layers for name, group in self.groups.items()}
         self.removed: dict[str, list[int]] = {}  # members by group, as numbered in the dense network
@@ -115,11 +115,18 @@ class ChannelGroups:
 
     def remove_channels(self) -> None:
         """Remove the masked channels from the network in place."""
-        remove_places(self.model, self._places_left(self.masked))
+        self._remove(self.model, self.masked)
         for name, members in self._dense_numbers(self.masked).items():
             self.removed[name] = sorted({*self.removed.get(name, ()), *members})
         to_memory_format(self.model, torch.channels_last)
         self.clear_masks()
+
+    def _remove(self, model: nn.Module, members: dict[str, list[int]]) -> None:
+        """Remove members, as numbered among those that are left, from the network or a copy of it."""
+        remove_places(model, self._places_left(members))
+        dense = self._dense_numbers(members)
+        gone = [self.groups[name].classes[[*dense.get(name, ()), *self.removed.get(name, ())]] for name in self.groups]
+        remove_sizes(model, self.plan.sizes, self.plan.labels, torch.cat(gone))
 
     def clear_masks(self) -> None:
         """Mask no channel any longer, so that all of them can change."""
@@ -131,7 +138,7 @@ class ChannelGroups:
     def cost(self, counts: dict[str, int], kind: Literal["parameters", "macs"]) -> float:
         """Compute the share of the parameters or MACs that the network has without `counts` channels of each group."""
         smaller = deepcopy(self.model)
-        remove_places(smaller, self._places_left({name: list(range(count)) for name, count in counts.items()}))
+        self._remove(smaller, {name: list(range(count)) for name, count in counts.items()})
         return self._count(smaller, kind) / self._count(self.model, kind)
 
     def _count(self, model: nn.Module, kind: Literal["parameters", "macs"]) -> int:

@@ -1,0 +1,89 @@
+"""Blame: the groups because of which a network fails without channels, by the operator at which it first differs.
+
+Layers of one kind run the same code. What is true of an operator in one of them is true of the same in the others.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from lightweight.dependencies.groups import Group
+from lightweight.dependencies.memory import Planes, varying
+from lightweight.dependencies.trace import Step, Trace
+
+Place = tuple[type[nn.Module], int, str]  # the kind of a layer, the number of an operator in it, and its name
+
+
+class Blame:
+    """Find the groups at the operators of a trace."""
+
+    def __init__(self, model: nn.Module, found: Trace) -> None:
+        self.trace = found
+        kinds = {name: type(module) for name, module in model.named_modules()}
+        numbers: dict[str, int] = {}
+        self.places: list[Place] = []  # of every step
+        for step in found.steps:
+            numbers[step.layer] = numbers.get(step.layer, 0) + 1
+            self.places.append((kinds[step.layer], numbers[step.layer], step.name))
+
+    def alike(self, step: int) -> list[int]:
+        """List the steps that run the same code as one: itself, and those in other layers of the kind."""
+        place = self.places[step]
+        if place[0].__module__.startswith("torch.nn"):
+            return [step]
+        return [number for number, other in enumerate(self.places) if other == place]
+
+    def find_guilty(self, failed: int, groups: dict[str, Group]) -> dict[str, str]:
+        """Return the reasons of guilty groups by name; none if no group can be told."""
+        owners = {int(label): name for name, group in groups.items() for label in group.classes}
+        step, steps = self.trace.steps[failed], self.trace.steps
+        guilty: dict[str, str] = {}
+        if any(True for _ in self._groups_at(step.planes, owners)):
+            for number in self.alike(failed):
+                for name in list(self._groups_at(steps[number].planes, owners))[:1]:
+                    guilty.setdefault(name, self.explain(number))
+            return guilty
+        for other in reversed([other for other in steps[: failed + 1] if other.layer == step.layer]):
+            for name in self._groups_at((*other.results, *other.planes), owners):
+                return {name: self.explain(failed)}
+        return {}
+
+    def find_ties(self, failed: int, groups: dict[str, Group]) -> list[tuple[Tensor, Tensor]]:
+        """List channels of other groups in the same layers, as many as an operator gives, which it may put in their place.
+
+        So does attention that gives as many channels as its input has.
+        """
+        ties = []
+        find = self.trace.labels.find
+        for number in self.alike(failed):
+            step = self.trace.steps[number]
+            lines = _lines(step.results)
+            before = [other for other in self.trace.steps[:number] if other.layer == step.layer or other.layer.startswith(f"{step.layer}.")]
+            pairs = (
+                (line, first)
+                for line in lines
+                for other in before
+                for first in _lines(other.planes)
+                if line.shape == first.shape and not torch.equal(find(line), find(first))
+            )
+            ties += [pair for pair, _ in zip(pairs, range(1), strict=False)]
+        return ties
+
+    def explain(self, number: int) -> str:
+        """Explain that an operator does not follow the removal of channels."""
+        step = self.trace.steps[number]
+        operator = step.name.removeprefix("aten.").split(".")[0]
+        place = f"{step.layer or 'the network'} ({operator})"
+        return f"without a channel the others are no longer where {place} expects them"
+
+    def _groups_at(self, planes: Planes | tuple[Tensor, ...], owners: dict[int, str]) -> Iterator[str]:
+        for plane in planes:
+            names = [owners[label] for label in self.trace.labels.find(plane).unique().tolist() if label in owners]
+            yield from dict.fromkeys(names)
+
+
+def _lines(planes: Planes) -> list[Tensor]:
+    """List the labels of planes that vary along one dimension."""
+    return [plane.reshape(-1) for plane in planes if len(varying(plane)) == 1]
+
