@@ -34,6 +34,12 @@ class Blame:
             return [step]
         return [number for number, other in enumerate(self.places) if other == place]
 
+    def find_operator(self, failed: int) -> int:
+        """Return the step that the network's code asked for: behind a copy, it is the view for which it was made."""
+        steps = self.trace.steps
+        copy = steps[failed].name == "aten.clone.default" and failed + 1 < len(steps)
+        return failed + 1 if copy and "view" in steps[failed + 1].name else failed
+
     def find_guilty(self, failed: int, groups: dict[str, Group]) -> dict[str, str]:
         """Return the reasons of guilty groups by name; none if no group can be told."""
         owners = {int(label): name for name, group in groups.items() for label in group.classes}
@@ -54,18 +60,22 @@ class Blame:
 
         So does attention that gives as many channels as its input has.
         """
-        ties = []
+        ties: list[tuple[Tensor, Tensor]] = []
+        owners = {int(label): name for name, group in groups.items() for label in group.classes}
         find = self.trace.labels.find
         for number in self.alike(failed):
             step = self.trace.steps[number]
-            lines = _lines(step.results)
+            lines = _lines((*step.results, *step.planes))
             before = [other for other in self.trace.steps[:number] if other.layer == step.layer or other.layer.startswith(f"{step.layer}.")]
             pairs = (
-                (line, first)
+                (line.reshape(-1, len(first)), first)
                 for line in lines
                 for other in before
                 for first in _lines(other.planes)
-                if line.shape == first.shape and not torch.equal(find(line), find(first))
+                if len(line) in (len(first), 2 * len(first), 3 * len(first))
+                and not torch.isin(find(first), find(line)).any()
+                and self._owned(first, owners)
+                and self._owned(line, owners)
             )
             ties += [pair for pair, _ in zip(pairs, range(1), strict=False)]
         return ties
@@ -77,13 +87,16 @@ class Blame:
         place = f"{step.layer or 'the network'} ({operator})"
         return f"without a channel the others are no longer where {place} expects them"
 
+    def _owned(self, line: Tensor, owners: dict[int, str]) -> bool:
+        return set(self.trace.labels.find(line).tolist()) <= owners.keys()
+
     def _groups_at(self, planes: Planes | tuple[Tensor, ...], owners: dict[int, str]) -> Iterator[str]:
         for plane in planes:
             names = [owners[label] for label in self.trace.labels.find(plane).unique().tolist() if label in owners]
             yield from dict.fromkeys(names)
 
 
-def _lines(planes: Planes) -> list[Tensor]:
+def _lines(planes: Planes | tuple[Tensor, ...]) -> list[Tensor]:
     """List the labels of planes that vary along one dimension."""
     return [plane.reshape(-1) for plane in planes if len(varying(plane)) == 1]
 

@@ -83,20 +83,21 @@ class Planner:
         failure = self._check(self.groups)
         if failure is None:
             return True
-        place = self.blame.places[failure.step]
-        guilty = self.blame.find_guilty(failure.step, self.groups)
+        failed = self.blame.find_operator(failure.step)
+        place = self.blame.places[failed]
+        guilty = self.blame.find_guilty(failed, self.groups)
         if self._try("sizes", place):
-            alike = self.blame.alike(failure.step)
+            alike = self.blame.alike(failed)
             self.sizes += [size for step in alike for size in find_sizes(self.model, self.trace.steps[step])]
         elif guilty and self._switch_splits(guilty):
             self._trace()
-        elif self._try("ties", place) and (ties := self.blame.find_ties(failure.step, self.groups)):
+        elif self._try("ties", place) and (ties := self.blame.find_ties(failed, self.groups)):
             self.ties += ties
             self._trace()
         elif guilty:
             self._spare(guilty)
         else:
-            self.divide(self.blame.explain(failure.step))
+            self.divide(self.blame.explain(failed))
         return False
 
     def divide(self, reason: str = "without a channel the network fails") -> None:

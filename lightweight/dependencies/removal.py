@@ -62,6 +62,9 @@ def remove_sizes(model: nn.Module, sizes: list[Size], labels: Labels, removed: T
     gone[labels.find(removed)] = True
     for size in sizes:
         left = ~gone[labels.find(size.parts)].all(1)
-        lengths = [int(part.sum()) for part in left.split(size.lengths)]
+        if sum(size.lengths) == len(left):
+            lengths = [int(part.sum()) for part in left.split(size.lengths)]
+        else:
+            lengths = [int(left.sum()) if length > 1 else 1 for length in size.lengths]
         if lengths != size.lengths and min(lengths) > 0:
             set_size(model.get_submodule(size.layer), size.key, lengths)
