@@ -12,7 +12,7 @@ from lightweight.dependencies.groups import Group
 from lightweight.dependencies.memory import Planes, varying
 from lightweight.dependencies.trace import Step, Trace
 
-Place = tuple[type[nn.Module], int, str]  # the kind of a layer, the number of an operator in it, and its name
+Place = tuple[type[nn.Module], int, str]  # the kind of a layer, the number of an operator among those of its name, and the name
 
 
 class Blame:
@@ -21,11 +21,12 @@ class Blame:
     def __init__(self, model: nn.Module, found: Trace) -> None:
         self.trace = found
         kinds = {name: type(module) for name, module in model.named_modules()}
-        numbers: dict[str, int] = {}
+        numbers: dict[tuple[str, str], int] = {}
         self.places: list[Place] = []  # of every step
         for step in found.steps:
-            numbers[step.layer] = numbers.get(step.layer, 0) + 1
-            self.places.append((kinds[step.layer], numbers[step.layer], step.name))
+            key = step.layer, step.name
+            numbers[key] = numbers.get(key, 0) + 1
+            self.places.append((kinds[step.layer], numbers[key], step.name))
 
     def alike(self, step: int) -> list[int]:
         """List the steps that run the same code as one: itself, and those in other layers of the kind."""
