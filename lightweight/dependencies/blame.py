@@ -1,4 +1,6 @@
-"""Blame: the groups because of which a network fails without channels, by the operator at which it first differs.
+"""Blame: what makes a network fail without channels, by the operator at which it first differs.
+
+It may be a group, or an attribute of the layer that counts channels or parts of them, such as heads.
 
 Layers of one kind run the same code. What is true of an operator in one of them is true of the same in the others.
 """
@@ -8,11 +10,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from lightweight.dependencies.groups import Group
-from lightweight.dependencies.memory import Planes, varying
+from lightweight.dependencies.groups import Group, Size
+from lightweight.dependencies.labels import Planes, varying
 from lightweight.dependencies.trace import Step, Trace
+from lightweight.networks.pruned_shapes import read_sizes
 
-Place = tuple[type[nn.Module], int, str]  # the kind of a layer, the number of an operator among those of its name, and the name
+Place = tuple[type[nn.Module], int, str]  # a kind of layer, an operator, and its number among those of its name
 
 
 class Blame:
@@ -57,7 +60,7 @@ class Blame:
         return {}
 
     def find_ties(self, failed: int, groups: dict[str, Group]) -> list[tuple[Tensor, Tensor]]:
-        """List channels of other groups in the same layers, as many as an operator gives, which it may put in their place.
+        """List channels of the same layers, as many as an operator gives, that may have to go together with these.
 
         So does attention that gives as many channels as its input has.
         """
@@ -67,7 +70,11 @@ class Blame:
         for number in self.alike(failed):
             step = self.trace.steps[number]
             lines = _lines((*step.results, *step.planes))
-            before = [other for other in self.trace.steps[:number] if other.layer == step.layer or other.layer.startswith(f"{step.layer}.")]
+            before = [
+                other
+                for other in self.trace.steps[:number]
+                if other.layer == step.layer or other.layer.startswith(f"{step.layer}.")
+            ]
             pairs = (
                 (line.reshape(-1, len(first)), first)
                 for line in lines
@@ -101,3 +108,26 @@ def _lines(planes: Planes | tuple[Tensor, ...]) -> list[Tensor]:
     """List the labels of planes that vary along one dimension."""
     return [plane.reshape(-1) for plane in planes if len(varying(plane)) == 1]
 
+
+def find_sizes(model: nn.Module, step: Step) -> list[Size]:
+    """List the attributes of an operator's layer that are equal to sizes of what the operator reads or gives.
+
+    An attribute may be equal to several sizes, of which it follows the one that changes.
+    """
+    module = model.get_submodule(step.layer)
+    if type(module).__module__.startswith("torch.nn"):
+        return []  # whose attributes follow their weights
+    found: list[Size] = []
+    for plane in (*step.planes, *step.results):
+        for dim in varying(plane):
+            parts = plane.movedim(dim, 0).flatten(1) if plane.dim() > 1 else plane.unsqueeze(1)
+            for key in vars(module):
+                lengths = read_sizes(module, key)
+                if lengths and _fits(lengths, parts):
+                    found.append(Size(step.layer, key, lengths, parts))
+    return found
+
+
+def _fits(lengths: list[int], parts: Tensor) -> bool:
+    """Return whether sizes count the parts: together, or the only one that is larger than 1, as in (channels, 1, 1)."""
+    return min(lengths) > 0 and len(parts) in (sum(lengths), max(lengths) if sorted(lengths)[-2:-1] == [1] else 0)

@@ -27,7 +27,7 @@ TOLERANCE = 1e-6  # of the logits, relative to their root mean square, in float6
 
 @dataclass(frozen=True)
 class Failure:
-    """Describe where a network without channels first differs: the number of the operator in the trace, and its layer."""
+    """Describe where a network without channels first differs: the step of the trace, the layer, and an error."""
 
     step: int
     layer: str
@@ -87,7 +87,7 @@ def _agree(logits: Tensor, expected: Tensor) -> bool:
 def _first_difference(expected: list[Print], actual: list[Print]) -> int:
     """Return the number of the first operator whose result is not the expected one.
 
-    Where the operators differ, as they do where tensors lie in memory in another way, the next results that agree count.
+    Where the operators differ, because tensors lie in memory in another way, the next results that agree count.
     """
     step = other = 0
     while step < len(expected) and other < len(actual):

@@ -1,5 +1,6 @@
 """Groups: the channels of layers that can only be removed together, and the reasons of those that must stay."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from lightweight.dependencies.trace import Axis, Trace
 CHANNEL_LAYERS = (nn.Conv2d, nn.Linear)  # the layers whose channels can be removed
 SINGLE_CHANNEL = "it has a single channel"
 ALL_TIED = "all of its channels go together"
+SEVERAL_NAMES = "its weights have several names"
 NOT_RUN = "the network's outputs do not depend on it"
 
 
@@ -54,13 +56,19 @@ def find_groups(model: nn.Module, trace: Trace) -> tuple[dict[str, Group], dict[
     """Find the groups of a network by name, in its layers' order, and the reason of every layer that is in none."""
     skipped: dict[str, str] = {}
     whole, roots = trace.labels.whole_classes(), {axis: trace.labels.find(own) for axis, own in trace.axes.items()}
-    used = {label for step in trace.steps for plane in step.planes for label in trace.labels.find(plane).unique().tolist()}
+    used = {
+        label for step in trace.steps for plane in step.planes for label in trace.labels.find(plane).unique().tolist()
+    }
+    names = {id(tensor): name for name, tensor in model.named_parameters()}
+    shared = Counter(names[id(tensor)] for _, tensor in model.named_parameters(remove_duplicate=False))
     computed: dict[str, list[int]] = {}  # the classes of each layer's outputs
     for name, layer in model.named_modules():
         if isinstance(layer, CHANNEL_LAYERS) and isinstance(layer.weight, nn.Parameter):
             axis = (f"{name}.weight".removeprefix("."), 0)
             computed[name] = roots[axis].tolist() if axis in roots else []
-            if not computed[name]:
+            if shared[axis[0]] > 1:
+                skipped[name] = SEVERAL_NAMES
+            elif not computed[name]:
                 skipped[name] = SINGLE_CHANNEL
             elif not used & set(computed[name]):
                 skipped[name] = NOT_RUN

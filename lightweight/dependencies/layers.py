@@ -2,12 +2,10 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from lightweight.dependencies.memory import Planes, varying
-from lightweight.dependencies.operators import Context
-from lightweight.dependencies.planes import meet
+from lightweight.dependencies.labels import Planes, varying
+from lightweight.dependencies.planes import Context, meet
 
 
 def convolution(context: Context, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
@@ -30,7 +28,7 @@ def convolution(context: Context, args: tuple[Any, ...], kwargs: dict[str, Any],
         else:
             line = labels.tie(plane, [dim for dim in varying(plane) if dim != 1]).reshape(-1)
             _read_channels(context, line, [item.reshape(-1) for item in read], made, groups)
-    if groups > 1 and out.shape[1] > groups and not weight.shape[inner] == 1:
+    if groups > 1 and out.shape[1] > groups and weight.shape[inner] != 1:
         for plane in made:
             labels.tie(plane.reshape(groups, -1), [0])
     made = meet(labels, passed, made) if passed else made
@@ -127,8 +125,10 @@ def _scale(context: Context, images: Tensor, scales: Any, result: Tensor, dim: i
             shape = [1] * images.dim()
             for plane in memory.read(scale):
                 shape[dim if dim is not None else 0] = plane.numel() if dim is not None else 1
-                aligned = plane.reshape(shape) if dim is not None else plane.reshape(
-                    (1,) * (images.dim() - plane.dim()) + tuple(plane.shape)
+                aligned = (
+                    plane.reshape(shape)
+                    if dim is not None
+                    else plane.reshape((1,) * (images.dim() - plane.dim()) + tuple(plane.shape))
                 )
                 planes = meet(context.labels, planes, [aligned], True) if planes else planes
     memory.write(result, planes, memory.is_parameter(images))

@@ -1,57 +1,18 @@
 """Operators: how labels pass each of PyTorch's operators; an unknown operator keeps the channels it reads whole."""
 
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightweight.dependencies.labels import Labels
-from lightweight.dependencies.memory import LabelMemory, Planes, compact, varying
-from lightweight.dependencies.planes import align, distinct, join, meet, reduce
+from lightweight.dependencies.labels import Planes, compact, varying
+from lightweight.dependencies.planes import Context, align, distinct, join, meet, reduce, tensors_in
 
 aten = torch.ops.aten
 
 
-class Context:
-    """Hold the labels and what a rule needs to know of the operator: `site` names it and its layer.
-
-    `rows` holds the steps at which a split ties the channels of each part, so that whole parts go, such as heads; other
-    splits tie those at the same place in every part. `splits` collects the labels by step.
-    """
-
-    def __init__(self, labels: Labels, memory: LabelMemory) -> None:
-        self.labels, self.memory = labels, memory
-        self.site, self.step = "", 0
-        self.rows: Set[int] = frozenset()
-        self.splits: dict[int, Tensor] = {}
-
-    def keep_whole(self, planes: Planes, reason: str) -> None:
-        """Keep the channels of planes whole, for a reason that is completed by the site."""
-        for plane in planes:
-            self.labels.keep_whole(plane, f"{reason} at {self.site}")
-
-    def tie_split(self, plane: Tensor) -> Tensor:
-        """Tie channels that are laid out along several dimensions, so that the same go from every part."""
-        dims = varying(plane)
-        self.splits[self.step] = plane
-        if self.step in self.rows:
-            self.labels.tie(plane, dims[:-2])
-            return self.labels.tie(plane, dims[-1:])
-        self.labels.tie(plane, dims[:-1])
-        return plane
-
-
 Rule = Callable[[Context, tuple[Any, ...], dict[str, Any], Any], None]
-
-
-def tensors_in(values: Any) -> list[Tensor]:
-    """List the tensors among arguments, also those in lists."""
-    if isinstance(values, Tensor):
-        return [values]
-    if isinstance(values, dict):
-        values = list(values.values())
-    return [tensor for value in values for tensor in tensors_in(value)] if isinstance(values, list | tuple) else []
 
 
 def elementwise(context: Context, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
@@ -101,8 +62,11 @@ def split(context: Context, args: tuple[Any, ...], kwargs: dict[str, Any], out: 
 def gate(context: Context, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
     """Unite the labels of the two halves of which one scales the other."""
     source, dim = args[0], (args[1] if len(args) > 1 else -1) % out.dim()
-    halves = [[plane.expand(source.shape).narrow(dim, place * out.shape[dim], out.shape[dim])] for plane in
-              context.memory.read(source) for place in (0, 1)]
+    halves = [
+        [plane.expand(source.shape).narrow(dim, place * out.shape[dim], out.shape[dim])]
+        for plane in context.memory.read(source)
+        for place in (0, 1)
+    ]
     planes: Planes = []
     for half in halves:
         planes = meet(context.labels, planes, [compact(half[0])])

@@ -1,5 +1,6 @@
 """Plan: which channels of a network can be removed, found by a trace and held against the network's own logits."""
 
+from collections.abc import Set
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -8,11 +9,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lightweight.core.errors import InputError, first_line
-from lightweight.dependencies.blame import Blame
+from lightweight.dependencies.blame import Blame, find_sizes
 from lightweight.dependencies.consistency import ConsistencyCheck, Failure
 from lightweight.dependencies.groups import Group, Size, find_groups
 from lightweight.dependencies.labels import Labels
-from lightweight.dependencies.sizes import find_sizes
 from lightweight.dependencies.trace import Trace, trace
 
 MAX_ROUNDS = 40  # of checks that name a layer; what is left then is divided into halves
@@ -20,12 +20,16 @@ MAX_ROUNDS = 40  # of checks that name a layer; what is left then is divided int
 
 @dataclass(frozen=True)
 class Plan:
-    """Hold the groups of a network by name, the attributes that count channels, and the reason of every other layer."""
+    """Hold the groups of a network by name, and the reason of every layer that is in none.
+
+    `sizes` are attributes that count channels. `rows` are the steps of the trace that remove whole parts.
+    """
 
     groups: dict[str, Group]
     skipped: dict[str, str]
     sizes: list[Size]
     labels: Labels
+    rows: Set[int]
 
 
 def make_plan(model: nn.Module, image: Tensor) -> Plan:
@@ -42,7 +46,7 @@ def make_plan(model: nn.Module, image: Tensor) -> Plan:
                 break
         else:
             planner.divide()
-    return Plan(planner.groups, planner.skipped, planner.sizes, planner.trace.labels)
+    return Plan(planner.groups, planner.skipped, planner.sizes, planner.trace.labels, planner.rows)
 
 
 class Planner:

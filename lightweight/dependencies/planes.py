@@ -1,10 +1,12 @@
 """Planes of labels meet: in sums and products of tensors, along dimensions that are reduced, and where pieces join."""
 
+from collections.abc import Set
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from lightweight.dependencies.labels import NONE, Labels
-from lightweight.dependencies.memory import Planes, compact, varying
+from lightweight.dependencies.labels import NONE, LabelMemory, Labels, Planes, compact, varying
 
 
 def align(plane: Tensor, dims: int) -> Tensor:
@@ -80,8 +82,46 @@ def join(labels: Labels, pieces: list[Planes], sizes: list[int], dim: int) -> Pl
             continue
         shape = [max(plane.shape[other] for plane in found) for other in range(found[0].dim())]
         parts = []
-        for plane, size in zip(column, sizes, strict=True):
+        for piece, size in zip(column, sizes, strict=True):
             shape[dim] = size
-            parts.append(torch.zeros(shape, dtype=torch.int64) if plane is None else plane.expand(shape))
+            parts.append(torch.zeros(shape, dtype=torch.int64) if piece is None else piece.expand(shape))
         result.append(torch.cat(parts, dim))
     return distinct(labels, result)
+
+
+class Context:
+    """Hold the labels and what a rule needs to know of the operator: `site` names it and its layer.
+
+    `rows` holds the steps at which a split ties the channels of each part, so that whole parts go, such as heads; other
+    splits tie those at the same place in every part. `splits` collects the labels by step.
+    """
+
+    def __init__(self, labels: Labels, memory: LabelMemory) -> None:
+        self.labels, self.memory = labels, memory
+        self.site, self.step = "", 0
+        self.rows: Set[int] = frozenset()
+        self.splits: dict[int, Tensor] = {}
+
+    def keep_whole(self, planes: Planes, reason: str) -> None:
+        """Keep the channels of planes whole, for a reason that is completed by the site."""
+        for plane in planes:
+            self.labels.keep_whole(plane, f"{reason} at {self.site}")
+
+    def tie_split(self, plane: Tensor) -> Tensor:
+        """Tie channels that are laid out along several dimensions, so that the same go from every part."""
+        dims = varying(plane)
+        self.splits[self.step] = plane
+        if self.step in self.rows:
+            self.labels.tie(plane, dims[:-2])
+            return self.labels.tie(plane, dims[-1:])
+        self.labels.tie(plane, dims[:-1])
+        return plane
+
+
+def tensors_in(values: Any) -> list[Tensor]:
+    """List the tensors among arguments, also those in lists."""
+    if isinstance(values, Tensor):
+        return [values]
+    if isinstance(values, dict):
+        values = list(values.values())
+    return [tensor for value in values for tensor in tensors_in(value)] if isinstance(values, list | tuple) else []

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightweight.dependencies.labels import NONE
-from lightweight.dependencies.operators import tensors_in
+from lightweight.dependencies.planes import tensors_in
 from lightweight.dependencies.rules import IGNORED
 from lightweight.dependencies.trace import Trace, Tracer
 

@@ -35,14 +35,14 @@ def without_places(model: nn.Module, places: Mapping[Axis, Tensor]) -> nn.Module
 
 @torch.no_grad()
 def remove_places(model: nn.Module, places: Mapping[Axis, Tensor]) -> None:
-    """Remove places along axes of a network's parameters and buffers in place, and update `in_channels` and the like."""
+    """Remove places along axes of a network's tensors in place, and update `in_channels` and the like."""
     by_module: dict[str, list[tuple[str, int, Tensor]]] = {}
     for (name, dim), indices in places.items():
-        module, _, key = name.rpartition(".")
+        owner, _, key = name.rpartition(".")
         if len(indices):
-            by_module.setdefault(module, []).append((key, dim, indices))
-    for name, cuts in by_module.items():
-        module = model.get_submodule(name)
+            by_module.setdefault(owner, []).append((key, dim, indices))
+    for layer, cuts in by_module.items():
+        module = model.get_submodule(layer)
         multiplier = depthwise_multiplier(module)
         for key, dim, indices in cuts:
             tensor = getattr(module, key)

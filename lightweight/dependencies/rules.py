@@ -25,7 +25,9 @@ from lightweight.dependencies.operators import (
 NAMES: dict[str, Rule] = {
     **dict.fromkeys(("view", "_unsafe_view", "_reshape_alias", "reshape"), reshape),
     **dict.fromkeys(("split", "split_with_sizes", "chunk"), split),
-    **dict.fromkeys(("clone", "_to_copy", "contiguous", "_softmax", "_safe_softmax", "softmax", "lift_fresh_copy"), same),
+    **dict.fromkeys(
+        ("clone", "_to_copy", "contiguous", "_softmax", "_safe_softmax", "softmax", "lift_fresh_copy"), same
+    ),
     **dict.fromkeys(("_log_softmax", "native_dropout", "dropout", "bernoulli"), same),
     "copy_": overwrite,
     "cat": concatenate,
@@ -49,11 +51,37 @@ MOVING = {
     *("native_channel_shuffle", "channel_shuffle", "slice_scatter", "select_scatter", "index_put", "index_put_"),
     *("_unsafe_index", "take_along_dim", "rot90", "repeat_interleave", "masked_select", "slice_copy", "view_copy"),
 }
-POSITIONAL = ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "upsample", "reflection_pad")
+POSITIONAL: tuple[str, ...] = (
+    "max_pool",
+    "avg_pool",
+    "adaptive_avg_pool",
+    "adaptive_max_pool",
+    "upsample",
+    "reflection_pad",
+)
 POSITIONAL += ("replication_pad", "_adaptive_avg_pool", "_upsample", "fractional_max_pool", "mkldnn_max_pool")
 IGNORED = {torch.ops.aten.detach.default, torch.ops.aten.detach_.default, torch.ops.aten.alias.default}
-POINTWISE = {"hardswish", "hardswish_", "hardsigmoid", "hardsigmoid_", "hardtanh", "hardtanh_", "_prelu_kernel", "prelu"}
-POINTWISE |= {"leaky_relu_", "elu_", "celu", "celu_", "softplus", "log_sigmoid", "log_sigmoid_forward", "silu_", "mish_"}
+POINTWISE = {
+    "hardswish",
+    "hardswish_",
+    "hardsigmoid",
+    "hardsigmoid_",
+    "hardtanh",
+    "hardtanh_",
+    "_prelu_kernel",
+    "prelu",
+}
+POINTWISE |= {
+    "leaky_relu_",
+    "elu_",
+    "celu",
+    "celu_",
+    "softplus",
+    "log_sigmoid",
+    "log_sigmoid_forward",
+    "silu_",
+    "mish_",
+}
 POINTWISE |= {"where", "lerp", "rsub", "relu6", "relu6_", "hardshrink", "softshrink", "floor_divide", "gelu_"}
 MAKE_NEW = {"new_zeros", "zeros_like", "ones_like", "new_ones", "empty_like", "new_empty", "full_like", "new_full"}
 MAKE_NEW |= {"rand_like", "randn_like", "new_empty_strided", "empty_strided", "as_strided_", "_local_scalar_dense"}

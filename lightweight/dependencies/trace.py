@@ -11,9 +11,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightweight.core.module_state import forgetting_caches
-from lightweight.dependencies.labels import Labels
-from lightweight.dependencies.memory import LabelMemory, Planes
-from lightweight.dependencies.operators import Context, tensors_in, unknown
+from lightweight.dependencies.labels import LabelMemory, Labels, Planes
+from lightweight.dependencies.operators import unknown
+from lightweight.dependencies.planes import Context, tensors_in
 from lightweight.dependencies.rules import IGNORED, find_rule
 
 Axis = tuple[str, int]  # a parameter or buffer by name, and one of its dimensions

@@ -20,7 +20,9 @@ def changed_shapes(before: nn.Module, after: nn.Module) -> Shapes:
 
 def list_sizes(model: nn.Module) -> Shapes:
     """List by name the attributes of layers that `set_size` has changed, such as numbers of heads."""
-    changed = {f"{name}.{key}": getattr(m, key) for name, m in model.named_modules() for key in vars(m).get(CHANGED, ())}
+    changed = {
+        f"{name}.{key}": getattr(m, key) for name, m in model.named_modules() for key in vars(m).get(CHANGED, ())
+    }
     return {name.removeprefix("."): [size] if type(size) is int else list(size) for name, size in changed.items()}
 
 
@@ -33,7 +35,7 @@ def set_size(module: nn.Module, key: str, sizes: list[int]) -> None:
 
 def read_sizes(module: nn.Module, key: str) -> list[int] | None:
     """Return an attribute that is a whole number or several as a list; None for all others."""
-    value = vars(module).get(key)
+    value: Any = vars(module).get(key)
     sizes = [value] if type(value) is int else list(value) if type(value) in (list, tuple) else []
     return sizes if sizes and all(type(size) is int for size in sizes) else None
 

@@ -26,7 +26,7 @@ BATCH_SIZE = 256
 
 @dataclass(frozen=True)
 class Term:
-    """Describe what a layer adds to the scores of a group: places along a dimension of its weight, and whose they are."""
+    """Describe what a layer adds to scores: places along a dimension of its weight, and the members they belong to."""
 
     weight: Tensor
     dim: int

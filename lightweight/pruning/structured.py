@@ -31,7 +31,9 @@ class ChannelGroups:
         self.sizes = {name: group.size for name, group in self.groups.items()}
         self.layers = {name: group.layers for name, group in self.groups.items()}
         self.removed: dict[str, list[int]] = {}  # members by group, as numbered in the dense network
-        self.masked: dict[str, list[int]] = {}  # the same of those at zero, as numbered among those that are not removed
+        self.masked: dict[
+            str, list[int]
+        ] = {}  # the same of those at zero, as numbered among those that are not removed
 
     def keep_only(self, groups: list[str]) -> None:
         """Drop all groups but these from what can be pruned."""
@@ -53,7 +55,9 @@ class ChannelGroups:
         scores: dict[str, Tensor] = {}
         for name in self.sizes:
             left = self._left(name)
-            scores[name] = importance.score_channels(len(left), self._terms(name, importance.scored_layers)).nan_to_num(0.0)
+            scores[name] = importance.score_channels(len(left), self._terms(name, importance.scored_layers)).nan_to_num(
+                0.0
+            )
             scores[name][self.masked.get(name, [])] = -1
         return scores
 
@@ -70,6 +74,7 @@ class ChannelGroups:
             module, _, key = name.rpartition(".")
             layer = self.model.get_submodule(module)
             if isinstance(layer, scored) and key == "weight" and not depthwise_multiplier(layer):
+                assert isinstance(layer.weight, Tensor)
                 members = numbers[cut.members]
                 indices = _renumber(cut.indices[members >= 0], gone.get((name, dim)))
                 terms.append(Term(layer.weight, dim, indices, members[members >= 0]))
