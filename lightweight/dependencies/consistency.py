@@ -67,7 +67,10 @@ class ConsistencyCheck:
                         return None
         except Exception as error:  # raised, for example, by a layer that no longer fits the one before
             reason = first_line(error)
-        step = _first_difference(reference.prints, recorder.prints)
+        step, certain = _first_difference(reference.prints, recorder.prints)
+        if layers and not certain:  # the first operator of the layer that has raised an error
+            steps = enumerate(self.trace.steps[step:], step)
+            step = next((number for number, other in steps if other.layer == layers[-1]), step)
         return Failure(step, layers[-1] if layers else "", reason)
 
 
@@ -84,8 +87,8 @@ def _agree(logits: Tensor, expected: Tensor) -> bool:
     return bool((logits - expected).square().mean() <= limit)
 
 
-def _first_difference(expected: list[Print], actual: list[Print]) -> int:
-    """Return the number of the first operator whose result is not the expected one.
+def _first_difference(expected: list[Print], actual: list[Print]) -> tuple[int, bool]:
+    """Return the number of the first operator whose result is not the expected one, and whether it is surely that.
 
     Where the operators differ, because tensors lie in memory in another way, the next results that agree count.
     """
@@ -93,16 +96,16 @@ def _first_difference(expected: list[Print], actual: list[Print]) -> int:
     while step < len(expected) and other < len(actual):
         if expected[step][0] == actual[other][0]:
             if not _same(expected[step], actual[other]):
-                return step
+                return step, True
             step, other = step + 1, other + 1
             continue
         ahead = sorted(product(range(WINDOW), repeat=2), key=sum)
         pairs = [(step + i, other + j) for i, j in ahead if step + i < len(expected) and other + j < len(actual)]
         agreeing = next((pair for pair in pairs if _same(expected[pair[0]], actual[pair[1]])), None)
         if agreeing is None:
-            return step
+            return step, False
         step, other = agreeing
-    return min(step, len(expected) - 1)
+    return min(step, len(expected) - 1), False
 
 
 def _same(expected: Print, actual: Print) -> bool:

@@ -61,7 +61,7 @@ def remove_sizes(model: nn.Module, sizes: list[Size], labels: Labels, removed: T
     gone = torch.zeros(len(labels.roots), dtype=torch.bool)
     gone[labels.find(removed)] = True
     for size in sizes:
-        left = ~gone[labels.find(size.parts)].all(1)
+        left = ~(gone[labels.find(size.parts)].all(1))
         if sum(size.lengths) == len(left):
             lengths = [int(part.sum()) for part in left.split(size.lengths)]
         else:
