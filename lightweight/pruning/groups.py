@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 from torch import Tensor, nn
 
 from lightweight.core.errors import bad_param
-from lightweight.pruning.dependency_graph import GIVES_OUTPUTS
+from lightweight.dependencies.trace import GIVES_OUTPUTS
 from lightweight.pruning.importance import Importance
 from lightweight.pruning.structured import ChannelGroups
 from lightweight.pruning.unstructured import WeightGroups

@@ -7,14 +7,14 @@ the criteria.
 
 `l1` and `l2` are magnitudes (Han et al. 2015). `taylor` is the first-order estimate of the change of the loss without
 the weight (Molchanov et al. 2019). `random` is the control. The score of a channel is the mean over all layers that
-lose the channel together (DepGraph, Fang et al. 2023), computed by torch-pruning.
+lose the channel together (DepGraph, Fang et al. 2023).
 """
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-import torch_pruning
 from torch import Tensor, nn
 
 from lightweight.core.module_state import forgetting_caches
@@ -22,6 +22,16 @@ from lightweight.data.dataset import Dataset, random_indices
 
 Criterion = Literal["l1", "l2", "taylor", "random"]
 BATCH_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Term:
+    """Describe what a layer adds to scores: places along a dimension of its weight, and the members they belong to."""
+
+    weight: Tensor
+    dim: int
+    indices: Tensor
+    members: Tensor
 
 
 class Importance:
@@ -34,6 +44,12 @@ class Importance:
         self.criterion, self.dataset, self.seed = criterion, dataset, seed
         self.order = random_indices(len(dataset.train), num_images, seed)
         self.generator = torch.Generator()
+
+    @property
+    def scored_layers(self) -> tuple[type[nn.Module], ...]:
+        """Return the layers whose weights are terms of the scores of channels."""
+        layers = (nn.modules.conv._ConvNd, nn.Linear, nn.LayerNorm)
+        return layers if self.criterion == "taylor" else (*layers, nn.modules.batchnorm._NormBase)
 
     def prepare(self, model: nn.Module) -> None:
         """Accumulate the loss gradients that `taylor` needs in the parameters of `model`, and reseed `random`.
@@ -70,18 +86,27 @@ class Importance:
             case "random":
                 return torch.rand(weight.shape, generator=self.generator).to(weight.device)
 
-    def score_channels(self, coupled: Any) -> Tensor:
-        """Compute the importance of every channel (channels,) of a group of torch-pruning, never negative.
+    def score_channels(self, size: int, terms: list[Term]) -> Tensor:
+        """Compute the importance of every member of a group (size,), never negative, by the terms of its layers.
 
-        The mean over the channels is 1 in every group, but for `random`, so that the scores of different groups can be
+        The mean over the members is 1 in every group, but for `random`, so that the scores of different groups can be
         compared. All scores are NaN in a group whose weights are all zero.
         """
-        match self.criterion:
-            case "l1":
-                return torch_pruning.importance.GroupMagnitudeImportance(p=1)(coupled)
-            case "l2":
-                return torch_pruning.importance.GroupMagnitudeImportance(p=2)(coupled)
-            case "taylor":
-                return torch_pruning.importance.GroupTaylorImportance()(coupled)
-            case "random":
-                return torch.rand(len(coupled[0].idxs), generator=self.generator)
+        if self.criterion == "random":
+            return torch.rand(size, generator=self.generator)
+        scores, numbers = torch.zeros(size), torch.zeros(size)
+        for term in terms:
+            places = term.indices.to(term.weight.device)
+            values = self._strengths(term.weight, term.dim)[places].cpu()
+            scores.scatter_add_(0, term.members, values)
+            numbers[term.members.unique()] += 1
+        scores /= numbers.clamp(min=1)
+        return scores / scores.mean()
+
+    def _strengths(self, weight: Tensor, dim: int) -> Tensor:
+        """Compute the importance of every place along a dimension of a weight."""
+        values = weight.detach()
+        if self.criterion == "taylor":
+            values = values * (0 if weight.grad is None else weight.grad)
+        values = values.abs().pow(2 if self.criterion == "l2" else 1)
+        return values.transpose(0, dim).flatten(1).sum(1) if values.dim() > 1 else values

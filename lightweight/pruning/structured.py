@@ -1,35 +1,18 @@
 """Structured pruning removes whole channels: the result is a smaller network of the same kind, and a faster one."""
 
 from copy import deepcopy
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from lightweight.core.memory_format import to_memory_format
+from lightweight.dependencies.plan import make_plan
+from lightweight.dependencies.removal import places_of, remove_places, remove_sizes
+from lightweight.dependencies.trace import Axis
 from lightweight.macs import count_macs
-from lightweight.networks.pruned_shapes import changed_shapes, shrink_to
-from lightweight.pruning.dependency_graph import (
-    CHANNEL_LAYERS,
-    INPUT_PRUNERS,
-    build_dependency_graph,
-    coupled_channels,
-    list_groups,
-    naming_layer_in_errors,
-    reason_to_skip,
-    removal_is_consistent,
-    remove_channels,
-)
-from lightweight.pruning.importance import Importance
-
-
-class MaskedLayer(NamedTuple):
-    """Represent a layer with masked channels, which the layer either computes or reads (`reads`)."""
-
-    module: Any
-    channels: list[int]
-    reads: bool
+from lightweight.networks.pruned_shapes import changed_shapes, depthwise_multiplier, shrink_to
+from lightweight.pruning.importance import Importance, Term
 
 
 class ChannelGroups:
@@ -42,55 +25,15 @@ class ChannelGroups:
 
     def __init__(self, model: nn.Module, image: Tensor, round_to: int) -> None:
         self.model, self.image, self.round_to = model, image, round_to
+        plan = make_plan(model, image)
         self.dense = deepcopy(model).to("meta")  # without memory: only the shapes are needed
-        self.masked: dict[str, list[int]] = {}  # the channels at zero by group
-        self.masked_layers: list[MaskedLayer] = []  # the same by layer
-        self.layers: dict[str, list[str]] = {}
-        self.sizes: dict[str, int] = {}
-        self.skipped: dict[str, str] = {}
-        self._find_groups()
-        self._skip_inconsistent()
-
-    def _find_groups(self) -> None:
-        """Fill `layers`, `sizes` and `skipped` from the dependency graph, in the order of the network's layers."""
-        graph = build_dependency_graph(self.model, self.image)
-        names = {module: name for name, module in self.model.named_modules()}
-        modules, order = dict(self.model.named_modules()), list(names.values())
-        with naming_layer_in_errors(self.model):
-            groups = list(list_groups(graph))
-        layers: dict[str, list[str]] = {}
-        for outputs, group in groups:
-            coupled = [names[node.module] for node in outputs if isinstance(node.module, CHANNEL_LAYERS)]
-            with naming_layer_in_errors(self.model):
-                reason = reason_to_skip(group, graph, outputs)
-            if reason:
-                self.skipped |= dict.fromkeys(coupled, reason)
-            else:
-                coupled.sort(key=order.index)
-                layers[coupled[0]] = coupled
-        self.layers = {name: layers[name] for name in sorted(layers, key=order.index)}
-        self.sizes = {name: graph.get_out_channels(modules[name]) for name in self.layers}
-        reached = {name for module, name in names.items() if module in graph.module2node}
-        for name, module in modules.items():
-            if isinstance(module, CHANNEL_LAYERS) and name not in reached:
-                self.skipped[name] = "no gradient comes from the outputs to it"
-
-    def _skip_inconsistent(self) -> None:
-        """Skip the groups from which channels cannot be removed consistently, found by halving the list of all."""
-        with tqdm(total=len(self.sizes), desc="groups checked", leave=False, disable=None) as progress:
-            for name in self._find_inconsistent(list(self.sizes), progress):
-                reason = "without a channel the others are no longer where the next layers expect them"
-                self.skipped |= dict.fromkeys(self.layers.pop(name), reason)
-                del self.sizes[name]
-
-    def _find_inconsistent(self, groups: list[str], progress: tqdm) -> list[str]:
-        """List the groups that fail alone, among those that do not pass together."""
-        passed = removal_is_consistent(self.model, self.image, groups)
-        if passed or len(groups) < 2:
-            progress.update(len(groups))
-            return [] if passed else groups
-        halves = groups[: len(groups) // 2], groups[len(groups) // 2 :]
-        return [name for half in halves for name in self._find_inconsistent(half, progress)]
+        self.plan, self.groups, self.skipped = plan, plan.groups, plan.skipped
+        self.sizes = {name: group.size for name, group in self.groups.items()}
+        self.layers = {name: group.layers for name, group in self.groups.items()}
+        self.removed: dict[str, list[int]] = {}  # members by group, as numbered in the dense network
+        self.masked: dict[
+            str, list[int]
+        ] = {}  # the same of those at zero, as numbered among those that are not removed
 
     def keep_only(self, groups: list[str]) -> None:
         """Drop all groups but these from what can be pruned."""
@@ -109,12 +52,52 @@ class ChannelGroups:
 
         Masked channels score below all others, and so do all channels of a group whose weights are all zero.
         """
-        graph, modules = build_dependency_graph(self.model, self.image), dict(self.model.named_modules())
         scores: dict[str, Tensor] = {}
         for name in self.sizes:
-            scores[name] = importance.score_channels(coupled_channels(graph, modules[name])).cpu().nan_to_num(0.0)
+            left = self._left(name)
+            scores[name] = importance.score_channels(len(left), self._terms(name, importance.scored_layers)).nan_to_num(
+                0.0
+            )
             scores[name][self.masked.get(name, [])] = -1
         return scores
+
+    def _terms(self, group: str, scored: tuple[type[nn.Module], ...]) -> list[Term]:
+        """List the weights of scored layers that compute, read or scale the channels of a group that are left.
+
+        Depthwise convolutions are left out: they have one small kernel for each channel.
+        """
+        numbers = torch.full((self.groups[group].size,), -1)
+        left = self._left(group)
+        numbers[left] = torch.arange(len(left))
+        gone, terms = self._places(self.removed), []
+        for (name, dim), cut in self.groups[group].cuts.items():
+            module, _, key = name.rpartition(".")
+            layer = self.model.get_submodule(module)
+            if isinstance(layer, scored) and key == "weight" and not depthwise_multiplier(layer):
+                assert isinstance(layer.weight, Tensor)
+                members = numbers[cut.members]
+                indices = _renumber(cut.indices[members >= 0], gone.get((name, dim)))
+                terms.append(Term(layer.weight, dim, indices, members[members >= 0]))
+        return terms
+
+    def _left(self, group: str) -> list[int]:
+        """List the members of a group that are not removed, as numbered in the dense network."""
+        removed = set(self.removed.get(group, ()))
+        return [member for member in range(self.groups[group].size) if member not in removed]
+
+    def _places(self, members: dict[str, list[int]]) -> dict[Axis, Tensor]:
+        """List the places of members, both as numbered in the dense network."""
+        return places_of(self.groups, members)
+
+    def _dense_numbers(self, members: dict[str, list[int]]) -> dict[str, list[int]]:
+        """Number members among those that are left as in the dense network."""
+        return {name: [self._left(name)[number] for number in numbers] for name, numbers in members.items()}
+
+    def _places_left(self, members: dict[str, list[int]]) -> dict[Axis, Tensor]:
+        """List the places in the network as it is of members, as numbered among those that are left."""
+        gone = self._places(self.removed)
+        places = self._places(self._dense_numbers(members))
+        return {axis: _renumber(indices, gone.get(axis)) for axis, indices in places.items()}
 
     def mask_least_important(self, counts: dict[str, int], scores: dict[str, Tensor]) -> None:
         """Set the least important channels to zero until `counts` channels of each group are zero or removed."""
@@ -122,18 +105,7 @@ class ChannelGroups:
             removed = self.sizes[name] - len(scores[name])
             least = scores[name].topk(max(0, count - removed), largest=False).indices
             self.masked[name] = sorted(least.tolist())
-        self.masked_layers = self._find_masked_layers()
         self.apply_masks()
-
-    def _find_masked_layers(self) -> list[MaskedLayer]:
-        """List the layers with parameters that compute or read masked channels."""
-        graph, modules = build_dependency_graph(self.model, self.image), dict(self.model.named_modules())
-        masked_layers = []
-        for name, channels in self.masked.items():
-            for dep, indices in coupled_channels(graph, modules[name], channels) if channels else ():
-                if isinstance(dep.target.module, (*CHANNEL_LAYERS, nn.modules.batchnorm._NormBase)):
-                    masked_layers.append(MaskedLayer(dep.target.module, indices, dep.handler in INPUT_PRUNERS))
-        return masked_layers
 
     @torch.no_grad()
     def apply_masks(self) -> None:
@@ -141,23 +113,29 @@ class ChannelGroups:
 
         The latter is necessary because an activation such as the sigmoid does not map zero to zero.
         """
-        for module, channels, reads in self.masked_layers:
-            if reads:
-                module.weight[:, channels] = 0
-            elif module.weight is not None:
-                module.weight[channels] = 0
-                if module.bias is not None:
-                    module.bias[channels] = 0
+        parameters = dict(self.model.named_parameters())
+        for (name, dim), indices in self._places_left(self.masked).items():
+            if name in parameters:
+                parameters[name].index_fill_(dim, indices.to(parameters[name].device), 0)
 
     def remove_channels(self) -> None:
         """Remove the masked channels from the network in place."""
-        remove_channels(self.model, self.image, self.masked)
+        self._remove(self.model, self.masked)
+        for name, members in self._dense_numbers(self.masked).items():
+            self.removed[name] = sorted({*self.removed.get(name, ()), *members})
         to_memory_format(self.model, torch.channels_last)
         self.clear_masks()
 
+    def _remove(self, model: nn.Module, members: dict[str, list[int]]) -> None:
+        """Remove members, as numbered among those that are left, from the network or a copy of it."""
+        remove_places(model, self._places_left(members))
+        dense = self._dense_numbers(members)
+        gone = [self.groups[name].classes[[*dense.get(name, ()), *self.removed.get(name, ())]] for name in self.groups]
+        remove_sizes(model, self.plan.sizes, self.plan.labels, torch.cat(gone))
+
     def clear_masks(self) -> None:
         """Mask no channel any longer, so that all of them can change."""
-        self.masked, self.masked_layers = {}, []
+        self.masked = {}
 
     def remove_hooks(self) -> None:
         """Do nothing: structured pruning adds no hooks to the network."""
@@ -165,7 +143,7 @@ class ChannelGroups:
     def cost(self, counts: dict[str, int], kind: Literal["parameters", "macs"]) -> float:
         """Compute the share of the parameters or MACs that the network has without `counts` channels of each group."""
         smaller = deepcopy(self.model)
-        remove_channels(smaller, self.image, {name: list(range(count)) for name, count in counts.items()})
+        self._remove(smaller, {name: list(range(count)) for name, count in counts.items()})
         return self._count(smaller, kind) / self._count(self.model, kind)
 
     def _count(self, model: nn.Module, kind: Literal["parameters", "macs"]) -> int:
@@ -174,9 +152,13 @@ class ChannelGroups:
         return sum(tensor.numel() for tensor in model.parameters())
 
     def state_dict(self) -> dict[str, Any]:
-        return {"shapes": changed_shapes(self.dense, self.model), "masked": self.masked}
+        return {"shapes": changed_shapes(self.dense, self.model), "masked": self.masked, "removed": self.removed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         shrink_to(self.model, state["shapes"])
-        self.masked = state["masked"]
-        self.masked_layers = self._find_masked_layers()
+        self.masked, self.removed = state["masked"], state["removed"]
+
+
+def _renumber(places: Tensor, removed: Tensor | None) -> Tensor:
+    """Number places along an axis anew after others have been removed from it."""
+    return places if removed is None else places - torch.searchsorted(removed, places)

@@ -9,9 +9,7 @@ from torch import Tensor, nn
 from lightweight.core.errors import InputError
 from lightweight.macs import count_macs
 from lightweight.networks.factory import build
-from lightweight.pruning import structured
 from lightweight.pruning.amounts import amounts_by_group
-from lightweight.pruning.dependency_graph import removal_is_consistent
 from lightweight.pruning.importance import Importance
 from lightweight.pruning.structured import ChannelGroups
 from tests.examples import BNNET, groups_of, new, noise, prune_in_place, prune_params, state, train
@@ -88,12 +86,11 @@ class Gated(nn.Module):
         return self.out(values * gates.sigmoid())
 
 
-def test_halves_of_a_gate_keep_their_channels_because_pairs_of_them_are_coupled():
+def test_halves_of_a_gate_lose_the_same_channels():
     model = Gated()
     groups = prune_in_place(model, method="structured", amount=0.5)
-    assert list(groups.sizes) == ["before"]
-    assert groups.skipped["gate"] == "its channels go in pairs or more, as the halves of a gate do"
-    assert (model.before.out_channels, model.gate.out_features, model.out.in_features) == (4, 16, 8)
+    assert groups.sizes == {"before": 8, "gate": 8}
+    assert (model.before.out_channels, model.gate.out_features, model.out.in_features) == (4, 8, 4)
 
 
 class Recurrent(nn.Module):
@@ -107,7 +104,9 @@ class Recurrent(nn.Module):
 
 
 def test_the_error_for_a_recurrent_network_is_one_line_that_names_a_layer():
-    with pytest.raises(InputError, match=r"nothing can be pruned: first: without a channel .*; out: it gives"):
+    with pytest.raises(
+        InputError, match=r"nothing can be pruned: first: without a channel .* where memory .*; out: it gives"
+    ):
         prune_in_place(Recurrent(), method="structured")
 
 
@@ -151,10 +150,10 @@ def test_layers_of_a_residual_sum_lose_the_same_channels():
     assert list(groups.skipped) == ["fc"]
 
 
-def test_padded_shortcuts_keep_their_channels_because_later_channels_would_shift():
+def test_padded_shortcuts_keep_their_channels_because_the_padding_has_a_fixed_width():
     channels = ChannelGroups(with_random_batchnorm(build("resnet20", 3, 32, 10, False)), torch.zeros(1, 3, 32, 32), 1)
     assert list(channels.sizes) == [f"blocks.{number}.conv1" for number in range(9)]
-    assert "no longer where" in channels.skipped["blocks.3.conv2"]
+    assert channels.skipped["blocks.3.conv2"] == "a fixed number of channels is added at blocks.3 (constant_pad_nd)"
 
 
 @pytest.mark.parametrize(
@@ -177,7 +176,7 @@ def test_two_amounts_for_the_same_channels_are_refused(amounts, conflict):
 
 
 class Reshaping(nn.Module):
-    """A network with a fixed number of channels in `forward`, and a layer that no gradient reaches."""
+    """A network with a fixed number of channels in `forward`, and a layer that is never run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -185,7 +184,7 @@ class Reshaping(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.first(images).view(-1, 8)
-        return self.second(features) + self.cut(features.detach()).detach()
+        return self.second(features)
 
 
 def test_the_error_for_a_network_of_fixed_shapes_gives_a_reason_for_every_layer():
@@ -193,54 +192,35 @@ def test_the_error_for_a_network_of_fixed_shapes_gives_a_reason_for_every_layer(
         prune_in_place(Reshaping(), method="structured")
     text = str(error.value)
     assert text.startswith("params.yaml: prune.layers = 'both': nothing can be pruned: ")
-    assert "cut: no gradient comes from the outputs to it" in text
+    assert "cut: the network's outputs do not depend on it" in text
     assert "second: it gives the network's outputs" in text
-    assert "first: without a channel" in text
+    assert "first: without a channel the others are no longer where the network (view) expects them" in text
     assert text.endswith("second: it gives the network's outputs"), "the harmless one comes last"
 
 
 def test_the_error_counts_the_layers_of_each_reason():
-    model = nn.Sequential(
-        nn.Conv2d(1, 8, 28), *(nn.Sequential(nn.GroupNorm(2, 8), nn.Conv2d(8, 8, 1)) for _ in "1234567")
-    )
-    with pytest.raises(InputError, match=r"7 layers \(0, 1.1, 2.1, 3.1, 4.1 and 2 more\): its channels are normalised"):
-        prune_in_place(nn.Sequential(*model, nn.Flatten()), method="structured")
+    shortcuts = (nn.Sequential(nn.Conv2d(8, 8, 1), nn.Flatten(), nn.Unflatten(1, (8, 1, 1))) for _ in "1234567")
+    with pytest.raises(InputError, match=r"8 layers \(0, 1.0, 2.0, 3.0, 4.0 and 3 more\): it gives"):
+        prune_in_place(Residual(nn.Conv2d(1, 8, 28), *shortcuts), method="structured")
 
 
-def test_one_group_that_cannot_lose_channels_is_found_among_many_in_few_checks(monkeypatch):
-    checked: list[list[str]] = []
+class Residual(nn.Sequential):
+    """Layers whose results are added up."""
 
-    def check(model: nn.Module, image: Tensor, groups: list[str]) -> bool:
-        checked.append(groups)
-        return removal_is_consistent(model, image, groups)
-
-    monkeypatch.setattr(structured, "removal_is_consistent", check)
-    model = Reshaping()
-    model.second = nn.Sequential(*(nn.Linear(8, 8) for _ in range(31)), nn.Linear(8, 10))
-    groups = ChannelGroups(model, IMAGE, 1)
-    assert len(groups.sizes) == 31
-    assert "no longer where" in groups.skipped["first"]
-    assert len(checked) == 11, "the whole, and two halves of it five times"
+    def forward(self, images: Tensor) -> Tensor:
+        total = self[0](images)
+        for layer in self[1:]:
+            total = total + layer(total)
+        return total.flatten(1)
 
 
-@pytest.mark.parametrize("name", ["cnn", "normalised"])
-def test_all_groups_or_none_may_be_inconsistent(monkeypatch, name):
-    monkeypatch.setattr(structured, "removal_is_consistent", lambda model, image, groups: False)
-    groups = ChannelGroups(new("cnn") if name == "cnn" else Activated(nn.GroupNorm(2, 8)), IMAGE, 1)
-    assert groups.sizes == {}
-    assert groups.skipped
-
-
-def test_the_error_for_a_network_that_cannot_be_traced_is_one_line_that_names_the_layer(monkeypatch):
-    from torch_pruning import DependencyGraph
-
+def test_a_network_that_cannot_be_run_is_an_error_of_one_line_that_names_the_layer(monkeypatch):
     model = new(BNNET)
 
-    def fail(graph: object, module: nn.Module, image: Tensor) -> None:
-        layer = module[4]
-        raise RuntimeError(f"odd {layer.kernel_size}\nand more")
+    def fail(images: Tensor) -> Tensor:
+        raise RuntimeError("odd (3, 3)\nand more")
 
-    monkeypatch.setattr(DependencyGraph, "build_dependency", fail)
+    monkeypatch.setattr(model[4], "forward", fail)
     with pytest.raises(InputError) as error:
         ChannelGroups(model, IMAGE, 1)
     assert str(error.value) == "Channels of the network cannot be pruned: it cannot be traced at 4: odd (3, 3)"
@@ -352,46 +332,19 @@ def test_masked_channels_have_no_effect_behind_any_activation(behind):
     torch.testing.assert_close(outputs(model), expected)
 
 
-@pytest.mark.parametrize("behind", [nn.GroupNorm(2, 8), nn.LayerNorm([8, 1, 1])], ids=str)
-def test_channels_that_are_normalised_together_are_not_pruned(behind):
-    with pytest.raises(InputError, match="conv: its channels are normalised together"):
-        prune_in_place(Activated(behind), method="structured")
-
-
-def test_one_norm_does_not_hide_that_another_layer_cannot_lose_channels():
-    model = Reshaping()
-    model.second = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 10))
-    with pytest.raises(InputError, match="first: without a channel"):
-        prune_in_place(model, method="structured")
+@pytest.mark.parametrize(("behind", "left"), [(nn.GroupNorm(2, 8), 4), (nn.LayerNorm([8, 1, 1]), 4)], ids=str)
+def test_channels_that_are_normalised_together_are_pruned(behind, left):
+    model = Activated(behind)
+    prune_in_place(model, method="structured")
+    assert (model.conv.out_channels, len(model.behind[0].weight), model.fc.in_features) == (left, left, left)
+    assert outputs(model).shape == (4, 10)
 
 
 def test_a_module_with_two_names_is_not_pruned_because_no_file_could_rebuild_it():
     model = Activated(nn.ReLU())
     model.again = model.conv
-    with pytest.raises(InputError, match="conv: without a channel"):
+    with pytest.raises(InputError, match="conv: its weights have several names"):
         prune_in_place(model, method="structured")
-
-
-class Unshuffling(nn.Module):
-    """A sum with some channels of a pixel unshuffle, which `third` does not read."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Conv2d(1, 4, 14, 14), nn.Conv2d(1, 2, 7, 7)
-        self.third, self.fourth, self.out = nn.Conv2d(2, 4, 4), nn.Conv2d(4, 4, 2), nn.Linear(8, 10)
-
-    def forward(self, images: Tensor) -> Tensor:
-        seen = self.second(images)
-        total = self.first(images) + torch.nn.functional.pixel_unshuffle(seen, 2)[:, 4:]
-        return self.out(torch.cat([self.fourth(total), self.third(seen)], 1).flatten(1))
-
-
-def test_channels_at_indices_that_a_layer_does_not_have_are_spared():
-    model = Unshuffling()
-    groups = prune_in_place(model, method="structured")
-    assert list(groups.sizes) == ["third", "fourth"]
-    assert "no longer where" in groups.skipped["first"]
-    assert (model.third.out_channels, model.fourth.out_channels, model.out.in_features) == (2, 2, 4)
 
 
 class PartialSums(nn.Module):
@@ -414,12 +367,12 @@ class PartialSums(nn.Module):
         return self.out(self.hidden(seen.flatten(1)))
 
 
-def test_layers_among_which_the_ways_multiply_are_spared_and_the_others_are_pruned():
+def test_layers_among_which_the_ways_multiply_are_pruned():
     model = PartialSums(12)
     groups = prune_in_place(model, method="structured")
-    assert list(groups.sizes) == ["hidden"]
-    assert groups.skipped["stem"] == "torch-pruning follows its channels through too many steps"
-    assert (model.hidden.out_features, model.out.in_features) == (4, 4)
+    assert groups.sizes == {"stem": 16, "hidden": 8}
+    assert (model.hidden.out_features, model.out.in_features, model.hidden.in_features) == (4, 4, 8)
+    assert outputs(model).shape == (4, 10)
 
 
 class Caching(nn.Module):

@@ -1,0 +1,133 @@
+"""Blame: what makes a network fail without channels, by the operator at which it first differs.
+
+It may be a group, or an attribute of the layer that counts channels or parts of them, such as heads.
+
+Layers of one kind run the same code. What is true of an operator in one of them is true of the same in the others.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from lightweight.dependencies.groups import Group, Size
+from lightweight.dependencies.labels import Planes, varying
+from lightweight.dependencies.trace import Step, Trace
+from lightweight.networks.pruned_shapes import read_sizes
+
+Place = tuple[type[nn.Module], int, str]  # a kind of layer, an operator, and its number among those of its name
+
+
+class Blame:
+    """Find the groups at the operators of a trace."""
+
+    def __init__(self, model: nn.Module, found: Trace) -> None:
+        self.trace = found
+        kinds = {name: type(module) for name, module in model.named_modules()}
+        numbers: dict[tuple[str, str], int] = {}
+        self.places: list[Place] = []  # of every step
+        for step in found.steps:
+            key = step.layer, step.name
+            numbers[key] = numbers.get(key, 0) + 1
+            self.places.append((kinds[step.layer], numbers[key], step.name))
+
+    def alike(self, step: int) -> list[int]:
+        """List the steps that run the same code as one: itself, and those in other layers of the kind."""
+        place = self.places[step]
+        if place[0].__module__.startswith("torch.nn"):
+            return [step]
+        return [number for number, other in enumerate(self.places) if other == place]
+
+    def find_operator(self, failed: int) -> int:
+        """Return the step that the network's code asked for: behind a copy, it is the view for which it was made."""
+        steps = self.trace.steps
+        copy = steps[failed].name == "aten.clone.default" and failed + 1 < len(steps)
+        return failed + 1 if copy and "view" in steps[failed + 1].name else failed
+
+    def find_guilty(self, failed: int, groups: dict[str, Group]) -> dict[str, str]:
+        """Return the reasons of guilty groups by name; none if no group can be told."""
+        owners = {int(label): name for name, group in groups.items() for label in group.classes}
+        step, steps = self.trace.steps[failed], self.trace.steps
+        guilty: dict[str, str] = {}
+        if any(True for _ in self._groups_at(step.planes, owners)):
+            for number in self.alike(failed):
+                for name in list(self._groups_at(steps[number].planes, owners))[:1]:
+                    guilty.setdefault(name, self.explain(number))
+            return guilty
+        for other in reversed([other for other in steps[: failed + 1] if other.layer == step.layer]):
+            for name in self._groups_at((*other.results, *other.planes), owners):
+                return {name: self.explain(failed)}
+        return {}
+
+    def find_ties(self, failed: int, groups: dict[str, Group]) -> list[tuple[Tensor, Tensor]]:
+        """List channels of the same layers, as many as an operator gives, that may have to go together with these.
+
+        So does attention that gives as many channels as its input has.
+        """
+        ties: list[tuple[Tensor, Tensor]] = []
+        owners = {int(label): name for name, group in groups.items() for label in group.classes}
+        find = self.trace.labels.find
+        for number in self.alike(failed):
+            step = self.trace.steps[number]
+            lines = _lines((*step.results, *step.planes))
+            before = [
+                other
+                for other in self.trace.steps[:number]
+                if other.layer == step.layer or other.layer.startswith(f"{step.layer}.")
+            ]
+            pairs = (
+                (line.reshape(-1, len(first)), first)
+                for line in lines
+                for other in before
+                for first in _lines(other.planes)
+                if len(line) in (len(first), 2 * len(first), 3 * len(first))
+                and not torch.isin(find(first), find(line)).any()
+                and self._owned(first, owners)
+                and self._owned(line, owners)
+            )
+            ties += [pair for pair, _ in zip(pairs, range(1), strict=False)]
+        return ties
+
+    def explain(self, number: int) -> str:
+        """Explain that an operator does not follow the removal of channels."""
+        step = self.trace.steps[number]
+        operator = step.name.removeprefix("aten.").split(".")[0]
+        place = f"{step.layer or 'the network'} ({operator})"
+        return f"without a channel the others are no longer where {place} expects them"
+
+    def _owned(self, line: Tensor, owners: dict[int, str]) -> bool:
+        return set(self.trace.labels.find(line).tolist()) <= owners.keys()
+
+    def _groups_at(self, planes: Planes | tuple[Tensor, ...], owners: dict[int, str]) -> Iterator[str]:
+        for plane in planes:
+            names = [owners[label] for label in self.trace.labels.find(plane).unique().tolist() if label in owners]
+            yield from dict.fromkeys(names)
+
+
+def _lines(planes: Planes | tuple[Tensor, ...]) -> list[Tensor]:
+    """List the labels of planes that vary along one dimension."""
+    return [plane.reshape(-1) for plane in planes if len(varying(plane)) == 1]
+
+
+def find_sizes(model: nn.Module, step: Step) -> list[Size]:
+    """List the attributes of an operator's layer that are equal to sizes of what the operator reads or gives.
+
+    An attribute may be equal to several sizes, of which it follows the one that changes.
+    """
+    module = model.get_submodule(step.layer)
+    if type(module).__module__.startswith("torch.nn"):
+        return []  # whose attributes follow their weights
+    found: list[Size] = []
+    for plane in (*step.planes, *step.results):
+        for dim in varying(plane):
+            parts = plane.movedim(dim, 0).flatten(1) if plane.dim() > 1 else plane.unsqueeze(1)
+            for key in vars(module):
+                lengths = read_sizes(module, key)
+                if lengths and _fits(lengths, parts):
+                    found.append(Size(step.layer, key, lengths, parts))
+    return found
+
+
+def _fits(lengths: list[int], parts: Tensor) -> bool:
+    """Return whether sizes count the parts: together, or the only one that is larger than 1, as in (channels, 1, 1)."""
+    return min(lengths) > 0 and len(parts) in (sum(lengths), max(lengths) if sorted(lengths)[-2:-1] == [1] else 0)

@@ -1,0 +1,121 @@
+"""Groups: the channels of layers that can only be removed together, and the reasons of those that must stay."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightweight.dependencies.trace import Axis, Trace
+
+CHANNEL_LAYERS = (nn.Conv2d, nn.Linear)  # the layers whose channels can be removed
+SINGLE_CHANNEL = "it has a single channel"
+ALL_TIED = "all of its channels go together"
+SEVERAL_NAMES = "its weights have several names"
+NOT_RUN = "the network's outputs do not depend on it"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Describe what a tensor loses along a dimension: `indices`, of which each belongs to a member of the group."""
+
+    indices: Tensor
+    members: Tensor
+
+
+@dataclass(frozen=True)
+class Size:
+    """Describe an attribute of a layer that counts channels or parts of them, such as heads.
+
+    `parts` holds the labels by part (parts, labels of each); `lengths` are the sizes that the attribute holds.
+    """
+
+    layer: str
+    key: str
+    lengths: list[int]
+    parts: Tensor
+
+
+@dataclass(frozen=True)
+class Group:
+    """Describe layers that lose channels together: a member is what goes with one channel of the first of them."""
+
+    layers: list[str]
+    size: int
+    cuts: dict[Axis, Cut]
+    classes: Tensor  # the roots of the members' labels
+
+    @property
+    def name(self) -> str:
+        return self.layers[0]
+
+
+def find_groups(model: nn.Module, trace: Trace) -> tuple[dict[str, Group], dict[str, str]]:
+    """Find the groups of a network by name, in its layers' order, and the reason of every layer that is in none."""
+    skipped: dict[str, str] = {}
+    whole, roots = trace.labels.whole_classes(), {axis: trace.labels.find(own) for axis, own in trace.axes.items()}
+    used = {
+        label for step in trace.steps for plane in step.planes for label in trace.labels.find(plane).unique().tolist()
+    }
+    names = {id(tensor): name for name, tensor in model.named_parameters()}
+    shared = Counter(names[id(tensor)] for _, tensor in model.named_parameters(remove_duplicate=False))
+    computed: dict[str, list[int]] = {}  # the classes of each layer's outputs
+    for name, layer in model.named_modules():
+        if isinstance(layer, CHANNEL_LAYERS) and isinstance(layer.weight, nn.Parameter):
+            axis = (f"{name}.weight".removeprefix("."), 0)
+            computed[name] = roots[axis].tolist() if axis in roots else []
+            if shared[axis[0]] > 1:
+                skipped[name] = SEVERAL_NAMES
+            elif not computed[name]:
+                skipped[name] = SINGLE_CHANNEL
+            elif not used & set(computed[name]):
+                skipped[name] = NOT_RUN
+    groups: dict[str, Group] = {}
+    index = _index(roots)
+    for layers in _components({name: classes for name, classes in computed.items() if name not in skipped}):
+        members = list(dict.fromkeys(label for layer in layers for label in computed[layer]))
+        reasons = [whole[label] for label in members if label in whole]
+        if reasons or len(members) < 2:
+            skipped |= dict.fromkeys(layers, reasons[0] if reasons else ALL_TIED)
+        else:
+            groups[layers[0]] = Group(layers, len(members), _list_cuts(members, index), torch.tensor(members))
+    return groups, skipped
+
+
+def _components(classes: dict[str, list[int]]) -> Iterable[list[str]]:
+    """List the layers that share classes, directly or by others, in their order."""
+    group_of: dict[int, list[str]] = {}
+    for layer, labels in classes.items():
+        joined: list[str] = []
+        for group in {id(group_of[label]): group_of[label] for label in labels if label in group_of}.values():
+            joined += group
+        joined.append(layer)
+        for member in joined:
+            group_of.update(dict.fromkeys(classes[member], joined))
+    order = list(classes)
+    unique = {id(group): group for group in group_of.values()}.values()
+    return sorted((sorted(group, key=order.index) for group in unique), key=lambda group: order.index(group[0]))
+
+
+def _index(roots: dict[Axis, Tensor]) -> dict[int, list[tuple[Axis, int]]]:
+    """List the places of every class: an axis and an index along it."""
+    index: dict[int, list[tuple[Axis, int]]] = {}
+    for axis, labels in roots.items():
+        for place, label in enumerate(labels.tolist()):
+            index.setdefault(label, []).append((axis, place))
+    return index
+
+
+def _list_cuts(members: list[int], index: dict[int, list[tuple[Axis, int]]]) -> dict[Axis, Cut]:
+    """List what each tensor loses with the members."""
+    places: dict[Axis, list[tuple[int, int]]] = {}
+    for member, label in enumerate(members):
+        for axis, place in index[label]:
+            places.setdefault(axis, []).append((place, member))
+    cuts: dict[Axis, Any] = {}
+    for axis, pairs in places.items():
+        indices, numbers = torch.tensor(sorted(pairs)).unbind(1)
+        cuts[axis] = Cut(indices, numbers)
+    return cuts

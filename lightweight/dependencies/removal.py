@@ -1,0 +1,70 @@
+"""Removal of channels from the tensors of a network, and what becomes of the attributes of its layers."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from lightweight.dependencies.groups import Group, Size
+from lightweight.dependencies.labels import Labels
+from lightweight.dependencies.trace import Axis
+from lightweight.networks.pruned_shapes import depthwise_multiplier, set_size, sync_attributes
+
+
+def places_of(groups: Mapping[str, Group], members: Mapping[str, list[int]]) -> dict[Axis, Tensor]:
+    """List the places along each axis that belong to members of groups."""
+    places: dict[Axis, list[Tensor]] = {}
+    for name, numbers in members.items():
+        if numbers:
+            chosen = torch.zeros(groups[name].size, dtype=torch.bool)
+            chosen[numbers] = True
+            for axis, cut in groups[name].cuts.items():
+                places.setdefault(axis, []).append(cut.indices[chosen[cut.members]])
+    return {axis: torch.cat(own).sort().values for axis, own in places.items()}
+
+
+def without_places(model: nn.Module, places: Mapping[Axis, Tensor]) -> nn.Module:
+    """Return a copy of a network without places along axes; it shares the tensors that lose nothing."""
+    changed = {name for name, _ in places}
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    copy = deepcopy(model, {id(tensor): tensor for name, tensor in tensors if name not in changed})
+    remove_places(copy, places)
+    return copy
+
+
+@torch.no_grad()
+def remove_places(model: nn.Module, places: Mapping[Axis, Tensor]) -> None:
+    """Remove places along axes of a network's tensors in place, and update `in_channels` and the like."""
+    by_module: dict[str, list[tuple[str, int, Tensor]]] = {}
+    for (name, dim), indices in places.items():
+        owner, _, key = name.rpartition(".")
+        if len(indices):
+            by_module.setdefault(owner, []).append((key, dim, indices))
+    for layer, cuts in by_module.items():
+        module = model.get_submodule(layer)
+        multiplier = depthwise_multiplier(module)
+        for key, dim, indices in cuts:
+            tensor = getattr(module, key)
+            kept = torch.ones(tensor.shape[dim], dtype=torch.bool)
+            kept[indices] = False
+            part = tensor.detach().index_select(dim, kept.nonzero().squeeze(1).to(tensor.device))
+            if isinstance(tensor, nn.Parameter):
+                module._parameters[key] = nn.Parameter(part, tensor.requires_grad)
+            else:
+                module._buffers[key] = part
+        sync_attributes(module, multiplier)
+
+
+def remove_sizes(model: nn.Module, sizes: list[Size], labels: Labels, removed: Tensor) -> None:
+    """Set the attributes that count channels to what is left of them without the removed classes."""
+    gone = torch.zeros(len(labels.roots), dtype=torch.bool)
+    gone[labels.find(removed)] = True
+    for size in sizes:
+        left = ~(gone[labels.find(size.parts)].all(1))
+        if sum(size.lengths) == len(left):
+            lengths = [int(part.sum()) for part in left.split(size.lengths)]
+        else:
+            lengths = [int(left.sum()) if length > 1 else 1 for length in size.lengths]
+        if lengths != size.lengths and min(lengths) > 0:
+            set_size(model.get_submodule(size.layer), size.key, lengths)
