@@ -2,45 +2,66 @@
 
 `Importance.score_weights` scores the single weights of a layer, for unstructured pruning. `Importance.score_channels`
 scores the channels of coupled layers, for structured pruning. A new pruning criterion needs a name in `Criterion` and a
-case in each of the two methods; one that needs data, such as gradients, collects them in `prepare`. No other file knows
-the criteria.
+case in each of the two methods; one that needs data, such as gradients, collects them in `prepare`.
 
 `l1` and `l2` are magnitudes (Han et al. 2015). `taylor` is the first-order estimate of the change of the loss without
-the weight (Molchanov et al. 2019). `random` is the control. The score of a channel is the mean over all layers that
-lose the channel together (DepGraph, Fang et al. 2023), computed by torch-pruning.
+the weight (Molchanov et al. 2019). `obs` is the change of a layer's outputs without the weight when the others make up
+for it (`reconstruction/obs.py`); it has no scores of channels. `random` is the control. The score of a channel is the
+mean over all layers that lose the channel together (DepGraph, Fang et al. 2023), computed by torch-pruning.
 """
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 import torch_pruning
+from pydantic import ValidationInfo
 from torch import Tensor, nn
 
 from lightweight.core.module_state import forgetting_caches
 from lightweight.data.dataset import Dataset, random_indices
+from lightweight.gram.measure import IMAGES_PER_BATCH
+from lightweight.reconstruction.obs import measure_saliencies
 
-Criterion = Literal["l1", "l2", "taylor", "random"]
+Criterion = Literal["l1", "l2", "taylor", "random", "obs"]
 BATCH_SIZE = 256
+
+
+def check_criterion(value: Criterion, info: ValidationInfo) -> Criterion:
+    """Check that the method of a section, which comes before its criterion, has scores by it."""
+    if value == "obs" and info.data.get("method") == "structured":
+        raise ValueError("scores single weights, with method: unstructured; repair: true is what it does for channels")
+    return value
 
 
 class Importance:
     """Score the weights and channels of a network by one criterion.
 
-    The gradients of `taylor` are those of the mean loss on `num_images` random training images, unaugmented.
+    The gradients of `taylor` are those of the mean loss on `num_images` random training images, unaugmented; the
+    saliencies of `obs` come from the inputs of layers on the same images.
     """
 
     def __init__(self, criterion: Criterion, dataset: Dataset, num_images: int, seed: int) -> None:
         self.criterion, self.dataset, self.seed = criterion, dataset, seed
         self.order = random_indices(len(dataset.train), num_images, seed)
         self.generator = torch.Generator()
+        self.saliencies: dict[Tensor, Tensor] = {}  # by weight
+
+    def batches(self) -> Iterator[Tensor]:
+        """Yield the images as small normalised batches (N, C, H, W), for what is measured of layers' inputs."""
+        images = self.dataset.train.take(self.order.to(self.dataset.mean.device))
+        return (batch for batch, _ in self.dataset.batches(images, IMAGES_PER_BATCH))
 
     def prepare(self, model: nn.Module) -> None:
         """Accumulate the loss gradients that `taylor` needs in the parameters of `model`, and reseed `random`.
 
-        Must be called before the model is scored, and again after its weights have changed.
+        Must be called before the model is scored, and again after its weights have changed. For `obs`, measures the
+        saliencies.
         """
         self.generator.manual_seed(self.seed)
+        if self.criterion == "obs":
+            self.saliencies = measure_saliencies(model.eval(), self.batches)
         if self.criterion != "taylor":
             return
         model.eval()
@@ -69,6 +90,8 @@ class Importance:
                 return (weight.detach() * (0 if weight.grad is None else weight.grad)).abs()
             case "random":
                 return torch.rand(weight.shape, generator=self.generator).to(weight.device)
+            case "obs":
+                return self.saliencies[weight].to(weight)
 
     def score_channels(self, coupled: Any) -> Tensor:
         """Compute the importance of every channel (channels,) of a group of torch-pruning, never negative.
@@ -85,3 +108,5 @@ class Importance:
                 return torch_pruning.importance.GroupTaylorImportance()(coupled)
             case "random":
                 return torch.rand(len(coupled[0].idxs), generator=self.generator)
+            case "obs":
+                raise AssertionError("obs scores single weights")
