@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lightweight.gram.ldl import damp
-from lightweight.gram.matmul import exact_matmul
 from lightweight.gram.sweep import sweep
+from lightweight.reconstruction.descent import descend
 
 STEPS = 30  # of conjugate gradients; each one lowers the cost of every row
 
@@ -23,7 +23,7 @@ def refit(weights: Tensor, kept: Tensor, matrix: Tensor) -> Tensor:
     """
     swept = _sweep(weights, kept, matrix)
     shared = (kept == kept.any(-2, keepdim=True)) | ~kept.any(-1, keepdim=True)  # rows without weights do not count
-    return swept if bool(shared.all()) else _descend(weights, swept, kept, damp(matrix))
+    return swept if bool(shared.all()) else descend(weights, swept, kept, damp(matrix), STEPS)
 
 
 def _sweep(weights: Tensor, kept: Tensor, matrix: Tensor) -> Tensor:
@@ -35,36 +35,3 @@ def _sweep(weights: Tensor, kept: Tensor, matrix: Tensor) -> Tensor:
         return torch.where(columns[groups, indices], targets, 0.0)
 
     return sweep(weights, matrix, choose, (~columns).sum(-1))
-
-
-def _descend(weights: Tensor, start: Tensor, kept: Tensor, matrix: Tensor) -> Tensor:
-    """Lower the cost of every row by conjugate gradients within the weights that are kept, scaled by the diagonal."""
-    diagonal = matrix.diagonal(dim1=-2, dim2=-1)[:, None]
-    chosen = start.clone()
-    residual = _product(weights - start, matrix, kept)
-    direction = scaled = residual / diagonal
-    fall = _sum(residual * scaled)
-    for _ in range(STEPS):
-        bent = _product(direction, matrix, kept)
-        step = _ratio(fall, _sum(direction * bent))
-        chosen += step * direction
-        residual = residual - step * bent
-        scaled = residual / diagonal
-        fall, before = _sum(residual * scaled), fall
-        direction = scaled + _ratio(fall, before) * direction
-    return chosen
-
-
-def _product(rows: Tensor, matrix: Tensor, kept: Tensor) -> Tensor:
-    return exact_matmul(rows, matrix).where(kept, 0.0)
-
-
-def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Divide where the denominator is positive; 0 elsewhere, where a row has come to its least cost."""
-    positive = denominator > 0
-    return (numerator / denominator.where(positive, 1.0)).where(positive, 0.0)
-
-
-def _sum(values: Tensor) -> Tensor:
-    """Sum over the last dimension, which is kept; the cumulative sum adds in order on every CPU."""
-    return values.cumsum(-1)[..., -1:]
