@@ -23,7 +23,7 @@ def batches() -> Iterator[Tensor]:
 def test_the_first_to_go_cost_what_is_lost_without_them_when_the_others_make_up_for_it():
     weights, matrix = random(2, 4, 15), correlated(2, 15)
     costs = rank_in_rounds(weights, matrix)
-    for place in costs.flatten().argsort()[: int(SHARE * costs.numel()) - 1].tolist()  # the last has ties:
+    for place in costs.flatten().argsort()[: int(SHARE * costs.numel()) - 1].tolist():  # the last has ties
         kept = torch.ones_like(weights, dtype=torch.bool)
         kept.view(-1)[place] = False
         expected = energy(weights - refit(weights, kept, matrix), damp(matrix))
