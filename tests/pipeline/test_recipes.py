@@ -64,6 +64,7 @@ def test_the_metrics_of_a_recipe_are_of_these_params(recipe):
         params["prepare"] |= {"storage": "pixels", "resize": "fit"} | params["prepare"]
         params.pop("report", None)  # which is gone
         params["quantize"] |= {"license": None} | params["quantize"]
+        params["prune"] |= {"repair": False} | params["prune"]
         params["train"] |= {"shards": 1, "exact": True} | params["train"]
         assert params | INDEPENDENT == read(recipe) | INDEPENDENT
         train, epochs = content["params"]["train"], content["training"]["epochs"]

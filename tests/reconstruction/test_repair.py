@@ -71,6 +71,7 @@ def test_readers_of_a_residual_sum_and_behind_a_depthwise_layer_are_repaired_and
     for name, weight in masked.named_parameters():
         if name.endswith("weight"):
             assert torch.equal(dict(repaired.named_parameters())[name] == 0, weight == 0)
+    assert repaired.first.bias[5:9].eq(0).all()
     assert error(repaired, before) < 0.5 * error(masked, before)
 
 
