@@ -164,8 +164,8 @@ def prune(dense: nn.Module, pruning: Pruning, trial: Trial) -> nn.Module:
     model = deepcopy(dense)
     epochs = 0 if pruning.schedule == "none" else trial.case.tuning_epochs
     schedule = "one_shot" if pruning.schedule == "none" else pruning.schedule
-    given = {"scope": pruning.scope, "schedule": schedule, "epochs": epochs, "rounds": 1, "initial_sparsity": 0.0}
-    params = ScheduleParams.model_validate(given)
+    given = {"scope": pruning.scope, "schedule": schedule, "epochs": epochs, "rounds": 1}
+    params = ScheduleParams.model_validate(given | {"initial_sparsity": 0.0, "repair": False})
     structured = pruning.method == "structured"
     amount = share_of_channels(dense, trial.dataset, pruning.sparsity) if structured else pruning.sparsity
     importance = Importance("l2" if structured else "l1", trial.dataset, 2, trial.seed)

@@ -4,9 +4,9 @@ After Han et al. 2015 and Li et al. 2017; accuracy is measured on validation ima
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import nn
 
 from lightweight.checkpointing.session import Session
@@ -14,7 +14,7 @@ from lightweight.core.params import Params
 from lightweight.networks.validation import ACCURACY_SLACK
 from lightweight.pruning.allocation import bisect
 from lightweight.pruning.groups import LayerType, Method, find_groups
-from lightweight.pruning.importance import Criterion, Importance
+from lightweight.pruning.importance import Criterion, Importance, check_criterion
 from lightweight.pruning.probe import SensitivityProbe
 
 GROUP_COLUMNS = ["layer", "parameters", "amount", "val_accuracy", "drop"]
@@ -24,7 +24,7 @@ class SensitivityParams(Params):
     """Describe section `sensitivity` of params.yaml; without `amount` nothing is measured."""
 
     method: Method
-    importance: Criterion
+    importance: Annotated[Criterion, AfterValidator(check_criterion)]
     images: int = Field(ge=2)
     layers: LayerType
     exclude: list[str]

@@ -127,6 +127,7 @@ def prune_params(**changes: Any) -> PruneParams:
         "schedule": "one_shot",
         "rounds": 2,
         "initial_sparsity": 0.0,
+        "repair": False,
         "lr": 0.001,
         "distill": False,
     }

@@ -19,10 +19,14 @@ BLOCK = 128  # columns whose effect on those before is applied together
 Choose = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def sweep(weights: Tensor, matrix: Tensor, choose: Choose) -> Tensor:
-    """Choose all columns of float64 weights (G, rows, K), by Gram matrices (G, K, K), and return them (G, rows, K)."""
+def sweep(weights: Tensor, matrix: Tensor, choose: Choose, priority: Tensor | None = None) -> Tensor:
+    """Choose all columns of float64 weights (G, rows, K), by Gram matrices (G, K, K), and return them (G, rows, K).
+
+    Columns of the highest `priority` (G, K) come first; without one, those of the largest inputs.
+    """
     matrix = damp(matrix)
-    order = matrix.diagonal(dim1=-2, dim2=-1).argsort(dim=-1, stable=True)
+    priority = matrix.diagonal(dim1=-2, dim2=-1) if priority is None else priority
+    order = priority.argsort(dim=-1, stable=True)
     groups = torch.arange(len(order))
     factors = factorize(matrix[groups[:, None, None], order[:, :, None], order[:, None, :]])
     original = weights.mT[groups[:, None], order]  # (G, K, rows), so that a column is contiguous

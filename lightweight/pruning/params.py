@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from lightweight.core.params import Params
 from lightweight.pruning.amounts import Scope
 from lightweight.pruning.groups import LayerType, Method
-from lightweight.pruning.importance import Criterion
+from lightweight.pruning.importance import Criterion, check_criterion
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 LayerName = Annotated[  # layers of an nn.Sequential are numbers, which YAML reads as integers
@@ -34,6 +34,7 @@ class ScheduleParams(Params):
     schedule: Literal["one_shot", "iterative", "polynomial"]
     rounds: int = Field(ge=1, le=1000)
     initial_sparsity: float = Field(ge=0, lt=1)
+    repair: bool
 
     @field_validator("schedule")
     @classmethod
@@ -47,7 +48,7 @@ class PruneParams(ScheduleParams):
     """Describe section `prune` of params.yaml."""
 
     method: Method
-    importance: Criterion
+    importance: Annotated[Criterion, AfterValidator(check_criterion)]
     images: int = Field(ge=2)
     amount: Annotated[
         Annotated[Share, Tag("(share)")]

@@ -3,7 +3,9 @@
 One-shot and iterative schedules are after Han et al. 2015, the polynomial schedule is after Zhu and Gupta 2017.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 from torch import nn
@@ -13,6 +15,7 @@ from lightweight.pruning.amounts import Amounts, counts_to_prune
 from lightweight.pruning.groups import PruningGroups
 from lightweight.pruning.importance import Importance
 from lightweight.pruning.params import ScheduleParams
+from lightweight.reconstruction.repair import repair
 
 RAMP = 0.6  # the share of the fine-tuning in which the polynomial schedule prunes; the network recovers in the rest
 UPDATES = 50  # of the masks by the polynomial schedule, at most one per step
@@ -28,7 +31,7 @@ class PruningState:
         self.round, self.updates = 0, 0
 
     def update_masks(self, amounts: Amounts) -> None:
-        """Score weights or channels anew and set the least important ones to zero.
+        """Score weights or channels anew and set the least important ones to zero; others may make up for it.
 
         Every module stays in training or evaluation mode, although scoring evaluates the network.
         """
@@ -36,9 +39,20 @@ class PruningState:
         self.importance.prepare(self.model)
         scores = self.groups.scores(self.importance)
         self.model.zero_grad()
-        self.groups.mask_least_important(counts_to_prune(self.groups, amounts, self.params.scope, scores), scores)
+        with self._repairing():
+            self.groups.mask_least_important(counts_to_prune(self.groups, amounts, self.params.scope, scores), scores)
         for module in training:
             module.training = True
+
+    @contextmanager
+    def _repairing(self) -> Iterator[None]:
+        """Repair the network after what is pruned in this context, with `repair` or by the criterion `obs`."""
+        if not self.params.repair and self.importance.criterion != "obs":
+            yield
+            return
+        before = deepcopy(self.model).eval()
+        yield
+        repair(self.model, before, self.importance.batches)
 
     def follow_polynomial(self, amounts: Amounts, done: float) -> None:
         """Apply the masks, and update them first if an update is due after the share `done` of the fine-tuning."""
@@ -75,8 +89,8 @@ def run_schedule(state: PruningState, amounts: Amounts, fine_tune: FineTuneRound
     """Prune the given amounts of the groups in place, fine-tune the network, and leave no mask or hook behind.
 
     One-shot prunes, then fine-tunes once. Iterative does both in `rounds`, which compose to the amounts. Polynomial
-    prunes during a single fine-tuning. Nothing but fine-tuning changes what is not pruned. A resumed run continues from
-    the state in its checkpoint.
+    prunes during a single fine-tuning. Nothing but fine-tuning and repair changes what is not pruned. A resumed run
+    continues from the state in its checkpoint.
     """
     checkpointer.track("pruning", state)
     params, groups = state.params, state.groups

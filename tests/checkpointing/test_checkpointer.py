@@ -224,6 +224,8 @@ PRUNINGS = [
     {"schedule": "polynomial", "method": "structured", "importance": "random", "scope": "global"},
     {"amount": "auto", "max_drop": 0.5, "method": "structured", "trials": 2},
     {"amount": "auto", "target_parameters": 0.3, "images": 30},
+    {"schedule": "iterative", "importance": "obs", "scope": "global"},
+    {"schedule": "iterative", "method": "structured", "repair": True},
 ]
 
 

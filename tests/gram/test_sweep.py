@@ -83,3 +83,15 @@ def test_a_choice_knows_the_column_of_each_matrix():
         diagonal = matrix[group].diagonal()
         assert list(places) == sorted(range(10), key=lambda place: -float(diagonal[place]))
         assert all(left >= right for left, right in itertools.pairwise(float(diagonal[place]) for place in places))
+
+
+def test_columns_of_a_higher_priority_are_chosen_first():
+    seen = []
+
+    def choose(targets: torch.Tensor, columns: torch.Tensor, costs: torch.Tensor) -> torch.Tensor:
+        seen.append(columns.tolist())
+        return targets
+
+    priority = torch.tensor([[3, 1, 2], [1, 2, 3]])
+    sweep(random(2, 4, 3), correlated(2, 3), choose, priority)
+    assert seen == [[0, 2], [2, 1], [1, 0]]

@@ -14,7 +14,7 @@ NO_WEIGHT = 1e-12  # a share that rounds to no weight; at 0, the stage prune wou
 NO_PRUNING = {
     "method": "unstructured", "importance": "l1", "amount": NO_WEIGHT, "max_drop": None, "target_parameters": None,
     "target_macs": None, "layers": "both", "exclude": [], "scope": "layer", "schedule": "one_shot",
-    "initial_sparsity": 0.0,
+    "initial_sparsity": 0.0, "repair": False,
 }  # fmt: skip
 
 
