@@ -4,8 +4,10 @@ Columns stand in the order of `weight.flatten(1)`: input channel, then row and c
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -60,12 +62,28 @@ def input_columns(layer: ReconstructedLayer, inputs: Tensor, max_positions: int,
         positions = inputs.reshape(-1, inputs.shape[-1])
         columns = positions[:: _step(len(positions), 1, max_positions)].t()
     else:
-        kernel = tuple(layer.weight.shape[2:])
-        unfolded = functional.unfold(inputs, kernel, *map(tuple, (window.dilation, window.padding, window.stride)))
-        images, _, each = unfolded.shape
-        columns = unfolded.transpose(0, 1).flatten(1)[:, :: _step(images * each, each, max_positions)]
+        columns = _patches(inputs, layer.weight.shape[2:], window, max_positions)
     number, width = gram_shape(layer)
     return columns.reshape(number, width, -1)
+
+
+def _patches(inputs: Tensor, kernel: Sequence[int], window: Window, max_positions: int) -> Tensor:
+    """Return what a window covers at some of its positions on inputs (N, C, H, W): (C * kernel, positions)."""
+    padded = functional.pad(inputs, [window.padding[axis] for axis in (1, 1, 0, 0)])
+    reaches = [dilation * (size - 1) for dilation, size in zip(window.dilation, kernel, strict=True)]
+    height, width = (
+        (side - reach - 1) // stride + 1
+        for side, reach, stride in zip(padded.shape[2:], reaches, window.stride, strict=True)
+    )
+    each = height * width
+    places = torch.arange(0, len(inputs) * each, _step(len(inputs) * each, each, max_positions))
+    starts = places % each // width, places % width
+    rows, columns = (
+        start[:, None] * stride + torch.arange(size) * dilation
+        for start, stride, size, dilation in zip(starts, window.stride, kernel, window.dilation, strict=True)
+    )
+    patches = padded[(places // each)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    return patches.permute(3, 1, 2, 0).flatten(0, 2)
 
 
 def _step(positions: int, each: int, max_positions: int) -> int:
