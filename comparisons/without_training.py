@@ -151,7 +151,7 @@ def describe(figures: pd.DataFrame) -> str:
     dense = figures[(figures["share"] == 0) & (figures["statistics"] == "old")].iloc[0]
     figures = figures.assign(points=100 * (dense["accuracy"] - figures["accuracy"]))
     figures = figures.sort_values(["method", "share"], ascending=False, kind="stable")
-    plain = figures[(figures["importance"] == "l1") & ~figures["repair"]]
+    plain = figures[(figures["importance"] == "l1") & ~figures["repair"] & (figures["share"] > 0)]
     rival = plain.groupby(["method", "share"])["points"].min()  # the better scope and statistics of magnitude pruning
     recovered = [
         1 - row["points"] / rival.get((row["method"], row["share"]), math.nan) for _, row in figures.iterrows()

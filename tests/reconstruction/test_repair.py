@@ -178,3 +178,13 @@ def test_pruning_leaves_modules_in_their_modes():
     modes = [module.training for module in model.modules()]
     prune_in_place(model, noise(), importance="obs")
     assert [module.training for module in model.modules()] == modes
+
+
+@pytest.mark.parametrize("changes", [{"importance": "obs"}, {"repair": True}, {"repair": True, "method": "structured"}])
+def test_networks_in_training_mode_are_measured_in_evaluation_mode(changes):
+    states = []
+    for training in (False, True):
+        model = with_random_batchnorm(new(BNNET)).train(training)
+        prune_in_place(model, **changes)
+        states.append(state(model))
+    assert not different(*states)
