@@ -8,6 +8,8 @@ import logging
 from collections.abc import Collection
 from copy import deepcopy
 
+import lightweight.core.telemetry  # noqa: F401 - before onnxruntime
+
 import onnx
 
 from lightweight.onnx.gemm import replace_gemm

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lightweight.execution.linear import use_portable_linear
+from lightweight.execution.linear import OneDnnLinear
 from lightweight.gram import measure
 from lightweight.gram.columns import Window, input_columns, merge_weight, split_weight
 from lightweight.gram.measure import Gram, list_reconstructed, measure_grams
@@ -67,16 +67,23 @@ def test_a_gram_matrix_gives_the_squared_outputs_of_any_weights(layer):
     )
 
 
-@pytest.mark.parametrize("portable", [False, True])
-def test_inputs_are_those_of_the_operator_whichever_module_calls_it(portable):
-    """A convolution that pads by itself, and the projection that attention makes in one product."""
-    if portable:
-        use_portable_linear()
+class PortableLinear(nn.Linear):
+    """Multiply by oneDNN, as all linear layers do where `use_portable_linear` has registered it."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return OneDnnLinear.apply(inputs, self.weight, self.bias)
+
+
+def test_inputs_are_those_of_the_operator_whichever_module_calls_it():
+    """A convolution that pads by itself, the layers within attention, and portable linear layers."""
     padding, attention = Padding(4, 3, 3, stride=2), nn.TransformerEncoderLayer(9, 3, 12, batch_first=True)
     twin = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(4, 3, 3, stride=2))
     assert torch.equal(grams_of(nn.Sequential(padding), images())["0"].matrix, grams_of(twin, images())["1"].matrix)
     tokens = grams_of(nn.Sequential(nn.Flatten(1, 2), attention), images())
     assert tokens["1.linear1"].positions == 10 * 36
+    plain, portable = (grams_of(nn.Sequential(kind(9, 2)), images())["0"] for kind in (nn.Linear, PortableLinear))
+    assert plain.positions == 10 * 36
+    assert torch.equal(plain.matrix, portable.matrix)
 
 
 def test_all_positions_are_represented_where_not_all_are_taken():

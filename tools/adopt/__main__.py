@@ -31,10 +31,13 @@ ONLY_COMPRESS = {
     "train.epochs": "0",
     "swa.start": "null",
     "prune.amount": "0",
+    "prune.repair": "true",
     "sensitivity.amount": "null",
     "bn_update.num_images": "0",
     "quantize.method": "static",
     "quantize.reduce_range": "auto",
+    "quantize.rounding": "gptq",
+    "quantize.bias_correction": "true",
 }
 
 
