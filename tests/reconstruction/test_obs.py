@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightweight.gram.columns import input_columns
+from lightweight.gram.columns import Window, input_columns
 from lightweight.gram.ldl import damp
 from lightweight.reconstruction.least_squares import refit
 from lightweight.reconstruction.obs import SHARE, measure_saliencies, rank_in_rounds
@@ -46,7 +46,7 @@ def test_what_is_chosen_in_rounds_costs_less_than_by_magnitude_or_by_the_first_s
 def test_saliencies_are_relative_to_the_root_of_the_squared_outputs():
     layer = nn.Conv2d(4, 3, 2, bias=False)
     saliencies = measure_saliencies(nn.Sequential(layer).eval(), batches)[layer.weight]
-    columns = input_columns(layer, IMAGES, 10**6).double()
+    columns = input_columns(layer, IMAGES, 10**6, Window([1, 1], [0, 0], [1, 1])).double()
     rows = layer.weight.detach().double().flatten(1)[None]
     with torch.no_grad():
         whole = layer(IMAGES).double().square().sum().sqrt()
