@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightweight.gram.columns import input_columns
+from lightweight.gram.columns import Window, input_columns
 from lightweight.reconstruction.repair import repair
 from tests.examples import BNNET, different, new, noise, prune_in_place, state, trained
 from tests.pruning.test_structured import with_random_batchnorm
@@ -83,7 +83,7 @@ def test_a_layer_without_channels_is_the_least_squares_solution_with_an_intercep
     with torch.no_grad():
         repaired[0].weight[:, 1] = 0
     repair(repaired, before, lambda: iter(images.split(16)))
-    columns = input_columns(before[0], images, 10**6)[0].double()
+    columns = input_columns(before[0], images, 10**6, Window([1, 1], [0, 0], [1, 1]))[0].double()
     kept = repaired[0].weight.detach()[0].flatten() != 0
     inputs = torch.cat([columns[kept], torch.ones(int(bias), columns.shape[1])]).T
     wanted = (before[0].weight.detach().double().flatten(1) @ columns).T
