@@ -1,7 +1,7 @@
 """Weights in 4 bits: linear layers in blocks of 32 inputs, which the runtime multiplies so, and convolutions.
 
-A convolution in 4 bits takes half the space of one in 8 and runs as fast: the file holds two weights in a byte, and the
-runtime makes 8-bit integers of them when it loads it (`rounding/onnx_file.py`).
+A convolution in 4 bits takes half the space of one in 8: the file holds two weights in a byte, and the runtime makes
+8-bit integers of them when it loads it (`rounding/onnx_file.py`), which the same operators multiply.
 """
 
 import logging

@@ -95,15 +95,25 @@ def _store_in_4_bits(model: onnx.ModelProto, stored: TensorProto, values: np.nda
 
 def _shift_bias(model: onnx.ModelProto, node: NodeProto, shift: np.ndarray) -> None:
     """Add the shift (M,) to the float32 bias of a layer that no other node reads, in the node or added behind it."""
-    bias = node.input[2] if node.op_type in ("Conv", "Gemm") and len(node.input) > 2 else ""
-    output = node.output[0]
-    while not bias:
-        (reader, *others) = [reader for reader in model.graph.node if output in reader.input] or [None]
-        if reader is None or others or reader.op_type not in ("Add", "Cast", "Mul"):  # a dynamic product is scaled
-            return
-        output = reader.output[0]
-        bias = next((name for name in reader.input if reader.op_type == "Add" and name != output), "")
-    used = sum(list(reader.input).count(bias) for reader in model.graph.node)
+    name = _find_bias(model, node)
+    readers = sum(list(reader.input).count(name) for reader in model.graph.node)
     for tensor in model.graph.initializer:
-        if tensor.name == bias and used == 1 and list(tensor.dims) == [len(shift)]:
+        if tensor.name == name and readers == 1 and list(tensor.dims) == [len(shift)]:
             _replace(tensor, numpy_helper.to_array(tensor) + shift)
+
+
+def _find_bias(model: onnx.ModelProto, node: NodeProto) -> str:
+    """Name the initializer that a layer, or the Add behind it, adds to its outputs; empty if there is none."""
+    if node.op_type in ("Conv", "Gemm"):
+        return node.input[2] if len(node.input) > 2 else ""
+    stored = {item.name for item in model.graph.initializer}
+    between = {"Cast", "Mul"} if node.op_type == "MatMulInteger" else set()  # which scale a dynamic product
+    while True:
+        readers = [reader for reader in model.graph.node if node.output[0] in reader.input]
+        if len(readers) != 1:
+            return ""
+        (node,) = readers
+        if node.op_type == "Add":
+            return next((name for name in node.input if name in stored), "")
+        if node.op_type not in between:
+            return ""

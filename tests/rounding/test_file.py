@@ -120,6 +120,24 @@ def test_the_table_names_the_worst_layer_first(tiny_dataset):
     assert all(row["error"] <= row["nearest_error"] for row in maker.rounder.rows)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_every_bias_moves_by_the_shift_of_its_layer(tiny_dataset, method):
+    """Also one that is added behind a matrix product, and behind the scaling of a dynamic one."""
+    maker = quantizer(trained("convnet", tiny_dataset), tiny_dataset, method, bias_correction=True)
+    converter = maker.make_converter()
+    before, after = converter.convert([]), converter.convert([])
+    maker.rounder.write(after)
+    old, new = (
+        {item.name: numpy_helper.to_array(item) for item in model.graph.initializer} for model in (before, after)
+    )
+    assert maker.rounder.rounded
+    for name, layer in maker.rounder.rounded.items():
+        biases = [bias for bias in old if bias.startswith(f"model.{name}.") and bias.endswith("bias")]
+        assert len(biases) == 1
+        assert np.abs(layer.shift.numpy()).max() > 0
+        np.testing.assert_array_equal(new[biases[0]], old[biases[0]] + layer.shift.numpy())
+
+
 def test_a_bias_that_several_layers_read_is_left_alone(tiny_dataset):
     maker = quantizer(trained("convnet", tiny_dataset), tiny_dataset, "static", bias_correction=True)
     converter = maker.make_converter()
