@@ -88,7 +88,9 @@ def _store_in_4_bits(model: onnx.ModelProto, stored: TensorProto, values: np.nda
     """Store integers in 4 bits, and let a Cast make of them the 8-bit integers that the graph reads."""
     name = stored.name
     packed = f"{name.removesuffix('_quantized')}{INT4}"
-    stored.CopyFrom(helper.make_tensor(packed, TensorProto.INT4, values.shape, values.flatten()))
+    halves = np.append(values, np.zeros(values.size % 2, values.dtype)).astype(np.uint8) & 15  # the first is the lower
+    content = (halves[::2] | halves[1::2] << 4).tobytes()
+    stored.CopyFrom(helper.make_tensor(packed, TensorProto.INT4, values.shape, content, raw=True))
     model.graph.node.insert(0, helper.make_node("Cast", [packed], [name], name=f"{packed}_cast", to=TensorProto.INT8))
     model.opset_import[0].version = max(model.opset_import[0].version, INT4_OPSET)
 
