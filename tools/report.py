@@ -2,18 +2,25 @@
 
     python -m tools.report
 
-Reads   plots/, metrics/latency, metrics/provenance.json
-Writes  plots/latency.png, plots/report.html
+Reads   params.yaml, plots/, metrics/latency, metrics/provenance.json, data/prepared.safetensors, DVC's experiments
+Writes  plots/latency.png, plots/report.html, metrics/ledger.csv
 """
 
 from pathlib import Path
 
-from lightweight.core.files import read_csv, read_json, write_bytes
+import numpy as np
+
+from lightweight.core.errors import InputError
+from lightweight.core.files import read_csv, read_json, write_bytes, write_text
 from lightweight.core.machine import hardware_description
+from lightweight.core.yaml import read_yaml
 from lightweight.evaluation.latency import conditions, imprecision_warnings
 from lightweight.execution.process import run_stage
 from lightweight.onnx.coverage import describe, read_coverage
-from lightweight.reporting.page import write_page
+from lightweight.page.experiments import flatten, read_experiments
+from lightweight.page.gallery import Reader
+from lightweight.page.page import Report, write_page
+from lightweight.reporting.ledger import make_ledger
 from lightweight.reporting.plots import draw_latency
 from lightweight.reporting.results import read_latency, read_scores
 from lightweight.reporting.summary import explain, headline, warn_of_inexact
@@ -22,11 +29,13 @@ from lightweight.reporting.table import comparison, plain_text
 METRICS = Path("metrics")
 RECORD = METRICS / "provenance.json"
 PLOTS = Path("plots")
+PARAMS, PREPARED = Path("params.yaml"), Path("data/prepared.safetensors")
 
 
 def main() -> None:
     scores, latency = read_scores(PLOTS / "models.csv"), read_latency(METRICS / "latency")
-    notes = warn_of_inexact(read_json(RECORD)) if RECORD.exists() else []
+    record = read_json(RECORD) if RECORD.exists() else {}
+    notes = warn_of_inexact(record)
     print(plain_text(comparison(scores, latency)))
     print(*headline(scores, latency), *explain(scores, latency, read_csv(PLOTS / "sparsity.csv")), *notes, sep="\n")
     print(f"In the optimized file, {describe(read_coverage(PLOTS / 'coverage.csv'))}")
@@ -35,8 +44,30 @@ def main() -> None:
         machine = f"{hardware_description(latency['original'])}, {conditions(latency)}"
         print(*imprecision_warnings(latency), f"Latency on {machine}.", sep="\n")
         print("`dvc repro -fs benchmark` measures it here and now.")
-    write_page(PLOTS / "report.html", scores, latency, PLOTS, notes)
+    write_text(METRICS / "ledger.csv", make_ledger(scores, latency).to_csv())
+    params = dict(flatten(read_yaml(PARAMS))) if PARAMS.exists() else {}
+    experiments, images = read_experiments(), image_reader(PREPARED)
+    write_page(PLOTS / "report.html", Report(scores, latency, PLOTS, params, record, experiments, images, notes))
     print(f"-> {PLOTS / 'report.html'}")
+
+
+def image_reader(path: Path) -> Reader | None:
+    """Make what reads images of the test split by number, uint8 (n, C, H, W); None where the data set is not there."""
+    if not path.exists():
+        return None
+    import torch  # takes seconds
+
+    from lightweight.data.dataset_file import load_dataset
+
+    try:
+        test = load_dataset(path).test
+    except InputError:  # which another stage reports
+        return None
+
+    def read(numbers: list[int]) -> np.ndarray:
+        return next(test.read([torch.tensor(numbers)]))[0].numpy()
+
+    return read
 
 
 if __name__ == "__main__":

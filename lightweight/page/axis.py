@@ -65,12 +65,3 @@ def short(value: float) -> str:
         if abs(value) >= limit:
             return f"{value / limit:.3g}{letter}"
     return f"{value:.3g}"
-
-
-def bytes_text(value: float) -> str:
-    """Write bytes in the largest unit of 1000 that leaves at least 1, with three digits: 323 kB, 24.99 MB."""
-    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if value >= limit:
-            scaled = value / limit
-            return f"{scaled:.0f} {unit}" if scaled >= 100 else f"{scaled:.3g} {unit}"
-    return f"{value:.0f} B"

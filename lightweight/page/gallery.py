@@ -72,7 +72,7 @@ def _largest(numbers: list[int], values: Sequence[float]) -> list[int]:
 
 
 def _show(numbers: list[int], rows: Sequence[Row], read: Reader) -> list[Shown]:
-    images = read(numbers) if numbers else []
+    images: Sequence[np.ndarray] = list(read(numbers)) if numbers else []
     return [Shown(data_uri(image), rows[number]) for number, image in zip(numbers, images, strict=True)]
 
 

@@ -63,4 +63,4 @@ def _join(layer: LayerCoverage, row: Mapping[str, str] | None, drop: float | Non
 
 
 def _spell(sizes: Sequence[int]) -> str:
-    return " × ".join(map(str, sizes))
+    return " \N{MULTIPLICATION SIGN} ".join(map(str, sizes))
