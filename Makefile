@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 AUDITING := .venv/audit/installed
 OSV := https://api.osv.dev/v1/query
 
-.PHONY: help setup repro mend verify test lint baseline recipe latency seeds weights readme sweep litert executorch remotes audit licences needs-git
+.PHONY: help setup repro mend verify test lint baseline recipe latency seeds pareto weights readme sweep litert executorch remotes audit licences needs-git
 .SECONDARY:
 
 help: ## list the targets
@@ -59,6 +59,13 @@ seeds: setup needs-git ## N=5 NAME=mnist: run a recipe by so many seeds, store m
 
 sweep: setup needs-git .venv/sweep/installed ## FILE=sweeps/amounts.csv: every line as an experiment, on all cores or SCHEDULER=ADDRESS of a dask cluster
 	@.venv/sweep/bin/python -m tools.sweep "$(FILE)" $(if $(SCHEDULER),--scheduler $(SCHEDULER)) $(if $(WORKERS),--workers $(WORKERS))
+
+pareto: setup needs-git ## AMOUNTS="0.5 0.7 0.9": an experiment for each prune.amount, and the page with the front of all
+	@for amount in $(or $(AMOUNTS),0.5 0.7 0.9); do \
+		dvc exp remove --quiet amount-$$amount 2>/dev/null; \
+		dvc exp run --temp --name amount-$$amount -S prune.amount=$$amount || exit; \
+	done
+	@python -m tools.report
 
 weights: setup needs-git ## NAME=mnist: copy the original that the recipe trained to data/raw/NAME.safetensors
 	dvc get . models/original.safetensors --rev recipe-$(NAME) --out data/raw/$(NAME).safetensors --force

@@ -3,10 +3,14 @@
     python -m tools.report
 
 Reads   params.yaml, plots/, metrics/latency, metrics/provenance.json, data/prepared.safetensors, DVC's experiments
-Writes  plots/latency.png, plots/report.html, metrics/ledger.csv
+Writes  plots/latency.png, plots/report.html, metrics/ledger.csv, models/README.md
 """
 
+import hashlib
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,18 +22,22 @@ from lightweight.evaluation.latency import conditions, imprecision_warnings
 from lightweight.execution.process import run_stage
 from lightweight.onnx.coverage import describe, read_coverage
 from lightweight.page.experiments import flatten, read_experiments
-from lightweight.page.gallery import Reader
 from lightweight.page.page import Report, write_page
+from lightweight.reporting.card import ModelCard
 from lightweight.reporting.ledger import make_ledger
 from lightweight.reporting.plots import draw_latency
 from lightweight.reporting.results import read_latency, read_scores
 from lightweight.reporting.summary import explain, headline, warn_of_inexact
 from lightweight.reporting.table import comparison, plain_text
 
+if TYPE_CHECKING:
+    from lightweight.data.dataset import Dataset, Split
+
 METRICS = Path("metrics")
 RECORD = METRICS / "provenance.json"
 PLOTS = Path("plots")
 PARAMS, PREPARED = Path("params.yaml"), Path("data/prepared.safetensors")
+SHIPPED, ORIGINAL = Path("models/optimized.onnx"), Path("models/original.safetensors")
 
 
 def main() -> None:
@@ -46,28 +54,34 @@ def main() -> None:
         print("`dvc repro -fs benchmark` measures it here and now.")
     write_text(METRICS / "ledger.csv", make_ledger(scores, latency).to_csv())
     params = dict(flatten(read_yaml(PARAMS))) if PARAMS.exists() else {}
-    experiments, images = read_experiments(), image_reader(PREPARED)
-    write_page(PLOTS / "report.html", Report(scores, latency, PLOTS, params, record, experiments, images, notes))
+    data = find_dataset(PREPARED)
+    reader = partial(read_images, data.test) if data else None
+    report = Report(scores, latency, PLOTS, params, record, read_experiments(), reader, notes)
+    write_page(PLOTS / "report.html", report)
     print(f"-> {PLOTS / 'report.html'}")
+    if data and params and SHIPPED.exists():
+        hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (SHIPPED, ORIGINAL)}
+        card = ModelCard(scores, latency, params, data.classes, hashes, params["quantize.license"])
+        write_text(SHIPPED.with_name("README.md"), card.render())
+        print(f"-> {SHIPPED.with_name('README.md')}")
 
 
-def image_reader(path: Path) -> Reader | None:
-    """Make what reads images of the test split by number, uint8 (n, C, H, W); None where the data set is not there."""
+def find_dataset(path: Path) -> "Dataset | None":
+    """Load the data set; None where it is not there, or another stage would report it."""
     if not path.exists():
         return None
-    import torch  # takes seconds
+    from lightweight.data.dataset_file import load_dataset  # PyTorch takes seconds
 
-    from lightweight.data.dataset_file import load_dataset
+    with suppress(InputError):
+        return load_dataset(path)
+    return None
 
-    try:
-        test = load_dataset(path).test
-    except InputError:  # which another stage reports
-        return None
 
-    def read(numbers: list[int]) -> np.ndarray:
-        return next(test.read([torch.tensor(numbers)]))[0].numpy()
+def read_images(split: "Split", numbers: list[int]) -> np.ndarray:
+    """Read images of a split by number: uint8 (n, C, H, W)."""
+    import torch
 
-    return read
+    return next(split.read([torch.tensor(numbers)]))[0].numpy()
 
 
 if __name__ == "__main__":

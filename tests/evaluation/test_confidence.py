@@ -1,5 +1,7 @@
 """Confidences are softmax probabilities, losses those of PyTorch, and the calibration error is that of the paper."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -28,7 +30,7 @@ def test_the_calibration_error_is_the_weighted_gap_of_accuracy_and_confidence_by
     right = np.random.default_rng(3).uniform(size=400) < confident**2
     edges = np.linspace(0, 1, BINS + 1)
     expected = 0.0
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         inside = (confident > low) & (confident <= high)
         if inside.any():
             expected += inside.mean() * abs(right[inside].mean() - confident[inside].mean())
