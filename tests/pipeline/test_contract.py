@@ -47,7 +47,8 @@ ARROWS = {
     "rounding": ("gram", "onnx", "checkpointing"),
     "quantization": ("gram/measure", "rounding", "onnx", "networks", "checkpointing", "training/history", "macs"),
     "evaluation": ("onnx", "networks", "macs"),
-    "reporting": ("onnx/coverage", "evaluation/latency", "evaluation/statistics"),
+    "reporting": ("evaluation/statistics",),
+    "page": ("reporting", "onnx/coverage", "evaluation/latency", "evaluation/statistics"),
     "predict": ("onnx/session", "preparation"),
     "preflight": ("networks", "preparation", "training"),
 }
@@ -66,6 +67,7 @@ STALE = {
     "onnx": {"quantize", "evaluate", "benchmark"},
     "evaluation": {"evaluate", "benchmark"},
     "reporting": {"provenance", "plot"},
+    "page": set(),
     "batchnorm.py": {"swa", "prune", "sensitivity", "bn_update"},
     "swa.py": {"swa"},
     "sensitivity.py": {"sensitivity"},

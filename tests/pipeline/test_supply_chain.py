@@ -199,12 +199,13 @@ def test_every_published_file_of_weights_carries_its_hash():
         assert len(found[1]) >= 8, url
 
 
-def test_the_workflow_audits_and_pins_its_actions_by_commit():
+def test_the_workflows_audit_and_pin_their_actions_by_commit():
+    for path in (ROOT / ".github/workflows").glob("*.yaml"):
+        for job in YAML(typ="safe").load(path)["jobs"].values():
+            assert re.fullmatch(r"ubuntu-\d\d\.04", job["runs-on"])
+            for step in job["steps"]:
+                assert "uses" not in step or re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", step["uses"])
     workflow = YAML(typ="safe").load(ROOT / ".github/workflows/ci.yaml")
-    for job in workflow["jobs"].values():
-        assert re.fullmatch(r"ubuntu-\d\d\.04", job["runs-on"])
-        for step in job["steps"]:
-            assert "uses" not in step or re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", step["uses"])
     assert {"run": "make audit"} in workflow["jobs"]["pipeline"]["steps"]
 
 
@@ -259,3 +260,9 @@ def test_security_md_names_tests_that_exist():
     assert len(named) > 5
     for name in named:
         assert (ROOT / name).is_file(), name
+
+
+def test_what_a_pull_request_names_itself_is_never_part_of_a_command_and_no_fork_gets_the_token():
+    (job,) = YAML(typ="safe").load(ROOT / ".github/workflows/pull-request.yaml")["jobs"].values()
+    assert job["if"] == "github.event.pull_request.head.repo.full_name == github.repository"
+    assert not [step for step in job["steps"] if "${{" in step.get("run", "")]
