@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 AUDITING := .venv/audit/installed
 OSV := https://api.osv.dev/v1/query
 
-.PHONY: help setup repro mend verify test lint baseline recipe latency seeds pareto weights readme sweep litert executorch remotes audit licences needs-git
+.PHONY: help setup repro mend verify test lint baseline recipe latency seeds pareto playground weights readme sweep litert executorch remotes audit licences needs-git
 .SECONDARY:
 
 help: ## list the targets
@@ -66,6 +66,15 @@ pareto: setup needs-git ## AMOUNTS="0.5 0.7 0.9": an experiment for each prune.a
 		dvc exp run --temp --name amount-$$amount -S prune.amount=$$amount || exit; \
 	done
 	@python -m tools.report
+
+playground: setup playground/node_modules/.package-lock.json ## both models side by side in a browser: draw, drop images, camera; PORT=8000
+	@python -m tools.playground
+	@echo 'http://127.0.0.1:$(or $(PORT),8000) until Ctrl+C'
+	@python -m http.server --bind 127.0.0.1 --directory playground/build $(or $(PORT),8000) >/dev/null 2>&1
+
+playground/node_modules/.package-lock.json: playground/package-lock.json # needs npm, and a network once
+	npm ci --prefix playground --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
 
 weights: setup needs-git ## NAME=mnist: copy the original that the recipe trained to data/raw/NAME.safetensors
 	dvc get . models/original.safetensors --rev recipe-$(NAME) --out data/raw/$(NAME).safetensors --force

@@ -41,8 +41,11 @@ class Axis:
         powers = range(math.floor(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)
         every = [factor * 10.0**power for power in powers for factor in LOG_TICKS]
         inside = [tick for tick in every if self.low * (1 - 1e-9) <= tick <= self.high * (1 + 1e-9)]
+        if len(inside) < 2:  # of a range within one decade
+            return self._linear_ticks()
         decades = [tick for tick in inside if math.isclose(math.log10(tick) % 1, 0, abs_tol=1e-9)]
-        return decades if len(inside) > TICKS + 1 and len(decades) > 1 else inside
+        chosen = decades if len(inside) > TICKS + 1 and len(decades) > 1 else inside
+        return chosen[:: -(-len(chosen) // (TICKS + 2))]
 
 
 def linear_axis(values: Iterable[float], start: float, end: float, *, margin: float = 0.06) -> Axis:

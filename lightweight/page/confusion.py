@@ -39,7 +39,7 @@ def draw_confusion(pairs: Pairs, classes: Sequence[str], heading: str) -> Markup
     cell = (WIDTH - left - 4) / len(classes)
     drawing = Drawing(WIDTH, top + cell * len(classes) + 4, f"Confusion matrix: {heading}")
     drawing.text(0, 13, heading, class_="heading")
-    drawing.text(left, 30 if upright else 13, "predicted", class_="tick", text_anchor="start" if upright else None)
+    drawing.text(WIDTH - 4, 13, "rows: label, columns: predicted", class_="tick", text_anchor="end")
     font = min(FONT, 0.9 * cell)
     for number, name in enumerate(names):
         middle = (number + 0.5) * cell

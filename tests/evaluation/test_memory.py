@@ -32,7 +32,7 @@ def images(number: int, side: int) -> np.ndarray:
 def test_the_weights_of_a_file_are_in_its_peak_memory():
     small = peak_memory(product(8), images(1, 8), threads=1)
     large = peak_memory(product(SIDE), images(1, SIDE), threads=1)
-    assert 0 < small < WEIGHTS / 2
+    assert 0 < small < WEIGHTS
     assert WEIGHTS <= large - small <= 6 * WEIGHTS
 
 

@@ -97,13 +97,10 @@ def test_a_loss_of_zero_is_drawn_on_a_linear_axis():
 
 def test_there_is_a_dot_for_every_turn_of_this_measurement():
     latency = {name: own | {"cpu": "x"} for name, own in made_up_latency().items()}
-    middle = latency["optimized"]["batch_1"]["latency_ms"]
+    times, middle = (0.5, 2.5, 1.5, 4.0, 1.25), 1.5
     turns = [
-        {"model": "optimized", "batch": "1", "round": str(n), "milliseconds": str(middle + n)}
-        for n in range(-2, 3)
-        if middle + n > 0
+        {"model": "optimized", "batch": "1", "round": str(n), "milliseconds": str(ms)} for n, ms in enumerate(times)
     ]
-    middle = sorted(float(turn["milliseconds"]) for turn in turns)[len(turns) // 2]
     measured = latency["optimized"]["batch_1"] | {"latency_ms": middle}
     assert len(own_turns(turns, "optimized", "1", measured)) == len(turns)
     assert own_turns(turns, "optimized", "1", measured | {"latency_ms": 2 * middle}) == [], "of another measurement"
