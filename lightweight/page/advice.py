@@ -14,7 +14,11 @@ FALLING = 0.95  # of the least validation loss before: a last epoch below it had
 PART = 0.1  # share of the MACs or of the bytes of a layer that is worth a sentence
 
 Histories = Mapping[str, Sequence[Mapping[str, str]]]
-SECTIONS = {"train": "train.epochs", "prune": "prune.epochs", "qat": "quantize.epochs"}
+SECTIONS = {
+    "train": ("Training", "train.epochs"),
+    "prune": ("Fine-tuning after pruning", "prune.epochs"),
+    "qat": ("Training with rounding", "quantize.epochs"),
+}
 
 
 def advise(
@@ -38,10 +42,10 @@ def _slow(latency: Latency) -> list[str]:
 def _unfinished(histories: Histories) -> list[str]:
     """Name the phases whose validation loss still fell in their last epoch."""
     sentences = []
-    for name, key in SECTIONS.items():
+    for name, (phase, key) in SECTIONS.items():
         losses = [float(row["val_loss"]) for row in histories.get(name, [])]
         if len(losses) > 2 and losses[-1] < FALLING * min(losses[:-1]):
-            sentences.append(f"{name} had not ended: validation loss still fell in its last epoch. Try more {key}.")
+            sentences.append(f"{phase} had not ended: validation loss still fell in its last epoch. Try more {key}.")
     return sentences
 
 

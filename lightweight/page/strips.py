@@ -10,7 +10,7 @@ from lightweight.page.drawing import Drawing
 from lightweight.reporting.results import Latency, batch_sizes
 
 WIDTH, ROW = 460, 46
-LEFT, RIGHT, TOP = 92, 410, 34
+LEFT, RIGHT, TOP = 104, 408, 34
 SPREAD = 10  # up and down, in a fixed order, so that dots do not hide each other
 GOLDEN = 0.6180339887
 NAMES = {

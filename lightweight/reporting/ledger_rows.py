@@ -56,6 +56,11 @@ def number(key: str, template: str, factor: float = 1) -> Cell:
     return lambda own: template.format(own[key] * factor if factor != 1 else own[key] + 0)
 
 
+def _digits(key: str) -> Cell:
+    """Make the cell of a number in three digits, zeros at its end included."""
+    return lambda own: f"{own[key]:#.3g}".rstrip(".")
+
+
 def _named(own: dict[str, Any]) -> str:
     return f"{100 * own['worst_class_accuracy']:.2f} ({own['worst_class']})"
 
@@ -99,8 +104,8 @@ WORK: list[tuple[str, str, Cell]] = [
 def _time_rows(batch: str) -> list[tuple[str, str, Cell]]:
     """List the rows of a batch size."""
     return [
-        ("median (ms)", "milliseconds per call, the median of all turns", number(f"{batch}_ms", "{:.3g}")),
-        ("95th percentile (ms)", "of the milliseconds per call", number(f"{batch}_ms_p95", "{:.3g}")),
+        ("median (ms)", "milliseconds per call, the median of all turns", _digits(f"{batch}_ms")),
+        ("95th percentile (ms)", "of the milliseconds per call", _digits(f"{batch}_ms_p95")),
         ("times as fast", "as the original in ONNX Runtime, in the same rounds",
          number(f"{batch}_speedup", "{:.2f}")),
         ("95 % interval", "of times as fast, by the sign test", _interval(f"{batch}_speedup", "{:.2f}")),
