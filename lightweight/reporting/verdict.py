@@ -29,7 +29,8 @@ def verdict(scores: Scores, latency: Latency) -> str:
     if measured := fastest_batch(latency):
         ratio = measured["optimized"]["against_exported"]
         same = ratio["verdict"] == "no difference"
-        parts.append("as fast" if same else _ratio(ratio["speedup"], "faster", "slower", "as fast"))
+        about = "" if same or ratio["precise"] else "about "
+        parts.append("as fast" if same else about + _ratio(ratio["speedup"], "faster", "slower", "as fast"))
     points = 100 * (optimized["accuracy"] - original["accuracy"])
     if optimized["mcnemar_p"] >= SIGNIFICANCE:
         parts.append("no measurable loss of accuracy" if points <= 0 else "no measurable change of accuracy")

@@ -30,6 +30,7 @@ def test_a_difference_that_the_paired_test_sees_is_said_and_another_is_not():
     ("ratio", "said"),
     [
         ({}, "28 times faster"),
+        ({"precise": False}, "about 28 times faster"),
         ({"speedup": 0.5, "verdict": "slower"}, "2.0 times slower"),
         ({"speedup": 1.3, "verdict": "no difference"}, ", as fast,"),
         ({"speedup": 1.01, "verdict": "faster"}, ", as fast,"),
