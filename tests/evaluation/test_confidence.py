@@ -53,3 +53,12 @@ def test_the_worst_class_is_the_first_of_the_lowest_accuracy_and_has_images():
     right = np.array([True, True, True, False, True, False, True])
     assert worst_class(right, labels) == (1, 0.5)
     assert worst_class(np.ones(7, dtype=bool), labels) == (0, 1.0)
+
+
+def test_a_bin_holds_its_upper_bound_and_not_its_lower_one():
+    assert 0.2 * BINS == 3
+    below, above = (
+        expected_calibration_error(np.array([0.2, other]), np.array([True, False])) for other in (0.15, 0.25)
+    )
+    assert below == pytest.approx(abs(0.5 - 0.175)), "one bin"
+    assert above == pytest.approx((0.8 + 0.25) / 2), "two bins"

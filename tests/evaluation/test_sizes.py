@@ -61,3 +61,7 @@ def test_zero_is_what_stands_for_zero():
     values = np.concatenate([np.full(900, 128), RANDOM.permutation(128)[:100]]).astype(np.uint8)
     entropy = -(0.9 * np.log2(0.9) + 0.1 * np.log2(0.1))
     assert coded_bits(stored(values, 8, zero=128)) == pytest.approx(min(1000 * entropy + 100 * 8, 8000), rel=0.01)
+
+
+def test_where_no_code_helps_values_stay_as_they_are():
+    assert coded_bits(stored(np.tile(np.arange(-8, 8, dtype=np.int8), 4), 4)) == 64 * 4

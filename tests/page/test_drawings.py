@@ -88,6 +88,7 @@ def test_with_patience_training_keeps_its_best_epoch():
     rows = [{"epoch": str(n), "val_loss": "1", "val_accuracy": a} for n, a in enumerate(("0.5", "0.9", "0.8"), start=1)]
     assert make_phases({"train": rows}, patience=3)[0].kept == (2,)
     assert make_phases({"train": rows}, patience=0)[0].kept == (3,)
+    assert make_phases({"prune": rows}, patience=3)[0].kept == (3,), "pruning has no patience"
 
 
 def test_a_loss_of_zero_is_drawn_on_a_linear_axis():

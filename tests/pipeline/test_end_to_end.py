@@ -55,7 +55,8 @@ FINGERPRINTS = {
 BESIDE = {
     name: {"work"} for name in ("prepare", "train", "swa", "prune", "sensitivity", "quantize")
 }  # checkpoints and costs
-BESIDE |= {"benchmark": {"metrics/latency"}, "provenance": {"metrics/provenance.json"}}  # no outs: not for dvc.lock
+BESIDE |= {"benchmark": {"metrics/latency", "plots/turns.csv"}}  # no outs: not for dvc.lock
+BESIDE |= {"provenance": {"metrics/provenance.json"}}
 BESIDE["plot"] = {f"plots/{name}.png" for name in ("comparison", "training", "sparsity", "sensitivity", "confusion")}
 UNREAD = {
     "prepare": {"data/checked"},  # an order, not an input: a bad value ends the run before any work

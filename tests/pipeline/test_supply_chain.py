@@ -2,6 +2,7 @@
 
 import csv
 import http.server
+import json
 import re
 import shutil
 import threading
@@ -266,3 +267,13 @@ def test_what_a_pull_request_names_itself_is_never_part_of_a_command_and_no_fork
     (job,) = YAML(typ="safe").load(ROOT / ".github/workflows/pull-request.yaml")["jobs"].values()
     assert job["if"] == "github.event.pull_request.head.repo.full_name == github.repository"
     assert not [step for step in job["steps"] if "${{" in step.get("run", "")]
+
+
+def test_packages_of_npm_are_exact_and_locked_by_hash_and_none_runs_a_script_of_its_own():
+    wanted = json.loads((ROOT / "playground/package.json").read_text())
+    locked = json.loads((ROOT / "playground/package-lock.json").read_text())["packages"]
+    for name, version in (wanted["dependencies"] | wanted["devDependencies"]).items():
+        assert locked[f"node_modules/{name}"]["version"] == version
+    assert all(entry["integrity"].startswith("sha512-") for name, entry in locked.items() if name)
+    for path in ("Makefile", ".github/workflows/ci.yaml"):
+        assert all("--ignore-scripts" in line for line in (ROOT / path).read_text().splitlines() if "npm ci" in line)
