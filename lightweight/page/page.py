@@ -29,7 +29,7 @@ from lightweight.reporting.ledger import make_ledger
 from lightweight.reporting.ledger_rows import group_ledger
 from lightweight.reporting.results import Latency, Scores, batch_sizes
 from lightweight.reporting.summary import explain, headline
-from lightweight.reporting.verdict import bytes_text, figures, times, verdict
+from lightweight.reporting.verdict import bytes_text, count_text, figures, verdict
 
 TEMPLATES = Path(__file__).with_name("templates")
 OPTIMIZED = "models/optimized.onnx"
@@ -62,7 +62,7 @@ def write_page(path: Path, report: Report) -> None:
     """Write the page."""
     loader = FileSystemLoader(TEMPLATES)
     html = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    html.globals |= {"bytes_text": bytes_text, "times": times}
+    html.globals |= {"bytes_text": bytes_text, "count_text": count_text}
     scores, latency = report.scores, report.latency
     write_text(path, html.get_template("page.html.j2").render(
         verdict=verdict(scores, latency),

@@ -13,13 +13,14 @@ ABOUT_ONE = 1.05  # a ratio below it, and above its inverse, is called the same
 
 @dataclass(frozen=True)
 class Figure:
-    """Hold a number before and after compression, their ratio or difference, and how sure it is."""
+    """Hold a number before and after compression, the change, how sure it is, and whether it is for the worse."""
 
     name: str
     change: str
     before: str
     after: str
     sure: str
+    worse: bool
 
 
 def verdict(scores: Scores, latency: Latency) -> str:
@@ -50,14 +51,16 @@ def figures(scores: Scores, latency: Latency) -> list[Figure]:
             bytes_text(before["size_bytes"]),
             bytes_text(after["size_bytes"]),
             f"zipped {bytes_text(before['compressed_bytes'])} to {bytes_text(after['compressed_bytes'])}",
+            after["size_bytes"] > before["size_bytes"],
         ),
         Figure(
             "accuracy on test images",
-            f"{100 * (after['accuracy'] - before['accuracy']):+.2f} points",
+            f"{100 * (after['accuracy'] - before['accuracy']):+.2f} points".replace("-", "\N{MINUS SIGN}"),
             f"{100 * before['accuracy']:.2f} %",
             f"{100 * after['accuracy']:.2f} %",
             f"95 % interval {100 * after['accuracy_low']:.2f} to {100 * after['accuracy_high']:.2f}, "
             f"McNemar p = {after['mcnemar_p']:.2g}",
+            after["mcnemar_p"] < SIGNIFICANCE and after["accuracy"] < before["accuracy"],
         ),
     ]
     if measured := fastest_batch(latency):
@@ -70,6 +73,7 @@ def figures(scores: Scores, latency: Latency) -> list[Figure]:
                 f"{measured['exported']['latency_ms']:.3g} ms",
                 f"{measured['optimized']['latency_ms']:.3g} ms",
                 f"95 % interval {ratio['speedup_low']:.1f} to {ratio['speedup_high']:.1f} times, same runtime",
+                ratio["verdict"] == "slower",
             )
         )
     found.append(
@@ -79,6 +83,7 @@ def figures(scores: Scores, latency: Latency) -> list[Figure]:
             f"{before['macs'] / 1e6:.3g} M",
             f"{after['macs'] / 1e6:.3g} M",
             f"{percent(after['int8_mac_share'])} of them on 8-bit integers",
+            after["macs"] > before["macs"],
         )
     )
     return found
@@ -116,3 +121,12 @@ def bytes_text(value: float) -> str:
             scaled = value / limit
             return f"{scaled:.0f} {unit}" if scaled >= 100 else f"{scaled:.3g} {unit}"
     return f"{value:.0f} B"
+
+
+def count_text(value: int) -> str:
+    """Write a count in full below a million, else in millions or more with three digits: 78,400, 8.58 M, 1.8 G."""
+    for limit, letter in ((1e9, "G"), (1e6, "M")):
+        if value >= limit:
+            scaled = value / limit
+            return f"{scaled:,.0f} {letter}" if scaled >= 100 else f"{scaled:.3g} {letter}"
+    return f"{value:,}"

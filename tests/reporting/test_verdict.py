@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightweight.reporting.verdict import bytes_text, figures, times, verdict
+from lightweight.reporting.verdict import bytes_text, count_text, figures, times, verdict
 from tests.examples import made_up_latency, made_up_metrics
 
 
@@ -58,3 +58,13 @@ def test_without_timings_there_is_no_figure_of_time():
 def test_bytes_and_ratios_have_three_digits_at_most():
     assert [bytes_text(value) for value in (12, 1000, 323_477, 24_989_504)] == ["12 B", "1 kB", "323 kB", "25 MB"]
     assert [times(value) for value in (77.2, 3.14, 0.25)] == ["77\u00d7", "3.1\u00d7", "1/4.0"]
+    assert [count_text(value) for value in (78_400, 8_577_472, 1_800_000_000)] == ["78,400", "8.58 M", "1.8 G"]
+
+
+def test_a_figure_is_worse_only_where_that_was_measured():
+    assert not any(figure.worse for figure in figures(scores(mcnemar_p=0.5), latency()))
+    assert [figure.worse for figure in figures(scores(mcnemar_p=0.01), latency(verdict="slower"))] == [
+        False, True, True, False,
+    ]  # fmt: skip
+    assert figures(scores(size_bytes=8_000_000), {})[0].worse
+    assert figures(scores(accuracy=0.91), {})[1].change == "\N{MINUS SIGN}4.00 points"
