@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 AUDITING := .venv/audit/installed
 OSV := https://api.osv.dev/v1/query
 
-.PHONY: help setup repro mend verify test lint baseline recipe latency seeds pareto playground weights readme sweep litert executorch remotes audit licences needs-git
+.PHONY: help setup repro mend verify test lint baseline recipe latency latency-table budget seeds pareto playground weights readme sweep litert executorch remotes audit licences needs-git
 .SECONDARY:
 
 help: ## list the targets
@@ -56,6 +56,12 @@ latency: setup needs-git ## NAME=mnist: measure the latencies of a recipe anew, 
 seeds: setup needs-git ## N=5 NAME=mnist: run a recipe by so many seeds, store mean, spread and paired difference
 	@python -m tools.recipe $(NAME) --seeds $(or $(N),5)
 	@python -m tools.readme
+
+budget: setup needs-git ## MAX_DROP=0.01 OBJECTIVE=bytes: search for the smallest file (or fastest: latency) that loses at most so much on validation
+	@python -m tools.budget --max-drop $(or $(MAX_DROP),0.01) --objective $(or $(OBJECTIVE),bytes)
+
+latency-table: setup needs-git ## time every layer of the network in params.yaml by its width, for make budget
+	@python -m tools.budget.measure_layers
 
 sweep: setup needs-git .venv/sweep/installed ## FILE=sweeps/amounts.csv: every line as an experiment, on all cores or SCHEDULER=ADDRESS of a dask cluster
 	@.venv/sweep/bin/python -m tools.sweep "$(FILE)" $(if $(SCHEDULER),--scheduler $(SCHEDULER)) $(if $(WORKERS),--workers $(WORKERS))
