@@ -15,6 +15,7 @@ from lightweight.core.yaml import parse_yaml
 
 METRICS, LATENCY, PARAMS = "metrics/optimized.json", "metrics/latency/optimized.json", "params.yaml"
 DATA = "prepare"  # the section of params.yaml on whose values accuracies depend
+SPLIT_BY_SEED = ("digits", "folder")  # data sets that may have no test split of their own
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ class Experiment:
 
     def has_data_of(self, other: Mapping[str, Any]) -> bool:
         """Tell whether it was scored on the same test images as a run with other parameters."""
-        return not any(key.split(".")[0] == DATA or key == "seed" for key in self.changes(other))
+        changes = self.changes(other)
+        split_by_seed = self.params.get(f"{DATA}.dataset") in SPLIT_BY_SEED
+        return not any(key.split(".")[0] == DATA or (key == "seed" and split_by_seed) for key in changes)
 
 
 def read_experiments() -> list[Experiment]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,7 @@ def _point(experiment: Experiment, x: float, report: Report) -> Point:
     differing = ", ".join(f"{key}={value}" for key, value in list(changes.items())[:6])
     about = f"{own['accuracy']:.2%}, {bytes_text(own['size_bytes'])}; {differing or 'the same parameters'}"
     ends = own["accuracy"], own["accuracy_low"], own["accuracy_high"]
-    return Point(experiment.name, "experiment", x, *ends, about, f"dvc exp apply {experiment.name}")
+    return Point(experiment.name, "experiment", x, *ends, about, f"dvc exp apply {quote(experiment.name)}")
 
 
 def _ledger(report: Report) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import replace
 
 import pytest
 
@@ -69,6 +70,8 @@ def test_metrics_and_parameters_are_those_of_the_experiment(repository):
     assert found.has_data_of(now)
     assert not found.has_data_of(now | {"prepare.dataset": "mnist"})
     assert not found.has_data_of(now | {"seed": 1}), "another split of the images"
+    published = replace(found, params=found.params | {"prepare.dataset": "mnist"})
+    assert published.has_data_of(now | {"prepare.dataset": "mnist", "seed": 1}), "which has a test split of its own"
 
 
 def test_a_latency_that_the_experiment_did_not_measure_is_not_taken_for_its_own(repository):

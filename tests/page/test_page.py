@@ -164,12 +164,12 @@ def test_every_experiment_on_the_same_images_is_in_the_front_with_its_command(pl
     params = {"prepare.dataset": "digits", "prune.amount": 0.5}
     timed = {"batch_1": {"latency_ms": 0.7}}
     experiments = [
-        Experiment("slim", made_up_metrics()["pruned"], timed, params | {"prune.amount": 0.9}),
+        Experiment("slim;ls", made_up_metrics()["pruned"], timed, params | {"prune.amount": 0.9}),
         Experiment("other", made_up_metrics()["pruned"], {}, params | {"prepare.dataset": "mnist"}),
     ]
     page = written(plots, params=params, experiments=experiments)
     commands = [attributes["data-copy"] for tag, attributes in page.tags if tag == "g" and "data-copy" in attributes]
-    assert commands == ["dvc exp apply slim"] * 2, "against bytes and against milliseconds"
+    assert commands == ["dvc exp apply 'slim;ls'"] * 2, "against bytes and against milliseconds, for any shell"
     tips = [attributes["data-tip"] for tag, attributes in page.tags if "data-tip" in attributes]
     assert sum("prune.amount=0.9" in str(tip) for tip in tips) == 2
     assert "1 more was scored on other images" in page.text
