@@ -22,6 +22,8 @@ class QuantizeParams(Params):
     reduce_range: Annotated[ReduceRange, name_forms("auto, true or false")]
     rounding: Rounding
     bias_correction: bool
+    exclude: list[str]
+    equalize: bool
     max_drop: float | None = Field(ge=0, le=1)
     epochs: int = Field(ge=1, le=10_000)
     lr: float = Field(gt=0, le=10)

@@ -35,19 +35,30 @@ LINEAR_OPERATORS = frozenset({"MatMul", "Gemm"})
 
 
 class PostTrainingConverter(ABC):
-    """Export a network to ONNX and convert it; `layers` maps the layers that can be converted to their nodes."""
+    """Export a network to ONNX and convert it; `layers` maps the layers that can be converted to their nodes.
+
+    `spared` are those of them that stay float32 in every model, `weighted` names all layers that have weights.
+    """
 
     operators: frozenset[str] = LINEAR_OPERATORS | {"Conv"}
 
     def __init__(self, network: nn.Module, dataset: Dataset) -> None:
         self.network = network
         self.model = self._preprocess(export_onnx(network, dataset))
-        weighted = list_weighted_nodes(self.model).items()
+        weighted = list_weighted_nodes(self.model)
+        self.weighted = list(weighted)
         self.layers = {
-            name: [node.name for node in nodes] for name, nodes in weighted if nodes[0].op_type in self.operators
+            name: [node.name for node in nodes]
+            for name, nodes in weighted.items()
+            if nodes[0].op_type in self.operators
         }
+        self.spared: dict[str, list[str]] = {}
         self.limiter = SumLimiter(self.model)
         self.changes = self.limiter.changes
+
+    def spare(self, names: Collection[str]) -> None:
+        """Leave the named layers in float32 in every model."""
+        self.spared |= {name: self.layers.pop(name) for name in names if name in self.layers}
 
     def train(self, fine_tune: FineTuner) -> Iterable[Epoch]:
         """Train nothing."""
@@ -75,7 +86,8 @@ class PostTrainingConverter(ABC):
 
     def _nodes_to_exclude(self, excluded: Collection[str]) -> list[str]:
         before = [node.name for node in self.model.graph.node if set(node.input) & BEFORE_NETWORK]
-        return before + [node for name in excluded for node in self.layers[name]]
+        kept = [*self.spared.values(), *(self.layers[name] for name in excluded)]
+        return before + [node for nodes in kept for node in nodes]
 
 
 class Float32Converter(PostTrainingConverter):

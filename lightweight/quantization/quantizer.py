@@ -10,6 +10,8 @@ from lightweight.core.errors import bad_param
 from lightweight.core.files import Table
 from lightweight.core.machine import int8_saturates
 from lightweight.data.dataset import Split
+from lightweight.fallback.accuracy_control import COLUMNS, AccuracyControl, Score
+from lightweight.fallback.exclusion import KEY, match_layers
 from lightweight.gram.measure import IMAGES_PER_BATCH
 from lightweight.macs import count_macs
 from lightweight.networks.model_file import ModelFile
@@ -20,7 +22,6 @@ from lightweight.onnx.export import finalize_metadata
 from lightweight.onnx.graph import list_layers
 from lightweight.onnx.logits import onnx_logits, torch_logits
 from lightweight.onnx.session import make_inference_session
-from lightweight.quantization.accuracy_control import COLUMNS, AccuracyControl, Score
 from lightweight.quantization.calibration import balanced_sample, describe_images
 from lightweight.quantization.converter import Converter, make_converter, plan_rounding
 from lightweight.quantization.params import QuantizeParams
@@ -48,6 +49,7 @@ class Quantizer:
         self.history = History()
         self.rounder = Rounder(RoundingPlan("nearest", False, 127), session.checkpointer)
         self.trials: list[dict[str, Any]] = []
+        self.named: list[str] = []
 
     def run(self, write_tables: Callable[[dict[str, Table]], None] = lambda tables: None) -> QuantizationResult:
         """Make the file and check it against the model on validation. Equal models, data and seeds give equal bytes.
@@ -67,6 +69,10 @@ class Quantizer:
         if method != "none" and not converter.layers:
             kind = "linear layer" if method == "dynamic" else "layer with weights"
             raise bad_param("quantize.method", method, f"the network has no {kind} that it could convert")
+        self.named = match_layers(self.params.exclude, converter.weighted)
+        converter.spare(self.named)
+        if method != "none" and not converter.layers:
+            raise bad_param(KEY, self.params.exclude, "names every layer; quantize.method: none converts none")
         if self.params.trains:
             self._warn_of_low_coverage(converter)
             self.history = session.checkpointer.track("history", self.history)
@@ -113,7 +119,7 @@ class Quantizer:
     def _coverage(self, content: bytes, converter: Converter, excluded: Collection[str]) -> list[LayerCoverage]:
         macs = count_macs(self.model, self.session.dataset.blank(1))
         layers, changes = list_layers(content), converter.changes
-        return measure_coverage(layers, converter.layers, excluded, self.params.method, macs, changes)
+        return measure_coverage(layers, converter.layers, excluded, self.params.method, macs, changes, self.named)
 
     def _warn_of_low_coverage(self, converter: Converter) -> None:
         """Log before the training which layers would stay in float32 after it, if these are many."""
