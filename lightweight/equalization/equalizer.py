@@ -18,6 +18,7 @@ from lightweight.equalization.streams import Stream, find_streams
 from lightweight.onnx.session import make_inference_session
 from lightweight.onnx.weights import layer_name
 
+FUSED = {"Relu", "Clip"}  # with the layer before
 LARGEST = 5  # exponent: no channel is scaled by more than 32 against another
 
 
@@ -28,6 +29,14 @@ class Equalized:
     model: onnx.ModelProto
     input_factors: dict[str, np.ndarray] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
+
+    def describe(self) -> str:
+        """Say for the log which layers read scaled channels, and why others could not be scaled."""
+        reasons: dict[str, list[str]] = {}
+        for name, reason in self.left.items():
+            reasons.setdefault(reason, []).append(name)
+        skipped = "; ".join(f"not those of {', '.join(names)}: {reason}" for reason, names in reasons.items())
+        return f"quantize  equalized the inputs of {len(self.input_factors)} layers{f'; {skipped}' if skipped else ''}"
 
 
 def equalize(model: onnx.ModelProto, batches: Callable[[], Iterable[np.ndarray]], threads: int = 1) -> Equalized:
@@ -45,14 +54,18 @@ def equalize(model: onnx.ModelProto, batches: Callable[[], Iterable[np.ndarray]]
         if (factors != 1).any():
             chosen.append((stream, factors))
         else:
-            left[_name(stream)] = "its channels cannot be scaled across Clip" if stream.clips else "its ranges are equal"
+            left[_name(stream)] = (
+                "its channels cannot be scaled across Clip" if stream.clips else "its ranges are equal"
+            )
     expected = _logits(model, batches, threads)
     if not _same(expected, _logits(_scaled(model, chosen), batches, threads)):
         wrong = [item for item in chosen if not _same(expected, _logits(_scaled(model, [item]), batches, threads))]
         left |= {_name(stream): "the logits would change" for stream, _ in wrong}
         chosen = [item for item in chosen if all(item is not other for other in wrong)]
     factors = {
-        layer_name(reader.input[1]): _spread(factors, reader, model) for stream, factors in chosen for reader in stream.readers
+        layer_name(reader.input[1]): _spread(factors, reader, model)
+        for stream, factors in chosen
+        for reader in stream.readers
     }
     return Equalized(_scaled(model, chosen), factors, left)
 
@@ -67,7 +80,9 @@ def choose_factors(
     it become equal. Where a Clip stands between, the largest factor is the one at which nothing can be clipped.
     """
     weights = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
-    known = [reach[name] for name in stream.tensors if name in reach and len(reach[name]) == stream.channels]
+    inside = {node.input[0] for node in model.graph.node if node.op_type in FUSED}  # no file rounds them
+    names = [name for name in stream.tensors if name in reach and name not in inside]
+    known = [reach[name] for name in names if len(reach[name]) == stream.channels]
     if not known:
         return np.ones(stream.channels)
     ranges = np.max([values / max(values.max(), np.finfo(np.float32).tiny) for values in known], axis=0)

@@ -21,11 +21,12 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch import Tensor, nn
 
 from lightweight.data.dataset import Dataset
+from lightweight.equalization.equalizer import Equalized, equalize
 from lightweight.onnx.export import NORMALIZATION, export_onnx
 from lightweight.onnx.gemm import replace_gemm
 from lightweight.onnx.shared_biases import rename_shared_biases
 from lightweight.onnx.weights import list_weighted_nodes
-from lightweight.quantization.calibration import CALIBRATION_METHODS, write_ranges
+from lightweight.quantization.calibration import CALIBRATION_METHODS, split_pixels, write_ranges
 from lightweight.quantization.params import QuantizeParams
 from lightweight.rounding.limiter import SumLimiter
 from lightweight.training.history import Epoch, FineTuner
@@ -55,6 +56,7 @@ class PostTrainingConverter(ABC):
         self.spared: dict[str, list[str]] = {}
         self.limiter = SumLimiter(self.model)
         self.changes = self.limiter.changes
+        self.equalized = Equalized(self.model)
 
     def spare(self, names: Collection[str]) -> None:
         """Leave the named layers in float32 in every model."""
@@ -157,6 +159,11 @@ class StaticConverter(PostTrainingConverter):
         super().__init__(network, dataset)
         rename_shared_biases(self.model)
         self.params = params
+        if params.equalize:
+            self.equalized = equalize(self.model, partial(split_pixels, images))
+            self.model = self.equalized.model
+            self.limiter = SumLimiter(self.model)
+            self.changes = self.limiter.changes
         with tempfile.TemporaryDirectory() as folder:
             source, ranges = Path(folder) / "source.onnx", Path(folder) / "ranges.json"
             onnx.save(self.model, source)
