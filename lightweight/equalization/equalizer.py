@@ -62,12 +62,10 @@ def equalize(model: onnx.ModelProto, batches: Callable[[], Iterable[np.ndarray]]
         wrong = [item for item in chosen if not _same(expected, _logits(_scaled(model, [item]), batches, threads))]
         left |= {_name(stream): "the logits would change" for stream, _ in wrong}
         chosen = [item for item in chosen if all(item is not other for other in wrong)]
-    factors = {
-        layer_name(reader.input[1]): _spread(factors, reader, model)
-        for stream, factors in chosen
-        for reader in stream.readers
+    inputs = {
+        layer_name(reader.input[1]): _spread(own, reader, model) for stream, own in chosen for reader in stream.readers
     }
-    return Equalized(_scaled(model, chosen), factors, left)
+    return Equalized(_scaled(model, chosen), inputs, left)
 
 
 def choose_factors(

@@ -7,6 +7,7 @@ it is read, a channel changes in size and the logits do not (Nagel et al. 2019, 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -122,5 +123,5 @@ class _Graph:
         return kind in HOMOGENEOUS
 
 
-def _attribute(node: NodeProto, name: str, default: object) -> object:
+def _attribute(node: NodeProto, name: str, default: Any) -> Any:
     return next((helper.get_attribute_value(item) for item in node.attribute if item.name == name), default)
