@@ -169,6 +169,8 @@ def quantize_params(method: str, **changes: Any) -> QuantizeParams:
         "reduce_range": True,
         "rounding": "nearest",
         "bias_correction": False,
+        "exclude": [],
+        "equalize": False,
         "max_drop": None,
         "epochs": 1,
         "lr": 0.001,
