@@ -2,7 +2,7 @@
 
 It may be a group, or an attribute of the layer that counts channels or parts of them, such as heads.
 
-Layers of one kind run the same code. What is true of an operator in one of them is true of the same in the others.
+Layers of one kind that execute the same operators run the same code. What is true of an operator in one of them is true of the same in the others.
 """
 
 from collections.abc import Iterator
@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from lightweight.dependencies.groups import Group, Size
-from lightweight.dependencies.labels import Planes, varying
-from lightweight.dependencies.trace import Step, Trace
+from lightweight.dependencies.smaller import Failure
 from lightweight.networks.pruned_shapes import read_sizes
+from lightweight.tracing.labels import Planes, varying
+from lightweight.tracing.trace import Step, Trace
 
-Place = tuple[type[nn.Module], int, str]  # a kind of layer, an operator, and its number among those of its name
+Code = tuple[type[nn.Module], tuple[str, ...]]  # a kind of layer, and all operators that it executes
+Kind = tuple[Code, str, int]  # an operator in such a layer, and its number among those of its name
 
 
 class Blame:
@@ -23,26 +25,27 @@ class Blame:
 
     def __init__(self, model: nn.Module, found: Trace) -> None:
         self.trace = found
+        places = [step.place for step in found.steps]
+        executed: dict[str, list[str]] = {}
+        for layer, name, _ in places:
+            executed.setdefault(layer, []).append(name)
         kinds = {name: type(module) for name, module in model.named_modules()}
-        numbers: dict[tuple[str, str], int] = {}
-        self.places: list[Place] = []  # of every step
-        for step in found.steps:
-            key = step.layer, step.name
-            numbers[key] = numbers.get(key, 0) + 1
-            self.places.append((kinds[step.layer], numbers[key], step.name))
+        codes: dict[str, Code] = {layer: (kinds[layer], tuple(names)) for layer, names in executed.items()}
+        self.kinds: list[Kind] = [(codes[layer], name, number) for layer, name, number in places]
+        self.numbers = {place: number for number, place in enumerate(places)}
+
+    def find_step(self, failure: Failure) -> int:
+        """Return the step that the network's code asked for: behind a copy, it is the view for which it was made."""
+        failed, steps = self.numbers.get(failure.place, len(self.kinds) - 1), self.trace.steps
+        copy = steps[failed].name == "aten.clone.default" and failed + 1 < len(steps)
+        return failed + 1 if copy and "view" in steps[failed + 1].name else failed
 
     def alike(self, step: int) -> list[int]:
         """List the steps that run the same code as one: itself, and those in other layers of the kind."""
-        place = self.places[step]
-        if place[0].__module__.startswith("torch.nn"):
+        kind = self.kinds[step]
+        if _is_plain(kind[0][0]):
             return [step]
-        return [number for number, other in enumerate(self.places) if other == place]
-
-    def find_operator(self, failed: int) -> int:
-        """Return the step that the network's code asked for: behind a copy, it is the view for which it was made."""
-        steps = self.trace.steps
-        copy = steps[failed].name == "aten.clone.default" and failed + 1 < len(steps)
-        return failed + 1 if copy and "view" in steps[failed + 1].name else failed
+        return [number for number, other in enumerate(self.kinds) if other == kind]
 
     def find_guilty(self, failed: int, groups: dict[str, Group]) -> dict[str, str]:
         """Return the reasons of guilty groups by name; none if no group can be told."""
@@ -104,6 +107,11 @@ class Blame:
             yield from dict.fromkeys(names)
 
 
+def _is_plain(kind: type[nn.Module]) -> bool:
+    """Return whether layers of a kind are PyTorch's own, whose attributes follow their weights."""
+    return kind.__module__.startswith("torch.nn") and kind is not nn.MultiheadAttention
+
+
 def _lines(planes: Planes | tuple[Tensor, ...]) -> list[Tensor]:
     """List the labels of planes that vary along one dimension."""
     return [plane.reshape(-1) for plane in planes if len(varying(plane)) == 1]
@@ -115,8 +123,8 @@ def find_sizes(model: nn.Module, step: Step) -> list[Size]:
     An attribute may be equal to several sizes, of which it follows the one that changes.
     """
     module = model.get_submodule(step.layer)
-    if type(module).__module__.startswith("torch.nn"):
-        return []  # whose attributes follow their weights
+    if _is_plain(type(module)):
+        return []
     found: list[Size] = []
     for plane in (*step.planes, *step.results):
         for dim in varying(plane):

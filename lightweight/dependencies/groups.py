@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightweight.dependencies.trace import Axis, Trace
+from lightweight.tracing.trace import Axis, Trace
 
 CHANNEL_LAYERS = (nn.Conv2d, nn.Linear)  # the layers whose channels can be removed
 SINGLE_CHANNEL = "it has a single channel"

@@ -1,6 +1,6 @@
 """Plan: which channels of a network can be removed, found by a trace and held against the network's own logits."""
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -10,10 +10,12 @@ from tqdm import tqdm
 
 from lightweight.core.errors import InputError, first_line
 from lightweight.dependencies.blame import Blame, find_sizes
-from lightweight.dependencies.consistency import ConsistencyCheck, Failure
+from lightweight.dependencies.consistency import ConsistencyCheck
 from lightweight.dependencies.groups import Group, Size, find_groups
-from lightweight.dependencies.labels import Labels
-from lightweight.dependencies.trace import Trace, trace
+from lightweight.dependencies.shapes import ShapeCheck
+from lightweight.dependencies.smaller import Failure
+from lightweight.tracing.labels import Labels
+from lightweight.tracing.trace import Place, Trace, trace
 
 MAX_ROUNDS = 40  # of checks that name a layer; what is left then is divided into halves
 
@@ -29,41 +31,48 @@ class Plan:
     skipped: dict[str, str]
     sizes: list[Size]
     labels: Labels
-    rows: Set[int]
+    rows: Set[Place]
 
 
-def make_plan(model: nn.Module, image: Tensor) -> Plan:
+def make_plan(model: nn.Module, image: Tensor, heads: bool) -> Plan:
     """Find the groups from which channels can be removed, for images (1, C, H, W).
 
+    With `heads`, attention loses whole heads; else every head stays, and loses channels where the network allows it.
     Leaves the model in evaluation mode. Raises InputError when the network cannot be run.
     """
     model.eval()
-    planner = Planner(deepcopy(model).cpu().double(), image.cpu().double())
+    planner = Planner(deepcopy(model).cpu(), image.cpu(), heads)
     with tqdm(desc="checks of groups", leave=False, disable=None) as progress:
         for _ in range(MAX_ROUNDS):
             progress.update()
-            if planner.improve():
+            if planner.improve(planner.check_shapes) and planner.improve(planner.check_logits):
                 break
         else:
-            planner.divide()
+            planner.divide(planner.check_logits)
     return Plan(planner.groups, planner.skipped, planner.sizes, planner.trace.labels, planner.rows)
+
+
+Check = Callable[[dict[str, Group]], Failure | None]
 
 
 class Planner:
     """Find groups; where the network fails without channels, change what they are, or spare them by name.
 
-    The steps of `rows` remove whole parts, such as heads. `ties` are labels that must go together though no operator
+    The places of `rows` remove whole parts, such as heads. `ties` are labels that must go together though no operator
     says so. `sizes` are attributes that count channels.
     """
 
-    def __init__(self, model: nn.Module, image: Tensor) -> None:
-        self.model, self.image = model, image
-        self.rows: set[int] = set()
+    def __init__(self, model: nn.Module, image: Tensor, heads: bool) -> None:
+        self.model, self.image, self.heads = model, image, heads
+        self.precise = deepcopy(model).double()
+        self.rows: set[Place] = set()
         self.ties: list[tuple[Tensor, Tensor]] = []
         self.sizes: list[Size] = []
         self.spared: dict[str, str] = {}
         self.tried: set[tuple[object, ...]] = set()
         self._trace()
+        if heads and self._switch_splits(self.trace.multiplied):
+            self._trace()
 
     def _trace(self) -> None:
         """Trace the network and find its groups, without the layers that are spared."""
@@ -82,34 +91,39 @@ class Planner:
             self.skipped |= dict.fromkeys(self.groups.pop(name).layers, reason)
         self.blame = Blame(self.model, self.trace)
 
-    def improve(self) -> bool:
-        """Return whether the network without channels gives the logits of the reference; change the plan if not."""
-        failure = self._check(self.groups)
+    def improve(self, check: Check) -> bool:
+        """Return whether the network passes a check without channels; change the plan if not."""
+        failure = check(self.groups)
         if failure is None:
             return True
-        failed = self.blame.find_operator(failure.step)
-        place = self.blame.places[failed]
+        failed = self.blame.find_step(failure)
+        kind = self.blame.kinds[failed]
         guilty = self.blame.find_guilty(failed, self.groups)
-        if self._try("sizes", place):
+        if self._try("sizes", kind):
             alike = self.blame.alike(failed)
             self.sizes += [size for step in alike for size in find_sizes(self.model, self.trace.steps[step])]
-        elif guilty and self._switch_splits(guilty):
+        elif guilty and self._switch_splits([self.groups[name].classes for name in guilty]):
             self._trace()
-        elif self._try("ties", place) and (ties := self.blame.find_ties(failed, self.groups)):
+        elif self._try("ties", kind) and (ties := self.blame.find_ties(failed, self.groups)):
             self.ties += ties
             self._trace()
         elif guilty:
             self._spare(guilty)
         else:
-            self.divide(self.blame.explain(failed))
+            self.divide(check, self.blame.explain(failed))
         return False
 
-    def divide(self, reason: str = "without a channel the network fails") -> None:
+    def divide(self, check: Check, reason: str = "without a channel the network fails") -> None:
         """Spare the groups that fail alone, found by halving the list of all."""
-        self._spare(dict.fromkeys(self._find_inconsistent(self.groups), reason))
+        self._spare(dict.fromkeys(self._find_inconsistent(check, self.groups), reason))
 
-    def _check(self, groups: dict[str, Group]) -> Failure | None:
-        return ConsistencyCheck(self.model, self.image, self.trace, self.rows, self.sizes).find_failure(groups)
+    def check_shapes(self, groups: dict[str, Group]) -> Failure | None:
+        """Return where a network without some members of groups gives results of the wrong size."""
+        return ShapeCheck(self.model, self.image, self.trace, self.sizes).find_failure(groups)
+
+    def check_logits(self, groups: dict[str, Group]) -> Failure | None:
+        """Return where a network without some members of groups does not give the results of the reference."""
+        return ConsistencyCheck(self.precise, self.image, self.trace, self.rows, self.sizes).find_failure(groups)
 
     def _try(self, what: str, place: tuple[object, ...]) -> bool:
         """Return True the first time that something is tried at a kind of place."""
@@ -117,14 +131,14 @@ class Planner:
         self.tried.add((what, *place))
         return new
 
-    def _switch_splits(self, guilty: dict[str, str]) -> bool:
-        """Remove whole parts, such as heads, where groups are split; return False if all their splits do already."""
-        classes = torch.cat([self.groups[name].classes for name in guilty])
-        found = self.trace.labels.find
-        steps = {step for step, plane in self.trace.splits.items() if torch.isin(found(plane), classes).any()}
-        steps -= self.rows
-        self.rows |= steps
-        return bool(steps)
+    def _switch_splits(self, classes: list[Tensor]) -> bool:
+        """Remove whole parts, such as heads, where classes are split; return False if all their splits do already."""
+        find = self.trace.labels.find
+        wanted = torch.cat([find(own).flatten() for own in classes]).unique() if classes else torch.zeros(0)
+        places = {place for place, plane in self.trace.splits.items() if torch.isin(find(plane), wanted).any()}
+        places -= self.rows
+        self.rows |= places
+        return bool(places)
 
     def _spare(self, guilty: dict[str, str]) -> None:
         for name, reason in guilty.items():
@@ -132,11 +146,13 @@ class Planner:
             self.spared |= dict.fromkeys(layers, reason)
             self.skipped |= dict.fromkeys(layers, reason)
 
-    def _find_inconsistent(self, groups: dict[str, Group]) -> list[str]:
+    def _find_inconsistent(self, check: Check, groups: dict[str, Group]) -> list[str]:
         """List the groups that fail alone, among those that do not pass together."""
-        passed = self._check(groups) is None
+        passed = check(groups) is None
         if passed or len(groups) < 2:
             return [] if passed else list(groups)
         names = list(groups)
         halves = names[: len(names) // 2], names[len(names) // 2 :]
-        return [found for half in halves for found in self._find_inconsistent({name: groups[name] for name in half})]
+        return [
+            found for half in halves for found in self._find_inconsistent(check, {name: groups[name] for name in half})
+        ]

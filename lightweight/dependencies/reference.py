@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightweight.dependencies.labels import NONE
-from lightweight.dependencies.planes import tensors_in
-from lightweight.dependencies.rules import IGNORED
-from lightweight.dependencies.trace import Trace, Tracer
+from lightweight.tracing.labels import NONE
+from lightweight.tracing.planes import tensors_in
+from lightweight.tracing.rules import IGNORED
+from lightweight.tracing.trace import Place, Trace, Tracer
 
 Print = tuple[str, int, float, float]  # an operator, and the number, sum and sum of squares of what it gives
 SUMMING = {"mm", "bmm", "addmm", "baddbmm", "linear", "convolution", "sum", "linalg_vector_norm", "norm"}
@@ -22,7 +22,7 @@ SUMMING = {"mm", "bmm", "addmm", "baddbmm", "linear", "convolution", "sum", "lin
 class Reference(Tracer):
     """Execute a network without the channels of removed classes, and take a fingerprint of every operator's result."""
 
-    def __init__(self, model: nn.Module, trace: Trace, removed: Tensor, rows: Set[int]) -> None:
+    def __init__(self, model: nn.Module, trace: Trace, removed: Tensor, rows: Set[Place]) -> None:
         super().__init__(model, trace.labels, trace.axes, rows)
         self.gone = torch.zeros(len(trace.labels.roots) + 10_000, dtype=torch.bool)  # labels may be added
         self.gone[removed] = True

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from lightweight.dependencies.groups import Group, Size
-from lightweight.dependencies.labels import Labels
-from lightweight.dependencies.trace import Axis
 from lightweight.networks.pruned_shapes import depthwise_multiplier, set_size, sync_attributes
+from lightweight.tracing.labels import Labels
+from lightweight.tracing.trace import Axis
 
 
 def places_of(groups: Mapping[str, Group], members: Mapping[str, list[int]]) -> dict[Axis, Tensor]:

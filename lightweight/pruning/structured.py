@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from lightweight.core.memory_format import to_memory_format
 from lightweight.dependencies.plan import make_plan
 from lightweight.dependencies.removal import places_of, remove_places, remove_sizes
-from lightweight.dependencies.trace import Axis
 from lightweight.macs import count_macs
 from lightweight.networks.pruned_shapes import changed_shapes, depthwise_multiplier, shrink_to
 from lightweight.pruning.importance import Importance, Term
+from lightweight.tracing.trace import Axis
 
 
 class ChannelGroups:
@@ -23,9 +23,9 @@ class ChannelGroups:
     stays in every group that is pruned. Raises InputError when the network cannot be traced with `image` (1, C, H, W).
     """
 
-    def __init__(self, model: nn.Module, image: Tensor, round_to: int) -> None:
+    def __init__(self, model: nn.Module, image: Tensor, round_to: int, heads: bool) -> None:
         self.model, self.image, self.round_to = model, image, round_to
-        plan = make_plan(model, image)
+        plan = make_plan(model, image, heads)
         self.dense = deepcopy(model).to("meta")  # without memory: only the shapes are needed
         self.plan, self.groups, self.skipped = plan, plan.groups, plan.skipped
         self.sizes = {name: group.size for name, group in self.groups.items()}

@@ -1,11 +1,12 @@
 """The rule of every operator through which labels pass."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from lightweight.dependencies import layers
-from lightweight.dependencies.operators import (
+from lightweight.tracing import layers
+from lightweight.tracing.operators import (
     Rule,
     concatenate,
     elementwise,
@@ -60,6 +61,31 @@ POSITIONAL: tuple[str, ...] = (
     "reflection_pad",
 )
 POSITIONAL += ("replication_pad", "_adaptive_avg_pool", "_upsample", "fractional_max_pool", "mkldnn_max_pool")
+aten = torch.ops.aten
+EXPENSIVE = {aten.convolution.default, aten.mm.default, aten.bmm.default, aten.addmm.default, aten.baddbmm.default}
+VIEWS: dict[Any, Callable[..., Any]] = {  # operators that show elements in another way, and what does so with planes
+    **{
+        getattr(getattr(aten, name), overload): getattr(getattr(aten, name), overload)
+        for name, overload in (
+            ("expand", "default"),
+            ("permute", "default"),
+            ("transpose", "int"),
+            ("t", "default"),
+            ("unsqueeze", "default"),
+            ("squeeze", "default"),
+            ("squeeze", "dim"),
+            ("squeeze", "dims"),
+            ("select", "int"),
+            ("slice", "Tensor"),
+            ("split", "Tensor"),
+            ("split_with_sizes", "default"),
+            ("unbind", "int"),
+            ("diagonal", "default"),
+            ("unfold", "default"),
+        )
+    },
+    **dict.fromkeys((aten.view.default, aten._unsafe_view.default), aten.reshape.default),
+}
 IGNORED = {torch.ops.aten.detach.default, torch.ops.aten.detach_.default, torch.ops.aten.alias.default}
 POINTWISE = {
     "hardswish",

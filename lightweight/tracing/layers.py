@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
-from lightweight.dependencies.labels import Planes, varying
-from lightweight.dependencies.planes import Context, meet
+from lightweight.tracing.labels import Planes, varying
+from lightweight.tracing.planes import Context, meet
 
 
 def convolution(context: Context, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
@@ -60,6 +60,8 @@ def matrix_product(context: Context, left: Tensor, right: Tensor, result: Tensor
     others = [plane.unsqueeze(0) if right.dim() == 2 else plane for plane in memory.read(right)]
     summed = [labels.tie(plane, [1]) for plane in some if plane.shape[2] > 1]
     read = [labels.tie(plane, [2]) for plane in others if plane.shape[1] > 1]
+    if not memory.is_parameter(left) and not memory.is_parameter(right):
+        context.multiplied += summed
     for plane in summed:
         if not read:
             context.keep_whole([plane], "its channels are multiplied by constants")

@@ -1,0 +1,95 @@
+"""Shapes: every operator of a network without channels must give results of the size that the labels say.
+
+Constants in the code of a network, such as the numbers of a reshape, do not follow what is removed. Only running the
+smaller network shows them. Convolutions and matrix products need not be computed for that.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lightweight.dependencies.groups import Group, Size
+from lightweight.dependencies.smaller import (
+    Failure,
+    Members,
+    choose_members,
+    choose_parts,
+    first_difference,
+    make_smaller,
+    removed_classes,
+    run_smaller,
+)
+from lightweight.tracing.labels import NONE
+from lightweight.tracing.planes import results_in
+from lightweight.tracing.rules import IGNORED
+from lightweight.tracing.trace import Step, Trace, imitate
+
+Shape = tuple[int, ...]
+Sizes = tuple[str, list[Shape | None]]  # an operator, and the shapes of what it gives; None for what has none
+
+
+class ShapeRecorder(TorchDispatchMode):
+    """Note the shapes of every operator's results; convolutions and matrix products are not computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[Sizes] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = imitate(func, args, kwargs or {})
+        if func not in IGNORED:
+            self.shapes.append((str(func), [tuple(tensor.shape) for tensor in results_in(out)]))
+        return out
+
+
+class ShapeCheck:
+    """Remove some members of groups from copies of a network, and compare the shapes of all results."""
+
+    def __init__(self, model: nn.Module, image: Tensor, trace: Trace, sizes: list[Size]) -> None:
+        self.model, self.image, self.trace, self.sizes = model, image, trace, sizes
+
+    def find_failure(self, groups: dict[str, Group]) -> Failure | None:
+        """Return where the network without some members of these groups fails; None if it does not."""
+        for members in (choose_members(groups), *choose_parts(groups)):
+            if members and (failure := self._try(groups, members)):
+                return failure
+        return None
+
+    def _try(self, groups: dict[str, Group], members: Members) -> Failure | None:
+        recorder, steps = ShapeRecorder(), self.trace.steps
+        smaller = make_smaller(self.model, groups, members, self.sizes, self.trace.labels)
+        logits, layer, error = run_smaller(smaller, self.image, recorder)
+        gone = torch.zeros(len(self.trace.labels.roots), dtype=torch.bool)
+        gone[removed_classes(groups, members)] = True
+        expected = [self._expect(step, gone) for step in steps]
+        step, certain = first_difference(expected, recorder.shapes, lambda some, other: some == other)
+        if step == len(steps) and logits is not None:
+            return None
+        step = min(step, len(steps) - 1)
+        if layer and not certain:  # the first operator of the layer that has raised an error
+            step = next((n for n, other in enumerate(steps[step:], step) if other.layer == layer), step)
+        return Failure(steps[step].place, layer, error)
+
+    def _expect(self, step: Step, gone: Tensor) -> Sizes:
+        """Tell the shapes of what an operator gives without the channels of classes that are gone."""
+        return step.name, [self._shrink(shape, planes, gone) for shape, planes in step.outputs]
+
+    def _shrink(self, shape: torch.Size, planes: list[Tensor], gone: Tensor) -> Shape | None:
+        """Tell the shape of a tensor without these classes; None if what stays is not a tensor."""
+        kept = [torch.ones(size, dtype=torch.bool) for size in shape]
+        for plane in planes:
+            stays = ~(gone[self.trace.labels.find(plane)] & (plane != NONE))
+            if bool(stays.all()):
+                continue
+            corner = torch.ones_like(stays)
+            for dim, size in enumerate(plane.shape):
+                others = [other for other in range(plane.dim()) if other != dim]
+                line = stays.any(others) if others else stays
+                corner &= line.reshape([-1 if other == dim else 1 for other in range(plane.dim())])
+                if size > 1:
+                    kept[dim] &= line
+            if not stays.any() or not torch.equal(corner, stays):
+                return None
+        return tuple(int(line.sum()) for line in kept)
