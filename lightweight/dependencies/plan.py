@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Set
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from lightweight.core.errors import InputError, first_line
-from lightweight.dependencies.blame import Blame, find_sizes
+from lightweight.dependencies.blame import Blame, Kind, find_sizes
 from lightweight.dependencies.consistency import ConsistencyCheck
 from lightweight.dependencies.groups import Group, Size, find_groups
 from lightweight.dependencies.shapes import ShapeCheck
@@ -41,7 +41,7 @@ def make_plan(model: nn.Module, image: Tensor, heads: bool) -> Plan:
     Leaves the model in evaluation mode. Raises InputError when the network cannot be run.
     """
     model.eval()
-    planner = Planner(deepcopy(model).cpu(), image.cpu(), heads)
+    planner = Planner(_to_cpu(model), image.cpu(), heads)
     with tqdm(desc="checks of groups", leave=False, disable=None) as progress:
         for _ in range(MAX_ROUNDS):
             progress.update()
@@ -52,7 +52,22 @@ def make_plan(model: nn.Module, image: Tensor, heads: bool) -> Plan:
     return Plan(planner.groups, planner.skipped, planner.sizes, planner.trace.labels, planner.rows)
 
 
+def _to_cpu(model: nn.Module) -> nn.Module:
+    """Return a copy of a network on the CPU; it shares the tensors that are there."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return deepcopy(model, {id(tensor): tensor for tensor in tensors if tensor.device.type == "cpu"}).cpu()
+
+
 Check = Callable[[dict[str, Group]], Failure | None]
+
+
+@dataclass(frozen=True)
+class Change:
+    """Hold what may be added to a plan: attributes that count channels, splits into whole parts, and tied labels."""
+
+    sizes: list[Size] = field(default_factory=list)
+    rows: set[Place] = field(default_factory=set)
+    ties: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
 class Planner:
@@ -64,14 +79,14 @@ class Planner:
 
     def __init__(self, model: nn.Module, image: Tensor, heads: bool) -> None:
         self.model, self.image, self.heads = model, image, heads
-        self.precise = deepcopy(model).double()
         self.rows: set[Place] = set()
         self.ties: list[tuple[Tensor, Tensor]] = []
         self.sizes: list[Size] = []
         self.spared: dict[str, str] = {}
         self.tried: set[tuple[object, ...]] = set()
         self._trace()
-        if heads and self._switch_splits(self.trace.multiplied):
+        if heads:
+            self.rows = self.blame.find_heads()
             self._trace()
 
     def _trace(self) -> None:
@@ -92,26 +107,46 @@ class Planner:
         self.blame = Blame(self.model, self.trace)
 
     def improve(self, check: Check) -> bool:
-        """Return whether the network passes a check without channels; change the plan if not."""
+        """Return whether the network passes a check without channels; change the plan if not.
+
+        The first change is made that brings the network further than where it fails; if none does, groups are spared.
+        """
         failure = check(self.groups)
         if failure is None:
             return True
-        failed = self.blame.find_step(failure)
+        failed = self.blame.numbers[failure.place]
         kind = self.blame.kinds[failed]
         guilty = self.blame.find_guilty(failed, self.groups)
-        if self._try("sizes", kind):
-            alike = self.blame.alike(failed)
-            self.sizes += [size for step in alike for size in find_sizes(self.model, self.trace.steps[step])]
-        elif guilty and self._switch_splits([self.groups[name].classes for name in guilty]):
-            self._trace()
-        elif self._try("ties", kind) and (ties := self.blame.find_ties(failed, self.groups)):
-            self.ties += ties
-            self._trace()
-        elif guilty:
+        for change in self._changes(failed, guilty):
+            if self._try(change, kind):
+                before = self.rows, self.ties, self.sizes
+                self.sizes, self.rows = self.sizes + change.sizes, self.rows | change.rows
+                self.ties = self.ties + change.ties
+                self._trace()
+                after = check(self.groups)
+                if after is None or self.blame.numbers[after.place] > failed:
+                    return False
+                self.rows, self.ties, self.sizes = before
+        self._trace()
+        if guilty:
             self._spare(guilty)
         else:
             self.divide(check, self.blame.explain(failed))
         return False
+
+    def _changes(self, failed: int, guilty: dict[str, str]) -> list[Change]:
+        """List what may be added to the plan where the network fails, in the order in which it is tried."""
+        steps = self.trace.steps
+        sizes = [size for step in self.blame.alike(failed) for size in find_sizes(self.model, steps[step])]
+        rows, ties = self._splits_of([self.groups[name].classes for name in guilty]), self.blame.find_ties(failed)
+        changes = [Change(sizes=sizes), Change(rows=rows), Change(ties=ties)]
+        changes += [
+            Change(sizes, rows),
+            Change(sizes, ties=ties),
+            Change(rows=rows, ties=ties),
+            Change(sizes, rows, ties),
+        ]
+        return [change for change in changes if change.sizes or change.rows or change.ties]
 
     def divide(self, check: Check, reason: str = "without a channel the network fails") -> None:
         """Spare the groups that fail alone, found by halving the list of all."""
@@ -123,22 +158,21 @@ class Planner:
 
     def check_logits(self, groups: dict[str, Group]) -> Failure | None:
         """Return where a network without some members of groups does not give the results of the reference."""
-        return ConsistencyCheck(self.precise, self.image, self.trace, self.rows, self.sizes).find_failure(groups)
+        return ConsistencyCheck(self.model, self.image, self.trace, self.rows, self.sizes).find_failure(groups)
 
-    def _try(self, what: str, place: tuple[object, ...]) -> bool:
-        """Return True the first time that something is tried at a kind of place."""
-        new = (what, *place) not in self.tried
-        self.tried.add((what, *place))
+    def _try(self, change: Change, kind: Kind) -> bool:
+        """Return True the first time that a change of these parts is tried at a kind of place."""
+        key = (*map(bool, (change.sizes, change.rows, change.ties)), kind)
+        new = key not in self.tried
+        self.tried.add(key)
         return new
 
-    def _switch_splits(self, classes: list[Tensor]) -> bool:
-        """Remove whole parts, such as heads, where classes are split; return False if all their splits do already."""
+    def _splits_of(self, classes: list[Tensor]) -> set[Place]:
+        """List the places where classes are split, and not yet into whole parts, such as heads."""
         find = self.trace.labels.find
-        wanted = torch.cat([find(own).flatten() for own in classes]).unique() if classes else torch.zeros(0)
+        wanted = torch.cat(classes) if classes else torch.zeros(0, dtype=torch.int64)
         places = {place for place, plane in self.trace.splits.items() if torch.isin(find(plane), wanted).any()}
-        places -= self.rows
-        self.rows |= places
-        return bool(places)
+        return places - self.rows
 
     def _spare(self, guilty: dict[str, str]) -> None:
         for name, reason in guilty.items():

@@ -21,9 +21,9 @@ from lightweight.dependencies.smaller import (
     removed_classes,
     run_smaller,
 )
-from lightweight.tracing.labels import NONE
+from lightweight.tracing.labels import varying
 from lightweight.tracing.planes import results_in
-from lightweight.tracing.rules import IGNORED
+from lightweight.tracing.rules import COPIES, IGNORED, name_operator
 from lightweight.tracing.trace import Step, Trace, imitate
 
 Shape = tuple[int, ...]
@@ -39,8 +39,8 @@ class ShapeRecorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = imitate(func, args, kwargs or {})
-        if func not in IGNORED:
-            self.shapes.append((str(func), [tuple(tensor.shape) for tensor in results_in(out)]))
+        if func not in IGNORED | COPIES:
+            self.shapes.append((name_operator(func), [tuple(tensor.shape) for tensor in results_in(out)]))
         return out
 
 
@@ -59,18 +59,15 @@ class ShapeCheck:
 
     def _try(self, groups: dict[str, Group], members: Members) -> Failure | None:
         recorder, steps = ShapeRecorder(), self.trace.steps
-        smaller = make_smaller(self.model, groups, members, self.sizes, self.trace.labels)
+        smaller = make_smaller(self.model, groups, members, self.sizes, self.trace.labels, values=False)
         logits, layer, error = run_smaller(smaller, self.image, recorder)
         gone = torch.zeros(len(self.trace.labels.roots), dtype=torch.bool)
         gone[removed_classes(groups, members)] = True
         expected = [self._expect(step, gone) for step in steps]
-        step, certain = first_difference(expected, recorder.shapes, lambda some, other: some == other)
+        step = first_difference(expected, recorder.shapes, lambda some, other: some == other)
         if step == len(steps) and logits is not None:
             return None
-        step = min(step, len(steps) - 1)
-        if layer and not certain:  # the first operator of the layer that has raised an error
-            step = next((n for n, other in enumerate(steps[step:], step) if other.layer == layer), step)
-        return Failure(steps[step].place, layer, error)
+        return Failure(steps[min(step, len(steps) - 1)].place, layer, error)
 
     def _expect(self, step: Step, gone: Tensor) -> Sizes:
         """Tell the shapes of what an operator gives without the channels of classes that are gone."""
@@ -78,18 +75,22 @@ class ShapeCheck:
 
     def _shrink(self, shape: torch.Size, planes: list[Tensor], gone: Tensor) -> Shape | None:
         """Tell the shape of a tensor without these classes; None if what stays is not a tensor."""
-        kept = [torch.ones(size, dtype=torch.bool) for size in shape]
+        kept: dict[int, Tensor] = {}
         for plane in planes:
-            stays = ~(gone[self.trace.labels.find(plane)] & (plane != NONE))
-            if bool(stays.all()):
+            lost = gone[self.trace.labels.roots[plane]]
+            if not lost.any():
+                continue
+            stays, dims = ~lost, varying(plane)
+            if len(dims) == 1:
+                line = stays.reshape(-1)
+                kept[dims[0]] = kept[dims[0]] & line if dims[0] in kept else line
                 continue
             corner = torch.ones_like(stays)
-            for dim, size in enumerate(plane.shape):
-                others = [other for other in range(plane.dim()) if other != dim]
-                line = stays.any(others) if others else stays
-                corner &= line.reshape([-1 if other == dim else 1 for other in range(plane.dim())])
-                if size > 1:
-                    kept[dim] &= line
+            for dim in dims:
+                others = [other for other in dims if other != dim]
+                line = stays.any(others, keepdim=True)
+                corner &= line
+                kept[dim] = kept[dim] & line.reshape(-1) if dim in kept else line.reshape(-1)
             if not stays.any() or not torch.equal(corner, stays):
                 return None
-        return tuple(int(line.sum()) for line in kept)
+        return tuple(int(kept[dim].sum()) if dim in kept else size for dim, size in enumerate(shape))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from lightweight.tracing.labels import Labels
 from lightweight.tracing.trace import Place, naming_layers, plain_operators
 
 SHARES = (0.5, 0.25, 0.4)  # of the members of groups in turn: all different, so that none fit each other by chance
-WINDOW = 6  # of operators in which results agree again
 
 Members = dict[str, list[int]]
 
@@ -60,10 +58,10 @@ def removed_classes(groups: dict[str, Group], members: Members) -> Tensor:
 
 
 def make_smaller(
-    model: nn.Module, groups: dict[str, Group], members: Members, sizes: list[Size], labels: Labels
-) -> Any:
-    """Return a copy of a network without members of groups."""
-    smaller = without_places(model, places_of(groups, members))
+    model: nn.Module, groups: dict[str, Group], members: Members, sizes: list[Size], labels: Labels, values: bool = True
+) -> nn.Module:
+    """Return a copy of a network without members of groups; without `values`, of the right shapes alone."""
+    smaller = without_places(model, places_of(groups, members), values)
     remove_sizes(smaller, sizes, labels, removed_classes(groups, members))
     return smaller
 
@@ -79,25 +77,7 @@ def run_smaller(smaller: nn.Module, image: Tensor, recorder: Any) -> tuple[Tenso
         return None, layers[-1] if layers else "", first_line(error)
 
 
-def first_difference(
-    expected: Sequence[Any], actual: Sequence[Any], same: Callable[[Any, Any], bool]
-) -> tuple[int, bool]:
-    """Return the number of the first operator whose result is not the expected one, and whether it is surely that.
-
-    Items begin with the name of the operator. Where the operators differ, because tensors lie in memory in another way,
-    the next results that agree count. Returns the number of expected items where all agree.
-    """
-    step = other = 0
-    while step < len(expected) and other < len(actual):
-        if expected[step][0] == actual[other][0]:
-            if not same(expected[step], actual[other]):
-                return step, True
-            step, other = step + 1, other + 1
-            continue
-        ahead = sorted(product(range(WINDOW), repeat=2), key=sum)
-        pairs = [(step + i, other + j) for i, j in ahead if step + i < len(expected) and other + j < len(actual)]
-        agreeing = next((pair for pair in pairs if same(expected[pair[0]], actual[pair[1]])), None)
-        if agreeing is None:
-            return step, False
-        step, other = agreeing
-    return step, False
+def first_difference(expected: Sequence[Any], actual: Sequence[Any], same: Callable[[Any, Any], bool]) -> int:
+    """Return the number of the first operator whose result is not the expected one, or how many there are."""
+    pairs = enumerate(zip(expected, actual, strict=False))
+    return next((number for number, (some, other) in pairs if not same(some, other)), min(len(expected), len(actual)))

@@ -82,7 +82,7 @@ class PruningGroups(Protocol):
 
 
 class GroupParams(Protocol):
-    """Describe what sections `prune` and `sensitivity` share: the method, the layers, and whether attention loses whole heads."""
+    """Describe what sections `prune` and `sensitivity` share: the method, the layers, and how attention is pruned."""
 
     @property
     def method(self) -> Method: ...

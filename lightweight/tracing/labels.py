@@ -39,7 +39,8 @@ class Labels:
         meets = (some != others) & (some != NONE) & (others != NONE)
         if not meets.any():
             return
-        pairs = torch.stack([some[meets], others[meets]]).unique(dim=1)
+        coded = (some[meets] * len(self.roots) + others[meets]).unique()
+        pairs = torch.stack([coded // len(self.roots), coded % len(self.roots)])
         while len(pairs[0]):
             low, high = pairs.amin(0), pairs.amax(0)
             self.roots.scatter_reduce_(0, high, low, "amin")

@@ -58,10 +58,11 @@ def matrix_product(context: Context, left: Tensor, right: Tensor, result: Tensor
     labels, memory = context.labels, context.memory
     some = [plane.unsqueeze(0) if left.dim() == 2 else plane for plane in memory.read(left)]
     others = [plane.unsqueeze(0) if right.dim() == 2 else plane for plane in memory.read(right)]
+    if not memory.is_parameter(left) and not memory.is_parameter(right):
+        pairs = [(plane, other) for plane in some for other in others if plane.shape[2] == other.shape[1] > 1]
+        context.multiplied += [(plane[0, 0], other[0, :, 0]) for plane, other in pairs]
     summed = [labels.tie(plane, [1]) for plane in some if plane.shape[2] > 1]
     read = [labels.tie(plane, [2]) for plane in others if plane.shape[1] > 1]
-    if not memory.is_parameter(left) and not memory.is_parameter(right):
-        context.multiplied += summed
     for plane in summed:
         if not read:
             context.keep_whole([plane], "its channels are multiplied by constants")

@@ -103,7 +103,7 @@ class Context:
         self.site, self.place = "", ("", "", 0)
         self.rows: Set[tuple[str, str, int]] = frozenset()
         self.splits: dict[tuple[str, str, int], Tensor] = {}
-        self.multiplied: list[Tensor] = []
+        self.multiplied: list[tuple[Tensor, Tensor]] = []
 
     def keep_whole(self, planes: Planes, reason: str) -> None:
         """Keep the channels of planes whole, for a reason that is completed by the site."""
@@ -131,5 +131,6 @@ def tensors_in(values: Any) -> list[Tensor]:
 
 
 def results_in(out: Any) -> list[Tensor]:
-    """List the results of an operator that hold channels: of a tuple the first, the rest being indices or statistics."""
-    return [tensor for tensor in tensors_in(out)[: 1 if isinstance(out, tuple) else None] if tensor.is_floating_point()]
+    """List the results of an operator that hold channels: of a tuple the first, before indices or statistics."""
+    results = tensors_in(out)[: 1 if isinstance(out, tuple) else None]
+    return [tensor for tensor in results if tensor.is_floating_point()]

@@ -86,6 +86,7 @@ VIEWS: dict[Any, Callable[..., Any]] = {  # operators that show elements in anot
     },
     **dict.fromkeys((aten.view.default, aten._unsafe_view.default), aten.reshape.default),
 }
+COPIES = {aten.clone.default, aten._to_copy.default, aten.lift_fresh_copy.default}  # made where memory asks for them
 IGNORED = {torch.ops.aten.detach.default, torch.ops.aten.detach_.default, torch.ops.aten.alias.default}
 POINTWISE = {
     "hardswish",
@@ -129,3 +130,9 @@ def find_rule(func: Any) -> Rule:
     if torch.Tag.pointwise in func.tags or name in POINTWISE:
         return elementwise
     return nothing if func.is_view or name in MAKE_NEW else unknown
+
+
+def name_operator(func: Any) -> str:
+    """Return the name of an operator, the same for all that reshape, of which one is chosen by the layout in memory."""
+    name: str = func._schema.name.partition("::")[2]
+    return "view" if NAMES.get(name) is reshape else name

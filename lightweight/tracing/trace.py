@@ -15,7 +15,7 @@ from lightweight.tracing.labels import Labels, Planes
 from lightweight.tracing.memory import LabelMemory
 from lightweight.tracing.operators import unknown
 from lightweight.tracing.planes import Context, results_in, tensors_in
-from lightweight.tracing.rules import EXPENSIVE, IGNORED, VIEWS, find_rule
+from lightweight.tracing.rules import COPIES, EXPENSIVE, IGNORED, VIEWS, find_rule, name_operator
 
 Place = tuple[str, str, int]  # a layer, an operator, and its number among those of its name in the layer
 Axis = tuple[str, int]  # a parameter or buffer by name, and one of its dimensions
@@ -52,7 +52,9 @@ class Trace:
     axes: dict[Axis, Tensor]
     steps: list[Step] = field(default_factory=list)
     splits: dict[Place, Tensor] = field(default_factory=dict)  # the labels that are tied where a dimension is split
-    multiplied: list[Tensor] = field(default_factory=list)  # labels over which channels are multiplied with channels
+    multiplied: list[tuple[Tensor, Tensor]] = field(
+        default_factory=list
+    )  # labels of channels that are, as in attention
 
 
 class Tracer(TorchDispatchMode):
@@ -81,16 +83,17 @@ class Tracer(TorchDispatchMode):
         kwargs = kwargs or {}
         if func in IGNORED:
             return func(*args, **kwargs)
-        name, layer = str(func), self.layers[-1] if self.layers else ""
+        name, layer = name_operator(func), self.layers[-1] if self.layers else ""
         number = self.numbers[layer, name] = self.numbers.get((layer, name), 0) + 1
         inputs = [plane for tensor in tensors_in([args, kwargs]) for plane in self.memory.read(tensor)]
-        self.context.site = f"{layer or 'the network'} ({name.removeprefix('aten.').split('.')[0]})"
+        self.context.site = f"{layer or 'the network'} ({name})"
         self.context.place = (layer, name, number)
         out = self.execute(func, args, kwargs)
         if inputs or any(self.memory.read(tensor) for tensor in tensors_in(out)):
             self._pass_labels(func, args, kwargs, out)
-        outputs = [(tensor.shape, self.memory.read(tensor)) for tensor in results_in(out)]
-        self.steps.append(Step(self.context.place, inputs, outputs))
+        if func not in COPIES:
+            outputs = [(tensor.shape, self.memory.read(tensor)) for tensor in results_in(out)]
+            self.steps.append(Step(self.context.place, inputs, outputs))
         return out
 
     def _pass_labels(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
