@@ -47,15 +47,19 @@ class Blame:
         That is not so where queries and keys themselves are told apart: they are the parts that meet. Values are split
         like them in the same layer.
         """
-        heads: set[tuple[str, int, int]] = set()
-        for place, plane in self.trace.splits.items():
-            parts = plane.reshape(-1, plane.shape[varying(plane)[-1]])
-            for some, others in self.trace.multiplied:
-                one, other = (torch.isin(parts, line).any(1) for line in (some, others))
-                apart = len(varying(plane)) == 2 and bool(other.any()) and not torch.equal(one, other)
-                if len(some) == parts.shape[1] and one.any() and not apart:
-                    heads.add((place[0], *_split(plane)))
-        return {place for place, plane in self.trace.splits.items() if (place[0], *_split(plane)) in heads}
+        heads: set[tuple[str, int]] = set()  # layers, and into how many parts they split
+        for some, others in self.trace.multiplied:
+            found: list[tuple[int, str, int]] = []
+            for place, plane in self.trace.splits.items():
+                number, size = _split(plane)
+                parts = plane.reshape(-1, size)
+                one, other = (torch.isin(parts, line) for line in (some, others))
+                apart = len(varying(plane)) == 2 and bool(other.any()) and not torch.equal(one.any(1), other.any(1))
+                if int(one.sum(1).max()) == len(some) and not apart:
+                    found.append((size, place[0], number))
+            heads |= {(layer, number) for size, layer, number in found if size == min(found)[0]}
+        splits = self.trace.splits.items()
+        return {place for place, plane in splits if (place[0], _split(plane)[0]) in heads}
 
     def find_guilty(self, failed: int, groups: dict[str, Group]) -> dict[str, str]:
         """Return the reasons of guilty groups by name; none if no group can be told."""

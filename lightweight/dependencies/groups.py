@@ -57,7 +57,7 @@ def find_groups(model: nn.Module, trace: Trace) -> tuple[dict[str, Group], dict[
     whole, roots = trace.labels.whole_classes(), {axis: trace.labels.find(own) for axis, own in trace.axes.items()}
     read = torch.zeros(len(trace.labels.roots), dtype=torch.bool)
     for plane in {id(plane): plane for step in trace.steps for plane in step.planes}.values():
-        read[trace.labels.roots[plane]] = True
+        read[trace.labels.find(plane)] = True
     names = {id(tensor): name for name, tensor in model.named_parameters()}
     shared = Counter(names[id(tensor)] for _, tensor in model.named_parameters(remove_duplicate=False))
     computed: dict[str, list[int]] = {}  # the classes of each layer's outputs

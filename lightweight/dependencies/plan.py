@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Set
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -85,21 +85,27 @@ class Planner:
         self.spared: dict[str, str] = {}
         self.tried: set[tuple[object, ...]] = set()
         self._trace()
-        if heads:
-            self.rows = self.blame.find_heads()
+        if heads and (found := self.blame.find_heads()):
+            self.rows = found
             self._trace()
 
     def _trace(self) -> None:
-        """Trace the network and find its groups, without the layers that are spared."""
+        """Trace the network and find its groups."""
         layers: list[str] = []
         try:
-            self.trace: Trace = trace(self.model, self.image, layers, self.rows)
+            self.found: Trace = trace(self.model, self.image, layers, self.rows)
         except Exception as error:  # of any class: it is the network's own
             place = f" at {layers[-1]}" if layers and layers[-1] else ""
             reason = f"it cannot be traced{place}: {first_line(error)}"
             raise InputError(f"Channels of the network cannot be pruned: {reason}") from None
+        self._group()
+
+    def _group(self) -> None:
+        """Find the groups of the network as it was traced, with the ties, and without the layers that are spared."""
+        labels = self.found.labels.copy()
         for some, others in self.ties:
-            self.trace.labels.unite(some, others)
+            labels.unite(some, others)
+        self.trace = replace(self.found, labels=labels)
         self.groups, self.skipped = find_groups(self.model, self.trace)
         for name in [name for name, group in self.groups.items() if set(group.layers) & self.spared.keys()]:
             reason = next(self.spared[layer] for layer in self.groups[name].layers if layer in self.spared)
@@ -119,15 +125,15 @@ class Planner:
         guilty = self.blame.find_guilty(failed, self.groups)
         for change in self._changes(failed, guilty):
             if self._try(change, kind):
-                before = self.rows, self.ties, self.sizes
+                before = self.rows, self.ties, self.sizes, self.found
                 self.sizes, self.rows = self.sizes + change.sizes, self.rows | change.rows
                 self.ties = self.ties + change.ties
-                self._trace()
+                self._trace() if change.rows else self._group()
                 after = check(self.groups)
                 if after is None or self.blame.numbers[after.place] > failed:
                     return False
-                self.rows, self.ties, self.sizes = before
-        self._trace()
+                self.rows, self.ties, self.sizes, self.found = before
+                self._group()
         if guilty:
             self._spare(guilty)
         else:

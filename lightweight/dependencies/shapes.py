@@ -77,7 +77,7 @@ class ShapeCheck:
         """Tell the shape of a tensor without these classes; None if what stays is not a tensor."""
         kept: dict[int, Tensor] = {}
         for plane in planes:
-            lost = gone[self.trace.labels.roots[plane]]
+            lost = gone[self.trace.labels.find(plane)]
             if not lost.any():
                 continue
             stays, dims = ~lost, varying(plane)

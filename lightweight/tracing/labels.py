@@ -19,7 +19,7 @@ class Labels:
     """
 
     def __init__(self) -> None:
-        self.roots = torch.zeros(1, dtype=torch.int64)  # of every label; those of a class are equal after `unite`
+        self.roots = torch.zeros(1, dtype=torch.int64)  # of every label, another of its class, and at last the root
         self.reasons: dict[int, str] = {}  # by label that must stay
 
     def create(self, number: int) -> Tensor:
@@ -31,7 +31,19 @@ class Labels:
 
     def find(self, labels: Tensor) -> Tensor:
         """Return the roots of labels, in the shape of the labels."""
-        return self.roots[labels]
+        roots = self.roots[labels]
+        above = self.roots[roots]
+        if not torch.equal(above, roots):
+            while not torch.equal(above, roots):
+                roots, above = above, self.roots[above]
+            self.roots[labels] = roots  # so that the way is shorter next time
+        return roots
+
+    def copy(self) -> "Labels":
+        """Return labels of the same classes that can be united apart from these."""
+        copy = Labels()
+        copy.roots, copy.reasons = self.roots.clone(), dict(self.reasons)
+        return copy
 
     def unite(self, some: Tensor, others: Tensor) -> None:
         """Unite the classes of labels that meet, element by element; NONE meets nothing."""
@@ -44,9 +56,7 @@ class Labels:
         while len(pairs[0]):
             low, high = pairs.amin(0), pairs.amax(0)
             self.roots.scatter_reduce_(0, high, low, "amin")
-            while not torch.equal(self.roots, flat := self.roots[self.roots]):
-                self.roots = flat
-            pairs = self.roots[torch.stack([low, high])]
+            pairs = self.find(pairs)
             pairs = pairs[:, pairs[0] != pairs[1]]
 
     def tie(self, labels: Tensor, dims: list[int]) -> Tensor:
@@ -66,8 +76,10 @@ class Labels:
     def whole_classes(self) -> dict[int, str]:
         """Return the reasons of the classes that must stay whole, by root; of several, that recorded first."""
         classes: dict[int, str] = {}
-        for label, reason in self.reasons.items():
-            classes.setdefault(int(self.roots[label]), reason)
+        for root, reason in zip(
+            self.find(torch.tensor([*self.reasons], dtype=torch.int64)), self.reasons.values(), strict=True
+        ):
+            classes.setdefault(int(root), reason)
         return classes
 
 
