@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import gcd
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,21 @@ class Group:
     @property
     def name(self) -> str:
         return self.layers[0]
+
+    @property
+    def width(self) -> int:
+        """Return the largest number that divides the channels of every layer that go with each member: mostly 1."""
+        counts = [cut.members.bincount(minlength=self.size) for (_, dim), cut in self.cuts.items() if dim == 0]
+        return gcd(*(int(count) for counted in counts for count in counted.unique() if count)) or 1
+
+    def leave_some(self, removed: list[int]) -> list[int]:
+        """Return the members to remove, without the last that any of the tensors would lose."""
+        kept = torch.ones(self.size, dtype=torch.bool)
+        kept[removed] = False
+        for cut in self.cuts.values():
+            if not kept[cut.members].any():
+                kept[cut.members[-1]] = True
+        return [member for member in removed if not kept[member]]
 
 
 def find_groups(model: nn.Module, trace: Trace) -> tuple[dict[str, Group], dict[str, str]]:

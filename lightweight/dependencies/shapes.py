@@ -26,8 +26,8 @@ from lightweight.tracing.planes import results_in
 from lightweight.tracing.rules import COPIES, IGNORED, name_operator
 from lightweight.tracing.trace import Step, Trace, imitate
 
-Shape = tuple[int, ...]
-Sizes = tuple[str, list[Shape | None]]  # an operator, and the shapes of what it gives; None for what has none
+Shape = tuple[int | None, ...]  # None where any size will do
+Sizes = tuple[str, list[Shape | None]]  # an operator, and the shapes of what it gives; None for what cannot be
 
 
 class ShapeRecorder(TorchDispatchMode):
@@ -64,23 +64,31 @@ class ShapeCheck:
         gone = torch.zeros(len(self.trace.labels.roots), dtype=torch.bool)
         gone[removed_classes(groups, members)] = True
         expected = [self._expect(step, gone) for step in steps]
-        step = first_difference(expected, recorder.shapes, lambda some, other: some == other)
+        step = first_difference(expected, recorder.shapes, _fit)
         if step == len(steps) and logits is not None:
             return None
         return Failure(steps[min(step, len(steps) - 1)].place, layer, error)
 
     def _expect(self, step: Step, gone: Tensor) -> Sizes:
         """Tell the shapes of what an operator gives without the channels of classes that are gone."""
-        return step.name, [self._shrink(shape, planes, gone) for shape, planes in step.outputs]
+        return step.name, [self._shrink(step.name, shape, planes, gone) for shape, planes in step.outputs]
 
-    def _shrink(self, shape: torch.Size, planes: list[Tensor], gone: Tensor) -> Shape | None:
-        """Tell the shape of a tensor without these classes; None if what stays is not a tensor."""
+    def _shrink(self, name: str, shape: torch.Size, planes: list[Tensor], gone: Tensor) -> Shape | None:
+        """Tell the shape of a tensor without these classes; None if what stays is not a tensor.
+
+        Where nothing is known of a tensor, or of a dimension along which it is repeated, its size may follow others; a
+        single channel may be gone.
+        """
+        if not planes:
+            return (None,) * len(shape)
         kept: dict[int, Tensor] = {}
         for plane in planes:
             lost = gone[self.trace.labels.find(plane)]
             if not lost.any():
                 continue
             stays, dims = ~lost, varying(plane)
+            if not dims:
+                return (None,) * len(shape)
             if len(dims) == 1:
                 line = stays.reshape(-1)
                 kept[dims[0]] = kept[dims[0]] & line if dims[0] in kept else line
@@ -93,4 +101,17 @@ class ShapeCheck:
                 kept[dim] = kept[dim] & line.reshape(-1) if dim in kept else line.reshape(-1)
             if not stays.any() or not torch.equal(corner, stays):
                 return None
-        return tuple(int(kept[dim].sum()) if dim in kept else size for dim, size in enumerate(shape))
+        known = {dim for plane in planes for dim in varying(plane)} if name == "expand" else set(range(len(shape)))
+        sizes = [int(kept[dim].sum()) if dim in kept else size for dim, size in enumerate(shape)]
+        return tuple(size if dim in known else None for dim, size in enumerate(sizes))
+
+
+def _fit(expected: Sizes, actual: Sizes) -> bool:
+    if expected[0] != actual[0] or len(expected[1]) != len(actual[1]):
+        return False
+    for some, other in zip(expected[1], actual[1], strict=True):
+        if some is None or other is None or len(some) != len(other):
+            return False
+        if any(one not in (None, two) for one, two in zip(some, other, strict=True)):
+            return False
+    return True

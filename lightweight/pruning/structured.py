@@ -104,8 +104,14 @@ class ChannelGroups:
         for name, count in counts.items():
             removed = self.sizes[name] - len(scores[name])
             least = scores[name].topk(max(0, count - removed), largest=False).indices
-            self.masked[name] = sorted(least.tolist())
+            self.masked[name] = self._leave_some(name, sorted(least.tolist()))
         self.apply_masks()
+
+    def _leave_some(self, name: str, masked: list[int]) -> list[int]:
+        """Unmask what a tensor that has fewer channels than its group would lose last; as numbered among the left."""
+        left, removed = self._left(name), self.removed.get(name, [])
+        gone = set(self.groups[name].leave_some([*(left[number] for number in masked), *removed]))
+        return [number for number in masked if left[number] in gone]
 
     @torch.no_grad()
     def apply_masks(self) -> None:

@@ -12,6 +12,7 @@ from lightweight.dependencies.groups import find_groups
 from lightweight.dependencies.plan import Plan, make_plan
 from lightweight.dependencies.reference import Reference
 from lightweight.dependencies.removal import places_of, remove_places, remove_sizes
+from lightweight.dependencies.shapes import ShapeCheck
 from lightweight.networks.pruned_shapes import changed_shapes, shrink_to
 from lightweight.tracing.trace import label_image, run, trace
 from tests.dependencies.networks import Net, conv, make
@@ -33,7 +34,7 @@ FAMILIES = {  # the groups of each network, with their number of members
     "softmax over channels": {"a": 8},
     "norm over channels": {"a": 8},
     "standardised weights": {"a": 8, "b": 8},
-    "attention": {"a": 8, "attention.qkv": 2, "attention.proj": 8},
+    "attention": {"a": 8, "attention.qkv": 4, "attention.proj": 8},
     "fused attention": {"a": 8, "attention.qkv": 4, "attention.proj": 8},
     "split by attributes": {"a": 8, "b.conv": 12, "b.first": 4},
     "mixer": {"a": 8, "b": 16, "c": 64},
@@ -136,11 +137,11 @@ def test_the_check_finds_the_operator_that_a_wrong_group_breaks():
     model = make("residual sum").double().eval()
     found = trace(model, IMAGE, [])
     groups, _ = find_groups(model, found)
-    assert ConsistencyCheck(model, IMAGE, found, frozenset(), []).find_failure(groups) is None
+    checks = ShapeCheck(model, IMAGE, found, []), ConsistencyCheck(model, IMAGE, found, frozenset(), [])
+    assert [check.find_failure(groups) for check in checks] == [None, None]
     del groups["a"].cuts["b.weight", 0]
-    failure = ConsistencyCheck(model, IMAGE, found, frozenset(), []).find_failure(groups)
-    assert failure is not None
-    assert failure.layer == "b"
+    failures = [check.find_failure(groups) for check in checks]
+    assert [failure and failure.layer for failure in failures] == ["b", "b"]
 
 
 def test_the_check_does_not_pass_by_chance_where_two_groups_must_be_of_equal_size():
