@@ -60,17 +60,17 @@ class ConsistencyCheck:
             expected = run(reference, small, image)
         except Exception as error:  # the copy has other widths than those whose shapes were compared
             number = min(len(reference.steps), len(self.trace.steps) - 1)
-            return Failure(self.trace.steps[number].place, (reference.layers or [""])[-1], first_line(error))
+            return Failure(self.trace.steps[number].place, first_line(error))
         recorder = Recorder()
         smaller = without_places(small, places_of(few, members))
         remove_sizes(
             smaller, self.sizes, labels, torch.cat([removed_classes(groups, before), removed_classes(few, members)])
         )
-        logits, layer, error = run_smaller(smaller, self.image, recorder)
+        logits, error = run_smaller(smaller, self.image, recorder)
         if logits is not None and _agree(logits, expected) and _agree(self._rebuild(smaller), expected):
             return None
         step = first_difference(reference.prints, recorder.prints, _same)
-        return Failure(reference.steps[min(step, len(reference.steps) - 1)].place, layer, error)
+        return Failure(reference.steps[min(step, len(reference.steps) - 1)].place, error)
 
     def _rebuild(self, smaller: nn.Module) -> Tensor:
         """Run the network as it is made again from the shapes of a smaller one."""

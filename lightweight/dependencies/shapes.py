@@ -60,14 +60,14 @@ class ShapeCheck:
     def _try(self, groups: dict[str, Group], members: Members) -> Failure | None:
         recorder, steps = ShapeRecorder(), self.trace.steps
         smaller = make_smaller(self.model, groups, members, self.sizes, self.trace.labels, values=False)
-        logits, layer, error = run_smaller(smaller, self.image, recorder)
+        logits, error = run_smaller(smaller, self.image, recorder)
         gone = torch.zeros(len(self.trace.labels.roots), dtype=torch.bool)
         gone[removed_classes(groups, members)] = True
         expected = [self._expect(step, gone) for step in steps]
         step = first_difference(expected, recorder.shapes, _fit)
         if step == len(steps) and logits is not None:
             return None
-        return Failure(steps[min(step, len(steps) - 1)].place, layer, error)
+        return Failure(steps[min(step, len(steps) - 1)].place, error)
 
     def _expect(self, step: Step, gone: Tensor) -> Sizes:
         """Tell the shapes of what an operator gives without the channels of classes that are gone."""

@@ -12,7 +12,7 @@ from lightweight.core.module_state import forgetting_caches
 from lightweight.dependencies.groups import Group, Size
 from lightweight.dependencies.removal import places_of, remove_sizes, without_places
 from lightweight.tracing.labels import Labels
-from lightweight.tracing.trace import Place, naming_layers, plain_operators
+from lightweight.tracing.trace import Place, plain_operators
 
 SHARES = (0.5, 0.25, 0.4)  # of the members of groups in turn: all different, so that none fit each other by chance
 
@@ -23,10 +23,9 @@ Members = dict[str, list[int]]
 
 @dataclass(frozen=True)
 class Failure:
-    """Describe where a network without channels first differs: the place of the operator, the layer, and an error."""
+    """Describe where a network without channels first differs: the place of the operator, and an error."""
 
     place: Place
-    layer: str
     error: str = ""
 
 
@@ -70,14 +69,13 @@ def make_smaller(
 
 
 @torch.no_grad()
-def run_smaller(smaller: nn.Module, image: Tensor, recorder: Any) -> tuple[Tensor | None, str, str]:
-    """Run a network under a recorder; returns its logits, or None with the layer that fails, and the error."""
-    layers: list[str] = []
+def run_smaller(smaller: nn.Module, image: Tensor, recorder: Any) -> tuple[Tensor | None, str]:
+    """Run a network under a recorder; returns its logits, or None and the error."""
     try:
-        with forgetting_caches(smaller), plain_operators(), naming_layers(smaller, layers), recorder:
-            return smaller(image), "", ""
+        with forgetting_caches(smaller), plain_operators(), recorder:
+            return smaller(image), ""
     except Exception as error:  # raised, for example, by a layer that no longer fits the one before
-        return None, layers[-1] if layers else "", first_line(error)
+        return None, first_line(error)
 
 
 def first_difference(expected: Sequence[Any], actual: Sequence[Any], same: Callable[[Any, Any], bool]) -> int:

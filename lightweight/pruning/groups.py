@@ -44,8 +44,8 @@ class PruningGroups(Protocol):
         """Compute the importance of every member that is not removed (members,) by group; masked ones score lowest."""
         ...
 
-    def allowed_count(self, count: int, size: int) -> int:
-        """Round `count` to the nearest number of members that can be pruned of a group of `size` members."""
+    def allowed_count(self, count: int, name: str) -> int:
+        """Round `count` to the nearest number of members that can be pruned of a group."""
         ...
 
     def mask_least_important(self, counts: dict[str, int], scores: dict[str, Tensor]) -> None:

@@ -1,6 +1,7 @@
 """Structured pruning removes whole channels: the result is a smaller network of the same kind, and a faster one."""
 
 from copy import deepcopy
+from math import gcd
 from typing import Any, Literal
 
 import torch
@@ -40,11 +41,12 @@ class ChannelGroups:
         self.sizes = {name: self.sizes[name] for name in groups}
         self.layers = {name: self.layers[name] for name in groups}
 
-    def allowed_count(self, count: int, size: int) -> int:
-        """Round the number of channels to remove of `size` channels, so that a multiple of `round_to` stays."""
+    def allowed_count(self, count: int, name: str) -> int:
+        """Round the number of members to remove of a group, so that a multiple of `round_to` channels stays."""
         if count <= 0:  # a group that is not pruned is not rounded either
             return 0
-        kept = max(1, round((size - count) / self.round_to)) * self.round_to
+        size, unit = self.sizes[name], self.round_to // gcd(self.round_to, self.groups[name].width)
+        kept = max(1, round((size - count) / unit)) * unit
         return size - min(size, kept)
 
     def scores(self, importance: Importance) -> dict[str, Tensor]:

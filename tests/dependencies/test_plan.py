@@ -141,7 +141,7 @@ def test_the_check_finds_the_operator_that_a_wrong_group_breaks():
     assert [check.find_failure(groups) for check in checks] == [None, None]
     del groups["a"].cuts["b.weight", 0]
     failures = [check.find_failure(groups) for check in checks]
-    assert [failure and failure.layer for failure in failures] == ["b", "b"]
+    assert [failure and failure.place for failure in failures] == [("b", "convolution", 1)] * 2
 
 
 def test_the_check_does_not_pass_by_chance_where_two_groups_must_be_of_equal_size():
