@@ -58,9 +58,9 @@ class ConsistencyCheck:
         label_image(reference, image)
         try:
             expected = run(reference, small, image)
-        except Exception as error:  # the copy has other widths than those whose shapes were compared
+        except Exception as raised:  # the copy has other widths than those whose shapes were compared
             number = min(len(reference.steps), len(self.trace.steps) - 1)
-            return Failure(self.trace.steps[number].place, first_line(error))
+            return Failure(self.trace.steps[number].place, first_line(raised))
         recorder = Recorder()
         smaller = without_places(small, places_of(few, members))
         remove_sizes(

@@ -86,7 +86,9 @@ VIEWS: dict[Any, Callable[..., Any]] = {  # operators that show elements in anot
     },
     **dict.fromkeys((aten.view.default, aten._unsafe_view.default), aten.reshape.default),
 }
-COPIES = {aten.clone.default, aten._to_copy.default, aten.lift_fresh_copy.default}  # made where memory asks for them
+COPIES = {  # made, or laid out anew, where the layout in memory asks for it
+    *(aten.clone.default, aten._to_copy.default, aten.lift_fresh_copy.default, aten.as_strided_.default)
+}
 IGNORED = {torch.ops.aten.detach.default, torch.ops.aten.detach_.default, torch.ops.aten.alias.default}
 POINTWISE = {
     "hardswish",
