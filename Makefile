@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 AUDITING := .venv/audit/installed
 OSV := https://api.osv.dev/v1/query
 
-.PHONY: help setup repro mend verify test lint baseline recipe latency latency-table budget seeds pareto playground weights readme sweep litert executorch remotes audit licences needs-git
+.PHONY: help setup repro mend verify test lint baseline recipe latency latency-table budget seeds pareto playground weights readme sweep networks litert executorch remotes audit licences needs-git
 .SECONDARY:
 
 help: ## list the targets
@@ -82,6 +82,9 @@ playground/node_modules/.package-lock.json: playground/package-lock.json # needs
 	npm ci --prefix playground --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
+networks: setup .venv/timm/installed ## prune 160 networks beside torch-pruning, go on where it stopped (ARGS=--int8 quantizes them, too)
+	@.venv/timm/bin/python -m comparisons.networks $(ARGS)
+
 weights: setup needs-git ## NAME=mnist: copy the original that the recipe trained to data/raw/NAME.safetensors
 	dvc get . models/original.safetensors --rev recipe-$(NAME) --out data/raw/$(NAME).safetensors --force
 
@@ -111,6 +114,12 @@ licences: setup $(AUDITING) ## write licences.csv anew: name, version, licence a
 	@.venv/audit/bin/pip-licenses --python .venv/bin/python --format csv --with-urls --with-system --order name \
 		--packages $$(sed -n 's/==.*//p' requirements.txt constraints.txt) --output-file .licences.csv.tmp >/dev/null
 	@sed -e 's/^\("[^"]*","[^"+]*\)+[^"]*"/\1"/' -e '/^"torchao"/s/UNKNOWN/BSD-3-Clause/' .licences.csv.tmp >licences.csv && rm .licences.csv.tmp
+
+.venv/timm/installed: requirements-timm.txt # beside the packages of .venv, which it sees
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	@.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' >"$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/main.pth"
+	@touch $@
 
 .venv/%/installed: requirements-%.txt # what does not go with the packages of the others
 	$(PYTHON) -m venv $(@D)

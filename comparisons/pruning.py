@@ -146,7 +146,9 @@ def measure_libraries(dense: nn.Module, sparsity: float, trial: Trial) -> Iterat
 
 def groups_of(model: nn.Module, dataset: Dataset, method: str) -> PruningGroups:
     """Find the groups of channels, or the layers, that a method prunes."""
-    return find_groups(model, dataset.blank(1), SimpleNamespace(method=method, layers="both", exclude=[]), "prune")
+    return find_groups(
+        model, dataset.blank(1), SimpleNamespace(method=method, layers="both", exclude=[], heads=True), "prune"
+    )
 
 
 def share_of_channels(dense: nn.Module, dataset: Dataset, sparsity: float) -> float:

@@ -121,6 +121,7 @@ def prune_params(**changes: Any) -> PruneParams:
         "trials": 3,
         "layers": "both",
         "exclude": [],
+        "heads": True,
         "scope": "layer",
         "round_to": 1,
         "epochs": 1,

@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
-from lightweight.dependencies.labels import Planes, varying
-from lightweight.dependencies.planes import Context, meet
+from lightweight.tracing.labels import Planes, varying
+from lightweight.tracing.planes import Context, meet
 
 
 def convolution(context: Context, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
@@ -58,6 +58,9 @@ def matrix_product(context: Context, left: Tensor, right: Tensor, result: Tensor
     labels, memory = context.labels, context.memory
     some = [plane.unsqueeze(0) if left.dim() == 2 else plane for plane in memory.read(left)]
     others = [plane.unsqueeze(0) if right.dim() == 2 else plane for plane in memory.read(right)]
+    if not memory.is_parameter(left) and not memory.is_parameter(right):
+        pairs = [(plane, other) for plane in some for other in others if plane.shape[2] == other.shape[1] > 1]
+        context.multiplied += [(plane[0, 0], other[0, :, 0]) for plane, other in pairs]
     summed = [labels.tie(plane, [1]) for plane in some if plane.shape[2] > 1]
     read = [labels.tie(plane, [2]) for plane in others if plane.shape[1] > 1]
     for plane in summed:

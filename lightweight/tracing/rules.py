@@ -1,11 +1,12 @@
 """The rule of every operator through which labels pass."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from lightweight.dependencies import layers
-from lightweight.dependencies.operators import (
+from lightweight.tracing import layers
+from lightweight.tracing.operators import (
     Rule,
     concatenate,
     elementwise,
@@ -60,6 +61,34 @@ POSITIONAL: tuple[str, ...] = (
     "reflection_pad",
 )
 POSITIONAL += ("replication_pad", "_adaptive_avg_pool", "_upsample", "fractional_max_pool", "mkldnn_max_pool")
+aten = torch.ops.aten
+EXPENSIVE = {aten.convolution.default, aten.mm.default, aten.bmm.default, aten.addmm.default, aten.baddbmm.default}
+VIEWS: dict[Any, Callable[..., Any]] = {  # operators that show elements in another way, and what does so with planes
+    **{
+        getattr(getattr(aten, name), overload): getattr(getattr(aten, name), overload)
+        for name, overload in (
+            ("expand", "default"),
+            ("permute", "default"),
+            ("transpose", "int"),
+            ("t", "default"),
+            ("unsqueeze", "default"),
+            ("squeeze", "default"),
+            ("squeeze", "dim"),
+            ("squeeze", "dims"),
+            ("select", "int"),
+            ("slice", "Tensor"),
+            ("split", "Tensor"),
+            ("split_with_sizes", "default"),
+            ("unbind", "int"),
+            ("diagonal", "default"),
+            ("unfold", "default"),
+        )
+    },
+    **dict.fromkeys((aten.view.default, aten._unsafe_view.default), aten.reshape.default),
+}
+COPIES = {  # made, or laid out anew, where the layout in memory asks for it
+    *(aten.clone.default, aten._to_copy.default, aten.lift_fresh_copy.default, aten.as_strided_.default)
+}
 IGNORED = {torch.ops.aten.detach.default, torch.ops.aten.detach_.default, torch.ops.aten.alias.default}
 POINTWISE = {
     "hardswish",
@@ -103,3 +132,9 @@ def find_rule(func: Any) -> Rule:
     if torch.Tag.pointwise in func.tags or name in POINTWISE:
         return elementwise
     return nothing if func.is_view or name in MAKE_NEW else unknown
+
+
+def name_operator(func: Any) -> str:
+    """Return the name of an operator, the same for all that reshape, of which one is chosen by the layout in memory."""
+    name: str = func._schema.name.partition("::")[2]
+    return "view" if NAMES.get(name) is reshape else name

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightweight.dependencies.labels import Planes, compact, varying
-from lightweight.dependencies.planes import Context, align, distinct, join, meet, reduce, tensors_in
+from lightweight.tracing.labels import Planes, compact, varying
+from lightweight.tracing.planes import Context, align, distinct, join, meet, reduce, tensors_in
 
 aten = torch.ops.aten
 
@@ -47,7 +47,7 @@ def reshape(context: Context, args: tuple[Any, ...], kwargs: dict[str, Any], out
     for number, (old, new) in enumerate(zip(before, after, strict=False)):
         if len(varying(new)) > max(1, len(varying(old))):
             after[number] = context.tie_split(new)
-            context.memory.write(out, after, context.memory.is_parameter(out))
+            context.memory.remember(out, after)
 
 
 def split(context: Context, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:

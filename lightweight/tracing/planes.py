@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightweight.dependencies.labels import NONE, LabelMemory, Labels, Planes, compact, varying
+from lightweight.tracing.labels import NONE, Labels, Planes, compact, varying
+from lightweight.tracing.memory import LabelMemory
 
 
 def align(plane: Tensor, dims: int) -> Tensor:
@@ -92,15 +93,17 @@ def join(labels: Labels, pieces: list[Planes], sizes: list[int], dim: int) -> Pl
 class Context:
     """Hold the labels and what a rule needs to know of the operator: `site` names it and its layer.
 
-    `rows` holds the steps at which a split ties the channels of each part, so that whole parts go, such as heads; other
-    splits tie those at the same place in every part. `splits` collects the labels by step.
+    `rows` holds the places at which a split ties the channels of each part, so that whole parts go, such as heads;
+    other splits tie those at the same place in every part. `splits` collects the labels by place, and `multiplied`
+    those over which computed channels are multiplied with each other and summed, as attention does.
     """
 
     def __init__(self, labels: Labels, memory: LabelMemory) -> None:
         self.labels, self.memory = labels, memory
-        self.site, self.step = "", 0
-        self.rows: Set[int] = frozenset()
-        self.splits: dict[int, Tensor] = {}
+        self.site, self.place = "", ("", "", 0)
+        self.rows: Set[tuple[str, str, int]] = frozenset()
+        self.splits: dict[tuple[str, str, int], Tensor] = {}
+        self.multiplied: list[tuple[Tensor, Tensor]] = []
 
     def keep_whole(self, planes: Planes, reason: str) -> None:
         """Keep the channels of planes whole, for a reason that is completed by the site."""
@@ -110,8 +113,8 @@ class Context:
     def tie_split(self, plane: Tensor) -> Tensor:
         """Tie channels that are laid out along several dimensions, so that the same go from every part."""
         dims = varying(plane)
-        self.splits[self.step] = plane
-        if self.step in self.rows:
+        self.splits[self.place] = plane
+        if self.place in self.rows:
             self.labels.tie(plane, dims[:-2])
             return self.labels.tie(plane, dims[-1:])
         self.labels.tie(plane, dims[:-1])
@@ -125,3 +128,9 @@ def tensors_in(values: Any) -> list[Tensor]:
     if isinstance(values, dict):
         values = list(values.values())
     return [tensor for value in values for tensor in tensors_in(value)] if isinstance(values, list | tuple) else []
+
+
+def results_in(out: Any) -> list[Tensor]:
+    """List the results of an operator that hold channels: of a tuple the first, before indices or statistics."""
+    results = tensors_in(out)[: 1 if isinstance(out, tuple) else None]
+    return [tensor for tensor in results if tensor.is_floating_point()]
