@@ -31,6 +31,7 @@ from lightweight.batchnorm import reestimate_batchnorm
 from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.checkpointing.session import Session
 from lightweight.core.files import read_csv, write_csv
+from lightweight.data.augmentation import OFF
 from lightweight.data.dataset import Dataset, random_indices
 from lightweight.execution.process import run_stage
 from lightweight.networks.factory import build
@@ -121,7 +122,7 @@ def score(model: nn.Module, pruning: Pruning, trial: Trial) -> Iterator[dict[str
     """Score a pruned model before and after its BatchNorm statistics are estimated anew; yields a row each."""
     for reestimated in (False, True):
         if reestimated:
-            reestimate_batchnorm(model, trial.dataset, STATISTICS, 256, trial.seed)
+            reestimate_batchnorm(model, trial.dataset, STATISTICS, 256, trial.seed, OFF)
         yield {"tool": "ours", **asdict(pruning), "reestimated": reestimated, "accuracy": trial.accuracy(model)}
 
 

@@ -1,7 +1,7 @@
 """Quantize: make the ONNX file that ships, and check that it agrees with the recalibrated model.
 
 Reads   params.yaml, data/prepared.safetensors, models/recalibrated.safetensors, with qat the file of train.teacher
-Writes  models/optimized.onnx; plots/coverage.csv, calibration.csv, fallback.csv, rounding.csv, qat.csv
+Writes  models/optimized.onnx; plots/coverage.csv, calibration.csv, fallback.csv, trials.csv, rounding.csv, qat.csv
 Resumes from work/quantize
 """
 

@@ -52,6 +52,11 @@ class Gram:
         self.sums += integers.sum(-1).mul_(scale)
         self.positions += columns.shape[-1]
 
+    def scale(self, factors: Tensor) -> None:
+        """Make these the matrices of the inputs times factors (G, K), in place."""
+        self.matrix *= factors[:, :, None] * factors[:, None]
+        self.sums *= factors
+
 
 def list_reconstructed(network: nn.Module) -> dict[str, ReconstructedLayer]:
     """List by name the convolutions and linear layers whose inputs can be measured."""

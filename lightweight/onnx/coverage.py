@@ -22,6 +22,7 @@ class Reason(StrEnum):
     STATIC_CANNOT = "static cannot convert it"
     QAT_CANNOT = "qat cannot convert it"
     MAX_DROP = "max_drop keeps it in float32"
+    EXCLUDED = "exclude names it"
     NOT_FUSED = "the runtime does not fuse it"
     ACTIVATIONS_ONLY = "a product of two activations"
     FLOAT16 = "stored in 16 bits, computed with in 32"
@@ -37,6 +38,7 @@ SENTENCES = {
     Reason.STATIC_CANNOT: "In float32 {stay} {names}: the method static cannot convert such layers.",
     Reason.QAT_CANNOT: "In float32 {stay} {names}: the method qat cannot convert such layers.",
     Reason.MAX_DROP: "In float32 {stay} {names}, or accuracy would drop by more than max_drop.",
+    Reason.EXCLUDED: "In float32 {stay} {names}, as exclude asks.",
     Reason.NOT_FUSED: "In float32 {stay} {names}: the runtime does not fuse such layers into integer operators.",
     Reason.ACTIVATIONS_ONLY: "In float32 {stay} {names}, where two activations are multiplied.",
     Reason.FLOAT16: "In 16 bits the file stores {names}, and the runtime computes with them in 32.",
@@ -68,17 +70,20 @@ def measure_coverage(
     method: str,
     macs: int = 0,
     changes: Mapping[str, tuple[int, float]] = MappingProxyType({}),
+    named: Collection[str] = (),
 ) -> list[LayerCoverage]:
     """Return all layers, each with the reason why it does not run on 8-bit integers, None if it does.
 
-    `convertible` names the layers that the method can convert, `excluded` those that went back to float32. If the
+    `convertible` names the layers that the method can convert, `excluded` those that went back to float32, and `named`
+    those that the user keeps in float32. If the
     layers have fewer MACs than the whole network, `macs`, the rest becomes a last row by the name of `others`.
     `changes` hold `moved` and `step` of layers that were rounded anew, which count where a layer is stored in 8 bits.
     """
     coverage = []
     for layer in layers:
         moved, step = changes.get(layer.name, (0, 1.0)) if layer.bits == 8 else (0, 1.0)
-        reason = _reason(layer, convertible, excluded, method)
+        kept = dict.fromkeys(excluded, Reason.MAX_DROP) | dict.fromkeys(named, Reason.EXCLUDED)
+        reason = _reason(layer, convertible, kept, method)
         coverage.append(LayerCoverage(**asdict(layer), reason=reason, moved=moved, step=round(step, 3)))
     others = macs - sum(layer.macs for layer in coverage)
     if others > MIN_OTHER_SHARE * macs:
@@ -86,13 +91,13 @@ def measure_coverage(
     return coverage
 
 
-def _reason(layer: Layer, convertible: Collection[str], excluded: Collection[str], method: str) -> Reason | None:
+def _reason(layer: Layer, convertible: Collection[str], kept: Mapping[str, Reason], method: str) -> Reason | None:
     if layer.int8:
         return None
     if not layer.weights:
         return Reason.ACTIVATIONS_ONLY
-    if layer.name in excluded:
-        return Reason.MAX_DROP
+    if layer.name in kept:
+        return kept[layer.name]
     if layer.bits == 16:
         return Reason.FLOAT16
     if layer.bits == 4:

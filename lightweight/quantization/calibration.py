@@ -5,6 +5,7 @@ from the whole one (Migacz 2017, TensorRT), `percentile` where a share of the va
 """
 
 import tempfile
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -60,10 +61,16 @@ def write_ranges(model: Path, images: Tensor, method: Calibration, percentile: f
             calibrate_method=CALIBRATION_METHODS[method],
             extra_options={"percentile": percentile, "num_bins": HISTOGRAM_BINS} if method != "minmax" else {},
         )
-        pixels_per_image = images[0, 0].numel()
-        for batch in images.split(max(1, min(MAX_IMAGES_PER_BATCH, MAX_PIXELS_PER_BATCH // pixels_per_image))):
-            calibrator.collect_data(_BatchReader(pixels(batch)))
+        for batch in split_pixels(images):
+            calibrator.collect_data(_BatchReader(batch))
         save_tensors_data(calibrator.compute_data(), path)
+
+
+def split_pixels(images: Tensor) -> Iterator[np.ndarray]:
+    """Yield images uint8 (N, C, H, W) as float32 pixels, in batches whose activations fit into memory."""
+    pixels_per_image = images[0, 0].numel()
+    for batch in images.split(max(1, min(MAX_IMAGES_PER_BATCH, MAX_PIXELS_PER_BATCH // pixels_per_image))):
+        yield pixels(batch)
 
 
 class _BatchReader(CalibrationDataReader):

@@ -30,9 +30,17 @@ class Converter(Protocol):
         ...
 
     @property
+    def weighted(self) -> Collection[str]:
+        """Name all layers that have weights, whether the method can convert them or not."""
+        ...
+
+    @property
     def changes(self) -> Mapping[str, tuple[int, float]]:
         """Tell of the layers that were rounded anew, as `SumLimiter` does."""
         ...
+
+    def spare(self, names: Collection[str]) -> None:
+        """Leave the named layers in float32 in every model, before any training; they are no longer among `layers`."""
 
     def train(self, fine_tune: FineTuner) -> Iterable[Epoch]:
         """Train the network with fake quantization and yield its epochs; nothing for methods that do not train."""

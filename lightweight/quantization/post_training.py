@@ -21,11 +21,12 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch import Tensor, nn
 
 from lightweight.data.dataset import Dataset
+from lightweight.equalization.equalizer import Equalized, equalize
 from lightweight.onnx.export import NORMALIZATION, export_onnx
 from lightweight.onnx.gemm import replace_gemm
 from lightweight.onnx.shared_biases import rename_shared_biases
 from lightweight.onnx.weights import list_weighted_nodes
-from lightweight.quantization.calibration import CALIBRATION_METHODS, write_ranges
+from lightweight.quantization.calibration import CALIBRATION_METHODS, split_pixels, write_ranges
 from lightweight.quantization.params import QuantizeParams
 from lightweight.rounding.limiter import SumLimiter
 from lightweight.training.history import Epoch, FineTuner
@@ -35,19 +36,31 @@ LINEAR_OPERATORS = frozenset({"MatMul", "Gemm"})
 
 
 class PostTrainingConverter(ABC):
-    """Export a network to ONNX and convert it; `layers` maps the layers that can be converted to their nodes."""
+    """Export a network to ONNX and convert it; `layers` maps the layers that can be converted to their nodes.
+
+    `spared` are those of them that stay float32 in every model, `weighted` names all layers that have weights.
+    """
 
     operators: frozenset[str] = LINEAR_OPERATORS | {"Conv"}
 
     def __init__(self, network: nn.Module, dataset: Dataset) -> None:
         self.network = network
         self.model = self._preprocess(export_onnx(network, dataset))
-        weighted = list_weighted_nodes(self.model).items()
+        weighted = list_weighted_nodes(self.model)
+        self.weighted = list(weighted)
         self.layers = {
-            name: [node.name for node in nodes] for name, nodes in weighted if nodes[0].op_type in self.operators
+            name: [node.name for node in nodes]
+            for name, nodes in weighted.items()
+            if nodes[0].op_type in self.operators
         }
+        self.spared: dict[str, list[str]] = {}
         self.limiter = SumLimiter(self.model)
         self.changes = self.limiter.changes
+        self.equalized = Equalized(self.model)
+
+    def spare(self, names: Collection[str]) -> None:
+        """Leave the named layers in float32 in every model."""
+        self.spared |= {name: self.layers.pop(name) for name in names if name in self.layers}
 
     def train(self, fine_tune: FineTuner) -> Iterable[Epoch]:
         """Train nothing."""
@@ -75,7 +88,8 @@ class PostTrainingConverter(ABC):
 
     def _nodes_to_exclude(self, excluded: Collection[str]) -> list[str]:
         before = [node.name for node in self.model.graph.node if set(node.input) & BEFORE_NETWORK]
-        return before + [node for name in excluded for node in self.layers[name]]
+        kept = [*self.spared.values(), *(self.layers[name] for name in excluded)]
+        return before + [node for nodes in kept for node in nodes]
 
 
 class Float32Converter(PostTrainingConverter):
@@ -145,6 +159,11 @@ class StaticConverter(PostTrainingConverter):
         super().__init__(network, dataset)
         rename_shared_biases(self.model)
         self.params = params
+        if params.equalize:
+            self.equalized = equalize(self.model, partial(split_pixels, images))
+            self.model = self.equalized.model
+            self.limiter = SumLimiter(self.model)
+            self.changes = self.limiter.changes
         with tempfile.TemporaryDirectory() as folder:
             source, ranges = Path(folder) / "source.onnx", Path(folder) / "ranges.json"
             onnx.save(self.model, source)

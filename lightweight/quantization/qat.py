@@ -109,12 +109,17 @@ class QATConverter:
         graph = capture(network, dataset.blank(2))
         fold_batchnorm(graph)
         self.layers = {weight_name(node).removesuffix(".weight"): node.name for node in list_layer_nodes(graph)}
+        self.weighted = list(self.layers)
         self.module = FakeQuantModule(prepare_qat_pt2e(graph, _Annotator(reduce_range)))
         self.module.train()
         with torch.no_grad():
             for batch in images.split(BATCH_SIZE):
                 self.module(dataset.normalize(batch))
         self.module.eval()
+
+    def spare(self, names: Collection[str]) -> None:
+        """Train and convert the network without rounding in the named layers."""
+        _remove_rounding(self.module.graph, {self.layers.pop(name) for name in names})
 
     def train(self, fine_tune: FineTuner) -> Iterator[Epoch]:
         """Train with fake quantization and yield a row per epoch; weights that are zero stay zero."""

@@ -1,6 +1,6 @@
 """The quantizer makes the ONNX file that ships: weights and activations in fewer bits, as far as accuracy allows."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,6 +10,9 @@ from lightweight.core.errors import bad_param
 from lightweight.core.files import Table
 from lightweight.core.machine import int8_saturates
 from lightweight.data.dataset import Split
+from lightweight.fallback import ladder
+from lightweight.fallback.accuracy_control import COLUMNS, AccuracyControl, Score
+from lightweight.fallback.exclusion import KEY, match_layers
 from lightweight.gram.measure import IMAGES_PER_BATCH
 from lightweight.macs import count_macs
 from lightweight.networks.model_file import ModelFile
@@ -20,7 +23,6 @@ from lightweight.onnx.export import finalize_metadata
 from lightweight.onnx.graph import list_layers
 from lightweight.onnx.logits import onnx_logits, torch_logits
 from lightweight.onnx.session import make_inference_session
-from lightweight.quantization.accuracy_control import COLUMNS, AccuracyControl, Score
 from lightweight.quantization.calibration import balanced_sample, describe_images
 from lightweight.quantization.converter import Converter, make_converter, plan_rounding
 from lightweight.quantization.params import QuantizeParams
@@ -48,6 +50,8 @@ class Quantizer:
         self.history = History()
         self.rounder = Rounder(RoundingPlan("nearest", False, 127), session.checkpointer)
         self.trials: list[dict[str, Any]] = []
+        self.named: list[str] = []
+        self.steps: list[dict[str, Any]] = []
 
     def run(self, write_tables: Callable[[dict[str, Table]], None] = lambda tables: None) -> QuantizationResult:
         """Make the file and check it against the model on validation. Equal models, data and seeds give equal bytes.
@@ -56,9 +60,33 @@ class Quantizer:
         when no layer can be converted, or when the file strays from the model.
         """
         try:
+            if self.params.method == "auto":
+                self._choose_settings()
             return self.quantize(self.make_converter())
         finally:
-            write_tables({"fallback": (COLUMNS, self.trials)})
+            write_tables({"fallback": (COLUMNS, self.trials), "trials": (ladder.COLUMNS, self.steps)})
+
+    def _choose_settings(self) -> None:
+        """Make files by one means after another, as `Ladder` does, and take the settings of the chosen one."""
+        data, threads, budget = self.session.dataset, self.session.threads, self.params.max_drop
+        expected = torch_logits(self.model, data, data.val, self.batch_size)
+
+        def attempt(settings: Mapping[str, Any]) -> tuple[float, float, int]:
+            self.params = self.params.model_copy(update={"method": "static", **settings})
+            content = self.serialize(self.make_converter(), [])
+            actual = onnx_logits(make_inference_session(content, threads), data.val, self.batch_size)
+            return accuracy(actual, data.val), logit_error(expected, actual), len(content)
+
+        search = ladder.Ladder(attempt, self.session.checkpointer, self.session.log)
+        assert budget is not None
+        self.steps = search.rows
+        chosen = search.climb(self.minimum(accuracy(expected, data.val), budget))
+        self.steps = search.rows
+        self.params = self.params.model_copy(update={"method": "static", **chosen})
+
+    def minimum(self, before: float, max_drop: float) -> float:
+        """Compute the least accuracy of a file that loses at most `max_drop`."""
+        return before - max_drop - ACCURACY_SLACK
 
     def make_converter(self) -> Converter:
         """Make the converter of the method, calibrated and trained. Raises InputError when it can convert no layer."""
@@ -67,13 +95,20 @@ class Quantizer:
         if method != "none" and not converter.layers:
             kind = "linear layer" if method == "dynamic" else "layer with weights"
             raise bad_param("quantize.method", method, f"the network has no {kind} that it could convert")
+        self.named = match_layers(self.params.exclude, converter.weighted)
+        converter.spare(self.named)
+        if method != "none" and not converter.layers:
+            raise bad_param(KEY, self.params.exclude, "names every layer; quantize.method: none converts none")
         if self.params.trains:
             self._warn_of_low_coverage(converter)
             self.history = session.checkpointer.track("history", self.history)
             self.history.record_and_log(converter.train(self.fine_tune), self.params.epochs, session.log)
         self.rounder = Rounder(plan_rounding(converter, self.params), session.checkpointer)
         if isinstance(converter, PostTrainingConverter):
-            self.rounder.fit(self.model, self.batches, converter.model, converter.convert([]))
+            if self.params.equalize and self.params.method in ("static", "int4"):
+                session.log(converter.equalized.describe())
+            factors = converter.equalized.input_factors
+            self.rounder.fit(self.model, self.batches, converter.model, converter.convert([]), factors)
         return converter
 
     def batches(self) -> Iterator[Tensor]:
@@ -113,7 +148,7 @@ class Quantizer:
     def _coverage(self, content: bytes, converter: Converter, excluded: Collection[str]) -> list[LayerCoverage]:
         macs = count_macs(self.model, self.session.dataset.blank(1))
         layers, changes = list_layers(content), converter.changes
-        return measure_coverage(layers, converter.layers, excluded, self.params.method, macs, changes)
+        return measure_coverage(layers, converter.layers, excluded, self.params.method, macs, changes, self.named)
 
     def _warn_of_low_coverage(self, converter: Converter) -> None:
         """Log before the training which layers would stay in float32 after it, if these are many."""
@@ -139,7 +174,7 @@ class Quantizer:
         before, score = score_on(data.val, self.model)
         _, probe = score_on(self.images, converter.reference(converter.layers))
         search = AccuracyControl(converter.layers, score, probe, self.session.checkpointer)
-        min_accuracy, self.trials = before - max_drop - ACCURACY_SLACK, search.rows
+        min_accuracy, self.trials = self.minimum(before, max_drop), search.rows
         excluded = search.search(min_accuracy)
         after = self.trials[-1]["val_accuracy"]
         if after < min_accuracy:

@@ -2,13 +2,17 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import onnx
+import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from lightweight.checkpointing.checkpointer import Checkpointer
+from lightweight.gram.columns import split_weight
 from lightweight.gram.measure import list_reconstructed, measure_grams
 from lightweight.rounding.layer import RoundedLayer, Rounding, round_layer
 from lightweight.rounding.onnx_file import float_weights, stored_layers, write_layer
@@ -49,10 +53,12 @@ class Rounder:
         batches: Callable[[], Iterator[Tensor]],
         source: onnx.ModelProto,
         quantized: onnx.ModelProto,
+        input_factors: Mapping[str, np.ndarray] = MappingProxyType({}),
     ) -> None:
         """Round every layer that is integer in `quantized`, which was made of the float32 model `source`.
 
-        `batches` yields normalised calibration images (N, C, H, W) for the network.
+        `batches` yields normalised calibration images (N, C, H, W) for the network. In `source`, the inputs of the
+        layers of `input_factors` are those of the network times factors, in the shape of the weight.
         """
         if self.plan.changes_nothing:
             return
@@ -67,6 +73,9 @@ class Rounder:
         left = {name: layer for name, layer in layers.items() if name not in self.rounded}
         with tqdm(total=len(left), desc="rounding", leave=False, disable=None) as progress:
             for name, gram in measure_grams(network, batches, left):
+                if name in input_factors:
+                    factors = torch.from_numpy(input_factors[name].astype(np.float64))
+                    gram.scale(split_weight(left[name], factors)[:, 0])
                 kept = None if name in self.plan.in_4_bits else stored[name]
                 self.rounded[name] = round_layer(left[name], weights[name], gram, kept, self.plan.rounding)
                 self.checkpointer.save_if_due(f"layer {len(self.rounded) + 1} of {len(layers)}")

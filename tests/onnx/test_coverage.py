@@ -33,6 +33,7 @@ def test_a_layer_that_does_not_run_on_integers_has_its_reason():
     assert reasons == [Reason.LINEAR_ONLY, None, Reason.ACTIVATIONS_ONLY, Reason.NOT_FUSED]
     assert measure_coverage(LAYERS, ["fc"], [], "qat")[0].reason is Reason.QAT_CANNOT
     assert measure_coverage(LAYERS, ["conv", "fc"], ["conv"], "static")[0].reason is Reason.MAX_DROP
+    assert measure_coverage(LAYERS, ["fc"], [], "static", named=["conv"])[0].reason is Reason.EXCLUDED
 
 
 @pytest.mark.parametrize("method", [*METHODS, "qat"])

@@ -6,7 +6,7 @@ import pytest
 
 from lightweight.checkpointing import checkpointer as resuming
 from lightweight.checkpointing.checkpointer import Checkpointer
-from lightweight.quantization.accuracy_control import AccuracyControl
+from lightweight.fallback.accuracy_control import AccuracyControl
 from tests.checkpointing.test_checkpointer import Inline, Interruption
 
 ERRORS = {"a": 0.1, "b": 0.4, "c": 0.2, "d": 0.3}  # of each layer when it is the only one converted

@@ -4,7 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import BaseModel, Field
 from torch import Tensor
 
 from lightweight.core.params import Params
@@ -26,6 +26,15 @@ class AugmentParams(Params):
     def is_on(self) -> bool:
         """Tell whether any transformation is on."""
         return any(self.model_dump().values())
+
+
+OFF = AugmentParams(shift=0, rotate=0, scale=0, flip=False, crop=0, cutout=0)
+
+
+class AugmentSection(BaseModel):
+    """Read the augmentation from section `train` of params.yaml; the stage `train` checks the other keys."""
+
+    augment: AugmentParams
 
 
 def random_numbers(images: int, seed: int) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightweight.training.augmentation import AugmentParams, augment, random_numbers
+from lightweight.data.augmentation import AugmentParams, augment, random_numbers
 from tests.examples import augment_params
 
 SIDE = 28
