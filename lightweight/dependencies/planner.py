@@ -34,14 +34,16 @@ class Planner:
     """
 
     def __init__(self, model: nn.Module, image: Tensor, heads: bool) -> None:
-        self.model, self.image, self.heads = model, image, heads
+        self.model, self.image = model, image
         self.rows: set[Place] = set()
         self.ties: list[tuple[Tensor, Tensor]] = []
         self.sizes: list[Size] = []
         self.spared: dict[str, str] = {}
         self.tried: set[tuple[object, ...]] = set()
         self._trace()
-        if heads and (found := self.blame.find_heads()):
+        found = self.blame.find_heads()
+        self.kept: set[Place] = set() if heads else found  # places where heads stay
+        if heads and found:
             self.rows = found
             self._trace()
 
@@ -134,7 +136,7 @@ class Planner:
         find = self.trace.labels.find
         wanted = torch.cat(classes) if classes else torch.zeros(0, dtype=torch.int64)
         places = {place for place, plane in self.trace.splits.items() if torch.isin(find(plane), wanted).any()}
-        return places - self.rows
+        return places - self.rows - self.kept
 
     def _spare(self, guilty: dict[str, str]) -> None:
         for name, reason in guilty.items():

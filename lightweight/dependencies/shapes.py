@@ -21,10 +21,11 @@ from lightweight.dependencies.smaller import (
     removed_classes,
     run_smaller,
 )
+from lightweight.tracing.imitation import imitate
 from lightweight.tracing.labels import varying
 from lightweight.tracing.planes import results_in
 from lightweight.tracing.rules import COPIES, IGNORED, name_operator
-from lightweight.tracing.trace import Step, Trace, imitate
+from lightweight.tracing.trace import Step, Trace
 
 Shape = tuple[int | None, ...]  # None where any size will do
 Sizes = tuple[str, list[Shape | None]]  # an operator, and the shapes of what it gives; None for what cannot be

@@ -11,11 +11,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightweight.core.module_state import forgetting_caches
+from lightweight.tracing.imitation import imitate
 from lightweight.tracing.labels import Labels, Planes
 from lightweight.tracing.memory import LabelMemory
 from lightweight.tracing.operators import unknown
 from lightweight.tracing.planes import Context, results_in, tensors_in
-from lightweight.tracing.rules import COPIES, EXPENSIVE, IGNORED, VIEWS, find_rule, name_operator
+from lightweight.tracing.rules import COPIES, IGNORED, VIEWS, find_rule, name_operator
 
 Place = tuple[str, str, int]  # a layer, an operator, and its number among those of its name in the layer
 Axis = tuple[str, int]  # a parameter or buffer by name, and one of its dimensions
@@ -116,24 +117,6 @@ class ShapeTracer(Tracer):
     def execute(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Execute an operator, or give zeros in the shape of its result."""
         return imitate(func, args, kwargs)
-
-
-def imitate(func: Any, args: Any, kwargs: Any) -> Any:
-    """Execute an operator, but give zeros in place of convolutions and matrix products."""
-    if func not in EXPENSIVE:
-        return func(*args, **kwargs)
-    images = [value for value in args if isinstance(value, Tensor)]
-    if func is torch.ops.aten.convolution.default:
-        channels, groups = images[0].shape[1], args[8]
-        if channels != images[1].shape[0] if args[6] else channels != images[1].shape[1] * groups:
-            raise RuntimeError(f"{channels} channels do not fit weights of shape {list(images[1].shape)}")
-    result = func(*(value.to("meta") if isinstance(value, Tensor) else value for value in args), **kwargs)
-    last = result.dim() == 4 and any(
-        value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last) and not value.is_contiguous()
-        for value in images
-    )
-    order = torch.channels_last if last else torch.contiguous_format
-    return torch.zeros(result.shape, dtype=result.dtype, device=images[0].device).contiguous(memory_format=order)
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:

@@ -15,7 +15,7 @@ from lightweight.dependencies.removal import places_of, remove_places, remove_si
 from lightweight.dependencies.shapes import ShapeCheck
 from lightweight.networks.pruned_shapes import changed_shapes, shrink_to
 from lightweight.tracing.trace import label_image, run, trace
-from tests.dependencies.networks import Net, conv, make
+from tests.dependencies.networks import Attention, Net, conv, make
 
 IMAGE = torch.linspace(-1, 1, 192, dtype=torch.float64).view(1, 3, 8, 8)
 FAMILIES = {  # the groups of each network, with their number of members
@@ -110,6 +110,31 @@ def test_the_channels_of_one_head_go_together():
     plan = make_plan(make("fused attention"), IMAGE.float(), True)
     cut = plan.groups["attention.qkv"].cuts["attention.qkv.weight", 0]
     assert cut.indices[cut.members == 1].tolist() == [2, 3, 10, 11, 18, 19]
+
+
+def test_without_heads_every_head_stays():
+    torch.manual_seed(0)
+    layers = {"a": conv(3, 32), "attention": Attention(32, 4, False), "fc": nn.Linear(32, 5)}
+    model = Net(lambda n, x: n.fc(n.attention(n.a(x).flatten(2).transpose(1, 2)).mean(1)), **layers)
+    cut = make_plan(model, IMAGE.float(), False).groups["attention.qkv"].cuts["attention.qkv.weight", 0]
+    assert cut.indices[cut.members == 1].tolist() == [*range(1, 96, 8)]
+
+
+def test_multihead_attention_of_torch_loses_whole_heads_with_the_channels_that_it_reads():
+    torch.manual_seed(0)
+    layers = {"a": conv(3, 8), "attention": nn.MultiheadAttention(8, 4, batch_first=True), "fc": nn.Linear(8, 5)}
+
+    def way(net: Net, images: Tensor) -> Tensor:
+        tokens = net.a(images).flatten(2).transpose(1, 2)
+        return net.fc(net.attention(tokens, tokens, tokens, need_weights=False)[0].mean(1))
+
+    model = Net(way, **layers).double().eval()
+    plan = make_plan(model, IMAGE, True)
+    assert (plan.groups["a"].size, plan.skipped) == (4, {"fc": "it gives the network's outputs"})
+    smaller = without(model, plan, {"a": [0, 2]})
+    assert (smaller.attention.num_heads, smaller.attention.embed_dim, smaller.attention.head_dim) == (2, 4, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(smaller(IMAGE), reference(model, plan, {"a": [0, 2]}))
 
 
 def test_a_fixed_number_in_the_code_spares_the_group_and_names_the_layer():

@@ -105,7 +105,7 @@ class Recurrent(nn.Module):
 
 def test_the_error_for_a_recurrent_network_is_one_line_that_names_a_layer():
     with pytest.raises(
-        InputError, match=r"nothing can be pruned: first: without a channel .* where memory .*; out: it gives"
+        InputError, match=r"nothing can be pruned: first: what happens .* is not known at memory .*; out: it gives"
     ):
         prune_in_place(Recurrent(), method="structured")
 
