@@ -162,7 +162,8 @@ def test_a_stage_imports_no_stage(name):
 
 def test_every_module_serves_a_stage_or_is_a_command():
     used = set().union(*(imported_files(ROOT / f"stages/{name}.py") for name in STAGES))
-    commands = ("lightweight/predict.py", "tools/report.py", "tools/readme.py", "tools/recipe/__main__.py")
+    scripts = ("report", "readme", "layers", "recipe/__main__")
+    commands = ("lightweight/predict.py", *(f"tools/{name}.py" for name in scripts))
     used |= set().union(*(imported_files(ROOT / command) for command in commands))
     assert {path.relative_to(ROOT).as_posix() for path in LIBRARY} <= used
 
