@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 AUDITING := .venv/audit/installed
 OSV := https://api.osv.dev/v1/query
 
-.PHONY: help setup repro mend verify test lint baseline recipe latency seeds weights readme sweep litert executorch remotes audit licences needs-git
+.PHONY: help setup repro mend verify test lint baseline recipe latency latency-table budget seeds pareto playground weights readme sweep networks litert executorch remotes audit licences needs-git
 .SECONDARY:
 
 help: ## list the targets
@@ -57,8 +57,33 @@ seeds: setup needs-git ## N=5 NAME=mnist: run a recipe by so many seeds, store m
 	@python -m tools.recipe $(NAME) --seeds $(or $(N),5)
 	@python -m tools.readme
 
+budget: setup needs-git ## MAX_DROP=0.01 OBJECTIVE=bytes: search for the smallest file (or fastest: latency) that loses at most so much on validation
+	@python -m tools.budget --max-drop $(or $(MAX_DROP),0.01) --objective $(or $(OBJECTIVE),bytes)
+
+latency-table: setup needs-git ## time every layer of the network in params.yaml by its width, for make budget
+	@python -m tools.budget.measure_layers
+
 sweep: setup needs-git .venv/sweep/installed ## FILE=sweeps/amounts.csv: every line as an experiment, on all cores or SCHEDULER=ADDRESS of a dask cluster
 	@.venv/sweep/bin/python -m tools.sweep "$(FILE)" $(if $(SCHEDULER),--scheduler $(SCHEDULER)) $(if $(WORKERS),--workers $(WORKERS))
+
+pareto: setup needs-git ## AMOUNTS="0.5 0.7 0.9": an experiment for each prune.amount, and the page with the front of all
+	@for amount in $(or $(AMOUNTS),0.5 0.7 0.9); do \
+		dvc exp remove --quiet amount-$$amount 2>/dev/null; \
+		dvc exp run --temp --name amount-$$amount -S prune.amount=$$amount || exit; \
+	done
+	@python -m tools.report
+
+playground: setup playground/node_modules/.package-lock.json ## both models side by side in a browser: draw, drop images, camera; PORT=8000
+	@python -m tools.playground
+	@echo 'http://127.0.0.1:$(or $(PORT),8000) until Ctrl+C'
+	@python -m http.server --bind 127.0.0.1 --directory playground/build $(or $(PORT),8000) >/dev/null 2>&1
+
+playground/node_modules/.package-lock.json: playground/package-lock.json # needs npm, and a network once
+	npm ci --prefix playground --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
+networks: setup .venv/timm/installed ## prune 160 networks beside torch-pruning, go on where it stopped (ARGS=--int8 quantizes them, too)
+	@.venv/timm/bin/python -m comparisons.networks $(ARGS)
 
 weights: setup needs-git ## NAME=mnist: copy the original that the recipe trained to data/raw/NAME.safetensors
 	dvc get . models/original.safetensors --rev recipe-$(NAME) --out data/raw/$(NAME).safetensors --force
@@ -89,6 +114,12 @@ licences: setup $(AUDITING) ## write licences.csv anew: name, version, licence a
 	@.venv/audit/bin/pip-licenses --python .venv/bin/python --format csv --with-urls --with-system --order name \
 		--packages $$(sed -n 's/==.*//p' requirements.txt constraints.txt) --output-file .licences.csv.tmp >/dev/null
 	@sed -e 's/^\("[^"]*","[^"+]*\)+[^"]*"/\1"/' -e '/^"torchao"/s/UNKNOWN/BSD-3-Clause/' .licences.csv.tmp >licences.csv && rm .licences.csv.tmp
+
+.venv/timm/installed: requirements-timm.txt # beside the packages of .venv, which it sees
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	@.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' >"$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/main.pth"
+	@touch $@
 
 .venv/%/installed: requirements-%.txt # what does not go with the packages of the others
 	$(PYTHON) -m venv $(@D)

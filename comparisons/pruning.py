@@ -31,6 +31,7 @@ from lightweight.batchnorm import reestimate_batchnorm
 from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.checkpointing.session import Session
 from lightweight.core.files import read_csv, write_csv
+from lightweight.data.augmentation import OFF
 from lightweight.data.dataset import Dataset, random_indices
 from lightweight.execution.process import run_stage
 from lightweight.networks.factory import build
@@ -121,7 +122,7 @@ def score(model: nn.Module, pruning: Pruning, trial: Trial) -> Iterator[dict[str
     """Score a pruned model before and after its BatchNorm statistics are estimated anew; yields a row each."""
     for reestimated in (False, True):
         if reestimated:
-            reestimate_batchnorm(model, trial.dataset, STATISTICS, 256, trial.seed)
+            reestimate_batchnorm(model, trial.dataset, STATISTICS, 256, trial.seed, OFF)
         yield {"tool": "ours", **asdict(pruning), "reestimated": reestimated, "accuracy": trial.accuracy(model)}
 
 
@@ -145,7 +146,9 @@ def measure_libraries(dense: nn.Module, sparsity: float, trial: Trial) -> Iterat
 
 def groups_of(model: nn.Module, dataset: Dataset, method: str) -> PruningGroups:
     """Find the groups of channels, or the layers, that a method prunes."""
-    return find_groups(model, dataset.blank(1), SimpleNamespace(method=method, layers="both", exclude=[]), "prune")
+    return find_groups(
+        model, dataset.blank(1), SimpleNamespace(method=method, layers="both", exclude=[], heads=True), "prune"
+    )
 
 
 def share_of_channels(dense: nn.Module, dataset: Dataset, sparsity: float) -> float:

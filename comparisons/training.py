@@ -23,12 +23,12 @@ from comparisons.preparing import read_whole
 from lightweight.checkpointing.session import Session
 from lightweight.core.memory_format import to_memory_format
 from lightweight.core.torchvision_compat import torchvision
+from lightweight.data.augmentation import OFF
 from lightweight.data.dataset import Dataset, Split
 from lightweight.execution.process import run_stage
 from lightweight.networks.factory import build
 from lightweight.preparation.params import PrepareParams
 from lightweight.reporting.table import markdown
-from lightweight.training.augmentation import AugmentParams
 from lightweight.training.loop import train
 from lightweight.training.optimizer import make_schedule
 from lightweight.training.params import TrainingSettings, TrainParams
@@ -43,7 +43,7 @@ TRAIN = TrainParams(
     optimizer="adamw", momentum=0.9, lr=LR, weight_decay=0.01, decay_all=True, clip_norm=0.0, precision="fp32",
     schedule="constant", step_epochs=1, step_factor=0.1, label_smoothing=0.0, ema=0.0, teacher=None, temperature=1.0,
     teacher_weight=0.5, patience=0, snapshots=0,
-    augment=AugmentParams(shift=0, rotate=0, scale=0, flip=False, crop=0, cutout=0),
+    augment=OFF,
 )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from lightweight.batchnorm import reestimate_batchnorm
 from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.core.files import read_csv, write_csv, write_text
 from lightweight.core.params import GENERAL, load_params
+from lightweight.data.augmentation import AugmentSection
 from lightweight.data.dataset import Dataset
 from lightweight.evaluation.scores import EvaluatedModel, score
 from lightweight.execution.determinism import configure_torch
@@ -80,7 +81,8 @@ COLUMNS = [
 
 def main() -> None:
     raw = Path(sys.argv[1] if len(sys.argv) > 1 else "data/raw")
-    params = load_params(Path(f"recipes/{RECIPE}.yaml"), **GENERAL, prepare=PrepareParams, prune=PruneParams)
+    sections = {"prepare": PrepareParams, "train": AugmentSection, "prune": PruneParams}
+    params = load_params(Path(f"recipes/{RECIPE}.yaml"), **GENERAL, **sections)
     configure_torch(params)
     prepare = params.prepare.model_copy(update={"path": str(raw / Path(params.prepare.path).name)})
     dataset = read_whole(prepare, raw, params.seed)
@@ -97,7 +99,7 @@ def main() -> None:
         about |= {"zeros": share_of_zeros(model), "macs": count_macs(model, dataset.blank(1))}
         for statistics in ("old", "new"):
             if statistics == "new":
-                reestimate_batchnorm(model, dataset, STATISTICS, BATCH_SIZE, params.seed)
+                reestimate_batchnorm(model, dataset, STATISTICS, BATCH_SIZE, params.seed, params.train.augment)
             row = score(EvaluatedModel(predict(model, dataset), {}), original, dataset.test.labels.numpy())
             row |= about | {"statistics": statistics}
             rows.append({key: row[key] for key in COLUMNS})

@@ -1,4 +1,8 @@
-"""BatchNorm re-estimation: running means and variances are computed anew after weights were averaged or pruned."""
+"""BatchNorm re-estimation: running means and variances are computed anew after weights were averaged or pruned.
+
+The images are augmented as in training (Wu and Johnson 2021, "Rethinking Batch in BatchNorm", section 3). Those as they
+are stored have other means and variances than the weights were trained with, which costs accuracy.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightweight.core.params import Params
-from lightweight.data.dataset import Dataset, count_batches, random_indices
+from lightweight.data.augmentation import AugmentParams, augment, random_numbers
+from lightweight.data.dataset import Dataset, count_batches, random_indices, split_batches
 from lightweight.execution.averaging import average, own_batches
 from lightweight.execution.determinism import derive_seed
 
@@ -21,8 +26,10 @@ class BnUpdateParams(Params):
     batch_size: int = Field(ge=2, le=65_536)
 
 
-def reestimate_batchnorm(model: nn.Module, dataset: Dataset, num_images: int, batch_size: int, seed: int) -> None:
-    """Re-estimate the running statistics of all BatchNorm layers in place, from random training images, unaugmented.
+def reestimate_batchnorm(
+    model: nn.Module, dataset: Dataset, num_images: int, batch_size: int, seed: int, augmentation: AugmentParams
+) -> None:
+    """Re-estimate the running statistics of all BatchNorm layers in place, from random training images, augmented.
 
     Every batch has the same weight, so a last incomplete batch is left out unless it is the only one. Nothing changes
     without images or without BatchNorm layers.
@@ -35,12 +42,14 @@ def reestimate_batchnorm(model: nn.Module, dataset: Dataset, num_images: int, ba
         return
     images = dataset.train.take(order.to(dataset.mean.device))
     batches = count_batches(images, batch_size)
-    read = dataset.batches(images, batch_size, own_batches(batches))
+    numbers = random_numbers(len(images), seed)
+    read = images.read(parts := split_batches(images, batch_size, own_batches(batches)))
+    augmented = (augment(pixels, augmentation, numbers[part]) for part, (pixels, _) in zip(parts, read, strict=True))
     statistics = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var) if buffer is not None]
 
     def measure(number: int) -> Tensor:
         torch.manual_seed(derive_seed(seed, number))  # for dropout, which is on while statistics are taken
-        model(next(read)[0])
+        model(dataset.normalize(next(augmented)))
         return torch.cat([buffer.cpu().double() for buffer in statistics])
 
     with torch.no_grad(), _of_single_batches(model, norms):

@@ -13,6 +13,18 @@ def count_macs(model: nn.Module, image: Tensor) -> int:
 
     Leaves the model in evaluation mode.
     """
+    return _count(model, image).get_total_flops() // 2
+
+
+def count_macs_by_module(model: nn.Module, image: Tensor) -> dict[str, int]:
+    """Count the same by the name of each module, what is inside it included; leaves the model in evaluation mode."""
+    counts = _count(model, image).get_flop_counts()
+    totals = {name: sum(operators.values()) // 2 for name, operators in counts.items()}
+    return {name.partition(".")[2]: macs for name, macs in totals.items() if "." in name}
+
+
+def _count(model: nn.Module, image: Tensor) -> FlopCounterMode:
+    """Run the model on an image under the counter, which is returned."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # fused attention is not counted
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -25,7 +37,7 @@ def count_macs(model: nn.Module, image: Tensor) -> int:
         for parameter in trained:
             parameter.requires_grad_(True)
         torch.backends.mha.set_fastpath_enabled(fast)
-    return counter.get_total_flops() // 2
+    return counter
 
 
 def _make_counter() -> FlopCounterMode:

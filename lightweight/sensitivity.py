@@ -28,6 +28,7 @@ class SensitivityParams(Params):
     images: int = Field(ge=2)
     layers: LayerType
     exclude: list[str]
+    heads: bool
     amount: float | None = Field(gt=0, lt=1)
     max_drop: float = Field(ge=0, lt=1)
     probes: int = Field(ge=1, le=50)

@@ -94,7 +94,7 @@ def average_weights(
     rows = train(model, session, settings, epochs)
     history.record_and_log(average(model, rows, session.checkpointer), train_params.epochs, session.log)
     if history.rows:
-        reestimate_batchnorm(model, data, len(data.train), train_params.batch_size, session.seed)
+        reestimate_batchnorm(model, data, len(data.train), train_params.batch_size, session.seed, session.augmentation)
     return SwaResult(replace(source, notes={}), history)
 
 

@@ -1,13 +1,13 @@
 """Benchmark: measure the latency of the original, the pruned and the optimized model; timings stay out of dvc.lock.
 
 Reads   params.yaml, data/prepared.safetensors, models/{original,recalibrated}.safetensors, models/optimized.onnx
-Writes  metrics/latency/MODEL.json
+Writes  metrics/latency/MODEL.json, plots/turns.csv
 """
 
 from pathlib import Path
 from types import SimpleNamespace
 
-from lightweight.core.files import write_json
+from lightweight.core.files import write_csv, write_json
 from lightweight.core.machine import hardware_description
 from lightweight.core.params import Threads, load_params
 from lightweight.data.dataset_file import load_dataset
@@ -22,7 +22,7 @@ PREPARED = Path("data/prepared.safetensors")
 ORIGINAL = Path("models/original.safetensors")
 RECALIBRATED = Path("models/recalibrated.safetensors")
 OPTIMIZED = Path("models/optimized.onnx")
-LATENCY = Path("metrics/latency")
+LATENCY, TURNS = Path("metrics/latency"), Path("plots/turns.csv")
 
 
 def main() -> None:
@@ -30,9 +30,10 @@ def main() -> None:
     configure_torch(SimpleNamespace(seed=0, threads=params.threads, arithmetic="native"))
     data = load_dataset(PREPARED)
     original, recalibrated = (load_model(path, data).model for path in (ORIGINAL, RECALIBRATED))
-    latency = measure_latency(original, recalibrated, OPTIMIZED, data, params.benchmark, params.threads)
+    latency, turns = measure_latency(original, recalibrated, OPTIMIZED, data, params.benchmark, params.threads)
     for name, result in latency.items():
         write_json(LATENCY / f"{name}.json", result)
+    write_csv(TURNS, ["model", "batch", "round", "milliseconds"], turns)
     machine = f"{hardware_description(latency['original'])}, {conditions(latency)}"
     warnings = [*imprecision_warnings(latency), *slowdown_warnings(latency)]
     print(*warnings, f"benchmark  {machine}  -> {LATENCY}", sep="\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 from lightweight.batchnorm import BnUpdateParams, reestimate_batchnorm
 from lightweight.core.files import write_csv
 from lightweight.core.params import GENERAL, load_params
+from lightweight.data.augmentation import AugmentSection
 from lightweight.data.dataset_file import load_dataset
 from lightweight.execution.determinism import configure_torch
 from lightweight.execution.launch import run_parallel_stage
@@ -23,12 +24,13 @@ ACCURACY = Path("plots/bn_update.csv")
 
 
 def main() -> None:
-    params = load_params(PARAMS, **GENERAL, bn_update=BnUpdateParams)
+    params = load_params(PARAMS, **GENERAL, train=AugmentSection, bn_update=BnUpdateParams)
     data = load_dataset(PREPARED).to(configure_torch(params))
     pruned = load_model(PRUNED, data)
     model = pruned.model
     _, before = validate(model, data, data.val)
-    reestimate_batchnorm(model, data, params.bn_update.num_images, params.bn_update.batch_size, params.seed)
+    number, size = params.bn_update.num_images, params.bn_update.batch_size
+    reestimate_batchnorm(model, data, number, size, params.seed, params.train.augment)
     _, after = validate(model, data, data.val)
     save_model(RECALIBRATED, pruned)
     rows = [{"statistics": "before", "val_accuracy": before}, {"statistics": "after", "val_accuracy": after}]

@@ -1,25 +1,24 @@
 """Evaluate: score every variant on the test split, by the same metrics; all choices were made on validation.
 
 Reads   params.yaml, data/prepared.safetensors, models/VARIANT
-Writes  metrics/original.json, metrics/optimized.json, plots/models.csv, plots/predictions.csv
+Writes  metrics/original.json, metrics/optimized.json, plots/{models,predictions,layers}.csv
 """
 
 from pathlib import Path
 
-from lightweight.core.files import write_csv, write_json
+from lightweight.core.files import write_json, write_tables
 from lightweight.core.params import GENERAL, load_params
 from lightweight.core.variants import VARIANTS
 from lightweight.data.dataset_file import load_dataset
-from lightweight.evaluation.scores import COMPARED, SHOWN, EvaluateParams, evaluate_variants, prediction_rows, score
+from lightweight.evaluation.layers import LAYER_COLUMNS, layer_rows
+from lightweight.evaluation.scores import COMPARED, SHOWN, EvaluateParams, evaluate_variants, prediction_rows, score_all
 from lightweight.execution.determinism import configure_torch
 from lightweight.execution.launch import run_parallel_stage
 
-PARAMS = Path("params.yaml")
-PREPARED = Path("data/prepared.safetensors")
+PARAMS, PREPARED = Path("params.yaml"), Path("data/prepared.safetensors")
 MODELS: dict[str, Path] = {name: Path(f"models/{name}.safetensors") for name in VARIANTS}
 MODELS |= {"optimized": Path("models/optimized.onnx")}
-METRICS = Path("metrics")
-SCORES, PREDICTIONS = Path("plots/models.csv"), Path("plots/predictions.csv")
+METRICS, PLOTS = Path("metrics"), Path("plots")
 
 
 def main() -> None:
@@ -27,15 +26,19 @@ def main() -> None:
     data = load_dataset(PREPARED).to(configure_torch(params))
     labels = data.test.labels.cpu().numpy()
     variants = evaluate_variants(MODELS, data, params.evaluate.batch_size, params.threads)
-    scores = {name: score(variant, variants["original"], labels) for name, variant in variants.items()}
+    scores = score_all(variants, labels, data.classes)
     for name, own in scores.items():
         print(f"evaluate  {name:<12}  test accuracy {own['accuracy']:.2%}  {own['size_bytes']:>12,} bytes")
     for name in COMPARED:
         write_json(METRICS / f"{name}.json", {key: scores[name][key] for key in SHOWN})
-    write_csv(SCORES, ["model", *scores["original"]], [{"model": name, **own} for name, own in scores.items()])
-    rows = prediction_rows(variants["optimized"].predictions, labels, data.classes)
-    write_csv(PREDICTIONS, ["actual", "predicted"], rows)
-    print(f"evaluate  {len(VARIANTS)} variants  -> {SCORES}")
+    predictions = prediction_rows(variants["optimized"], variants["original"], labels, data.classes)
+    tables = {
+        "models": (["model", *scores["original"]], [{"model": name, **own} for name, own in scores.items()]),
+        "predictions": (predictions[0], predictions),
+        "layers": (LAYER_COLUMNS, layer_rows(variants["original"].modules, variants["recalibrated"].modules)),
+    }
+    write_tables(PLOTS, tables)
+    print(f"evaluate  {len(VARIANTS)} variants  -> {PLOTS / 'models.csv'}")
 
 
 if __name__ == "__main__":

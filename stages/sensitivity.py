@@ -11,6 +11,7 @@ from pathlib import Path
 from lightweight.checkpointing.session import open_session
 from lightweight.core.files import write_csv
 from lightweight.core.params import GENERAL, load_params
+from lightweight.data.augmentation import AugmentSection
 from lightweight.data.dataset_file import load_dataset
 from lightweight.execution.determinism import configure_torch, work_folder
 from lightweight.execution.launch import run_parallel_stage
@@ -24,7 +25,7 @@ SENSITIVITY, LARGEST = Path("plots/sensitivity.csv"), Path("plots/largest.csv")
 
 
 def main() -> None:
-    params = load_params(PARAMS, **GENERAL, sensitivity=SensitivityParams)
+    params = load_params(PARAMS, **GENERAL, train=AugmentSection, sensitivity=SensitivityParams)
     data = load_dataset(PREPARED).to(configure_torch(params))
     model, work = load_model(AVERAGED, data).model, work_folder() / "sensitivity"
     with open_session(work, params, data, [PREPARED, AVERAGED], SENSITIVITY, log=partial(print, flush=True)) as session:

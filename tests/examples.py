@@ -17,6 +17,7 @@ from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.checkpointing.session import Session, discard
 from lightweight.core.files import write_csv
 from lightweight.core.variants import VARIANTS
+from lightweight.data.augmentation import AugmentParams
 from lightweight.data.dataset import Dataset, Split
 from lightweight.networks.factory import build
 from lightweight.networks.model_file import ModelFile
@@ -29,7 +30,6 @@ from lightweight.quantization import post_training
 from lightweight.quantization.params import QuantizeParams
 from lightweight.quantization.quantizer import Quantizer
 from lightweight.training import loop
-from lightweight.training.augmentation import AugmentParams
 from lightweight.training.history import Epoch
 from lightweight.training.loop import FineTune
 from lightweight.training.optimizer import make_schedule
@@ -121,6 +121,7 @@ def prune_params(**changes: Any) -> PruneParams:
         "trials": 3,
         "layers": "both",
         "exclude": [],
+        "heads": True,
         "scope": "layer",
         "round_to": 1,
         "epochs": 1,

@@ -9,6 +9,7 @@ import torch
 
 from lightweight.batchnorm import reestimate_batchnorm
 from lightweight.checkpointing.session import Session
+from lightweight.data.augmentation import OFF
 from lightweight.networks.validation import validate
 from lightweight.pruning.importance import Importance
 from lightweight.pruning.probe import SensitivityProbe
@@ -41,7 +42,7 @@ def test_a_probe_is_the_accuracy_of_the_pruned_model_with_new_statistics(tiny_da
         prune_in_place(
             alone, tiny_dataset, method=method, amount=0.75, exclude=[x for x in LAYERS if x != row["layer"]]
         )
-        reestimate_batchnorm(alone, tiny_dataset, 1000, 256, 0)
+        reestimate_batchnorm(alone, tiny_dataset, 1000, 256, 0, augmentation=OFF)
         assert row["val_accuracy"] == validate(alone, tiny_dataset, tiny_dataset.val)[1]
         layer = dict(model.named_modules())[row["layer"]]
         assert row["parameters"] == sum(tensor.numel() for tensor in layer.parameters())

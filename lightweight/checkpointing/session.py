@@ -19,6 +19,7 @@ from lightweight.checkpointing.run_folder import (
 )
 from lightweight.core.errors import InputError
 from lightweight.core.files import read_json, write_json
+from lightweight.data.augmentation import OFF, AugmentParams
 from lightweight.data.dataset import Dataset
 from lightweight.execution.ranks import is_writer
 
@@ -29,13 +30,14 @@ def discard(line: str) -> None:
 
 @dataclass(frozen=True)
 class Session:
-    """Hold what all parts of a stage share: data set, seed, number of threads, checkpointer and log."""
+    """Hold what all parts of a stage share: data set and its augmentation, seed, threads, checkpointer and log."""
 
     dataset: Dataset
     seed: int
     threads: int = 1
     checkpointer: Checkpointer = field(default_factory=Checkpointer)
     log: Callable[[str], None] = discard
+    augmentation: AugmentParams = OFF
 
 
 @contextmanager
@@ -50,10 +52,11 @@ def open_session(
 ) -> Iterator[Session]:
     """Open the session of the stage `folder.name`, resumed from a matching run folder in `folder` if there is one.
 
-    `params` has `seed`, `threads` and the sections that the stage has loaded. For the other arguments see `resumable`.
+    `params` has `seed`, `threads`, `train.augment` and the sections that the stage has loaded. For the other arguments
+    see `resumable`.
     """
     with resumable(folder.parent, folder.name, vars(params), files, output, log=log) as checkpointer:
-        yield Session(dataset, params.seed, params.threads, checkpointer, log)
+        yield Session(dataset, params.seed, params.threads, checkpointer, log, params.train.augment)
 
 
 @contextmanager

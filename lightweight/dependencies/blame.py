@@ -2,7 +2,8 @@
 
 It may be a group, or an attribute of the layer that counts channels or parts of them, such as heads.
 
-Layers of one kind run the same code. What is true of an operator in one of them is true of the same in the others.
+Layers of one kind that execute the same operators run the same code. What is true of an operator in one of them is true
+of the same in the others.
 """
 
 from collections.abc import Iterator
@@ -11,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from lightweight.dependencies.groups import Group, Size
-from lightweight.dependencies.labels import Planes, varying
-from lightweight.dependencies.trace import Step, Trace
 from lightweight.networks.pruned_shapes import read_sizes
+from lightweight.tracing.labels import NONE, Planes, varying
+from lightweight.tracing.trace import Place, Step, Trace
 
-Place = tuple[type[nn.Module], int, str]  # a kind of layer, an operator, and its number among those of its name
+Code = tuple[type[nn.Module], tuple[str, ...]]  # a kind of layer, and all operators that it executes
+Kind = tuple[Code, str, int]  # an operator in such a layer, and its number among those of its name
 
 
 class Blame:
@@ -23,30 +25,45 @@ class Blame:
 
     def __init__(self, model: nn.Module, found: Trace) -> None:
         self.trace = found
+        places = [step.place for step in found.steps]
+        executed: dict[str, list[str]] = {}
+        for layer, name, _ in places:
+            executed.setdefault(layer, []).append(name)
         kinds = {name: type(module) for name, module in model.named_modules()}
-        numbers: dict[tuple[str, str], int] = {}
-        self.places: list[Place] = []  # of every step
-        for step in found.steps:
-            key = step.layer, step.name
-            numbers[key] = numbers.get(key, 0) + 1
-            self.places.append((kinds[step.layer], numbers[key], step.name))
+        codes: dict[str, Code] = {layer: (kinds[layer], tuple(names)) for layer, names in executed.items()}
+        self.kinds: list[Kind] = [(codes[layer], name, number) for layer, name, number in places]
+        self.numbers = {place: number for number, place in enumerate(places)}
 
     def alike(self, step: int) -> list[int]:
         """List the steps that run the same code as one: itself, and those in other layers of the kind."""
-        place = self.places[step]
-        if place[0].__module__.startswith("torch.nn"):
+        kind = self.kinds[step]
+        if _is_plain(kind[0][0]):
             return [step]
-        return [number for number, other in enumerate(self.places) if other == place]
+        return [number for number, other in enumerate(self.kinds) if other == kind]
 
-    def find_operator(self, failed: int) -> int:
-        """Return the step that the network's code asked for: behind a copy, it is the view for which it was made."""
-        steps = self.trace.steps
-        copy = steps[failed].name == "aten.clone.default" and failed + 1 < len(steps)
-        return failed + 1 if copy and "view" in steps[failed + 1].name else failed
+    def find_heads(self) -> set[Place]:
+        """Find the places where channels are split into heads: those of each are multiplied with each other later.
+
+        That is not so where queries and keys themselves are told apart: they are the parts that meet. Values are split
+        like them in the same layer.
+        """
+        heads: set[tuple[str, int]] = set()  # layers, and into how many parts they split
+        for some, others in self.trace.multiplied:
+            found: list[tuple[int, str, int]] = []
+            for place, plane in self.trace.splits.items():
+                number, size = _split(plane)
+                parts = plane.reshape(-1, size)
+                one, other = (torch.isin(parts, line) for line in (some, others))
+                apart = len(varying(plane)) == 2 and bool(other.any()) and not torch.equal(one.any(1), other.any(1))
+                if int(one.sum(1).max()) == len(some) and not apart:
+                    found.append((size, place[0], number))
+            heads |= {(layer, number) for size, layer, number in found if size == min(found)[0]}
+        splits = self.trace.splits.items()
+        return {place for place, plane in splits if (place[0], _split(plane)[0]) in heads}
 
     def find_guilty(self, failed: int, groups: dict[str, Group]) -> dict[str, str]:
         """Return the reasons of guilty groups by name; none if no group can be told."""
-        owners = {int(label): name for name, group in groups.items() for label in group.classes}
+        owners = self._owners(groups)
         step, steps = self.trace.steps[failed], self.trace.steps
         guilty: dict[str, str] = {}
         if any(True for _ in self._groups_at(step.planes, owners)):
@@ -59,13 +76,21 @@ class Blame:
                 return {name: self.explain(failed)}
         return {}
 
-    def find_ties(self, failed: int, groups: dict[str, Group]) -> list[tuple[Tensor, Tensor]]:
+    def _owners(self, groups: dict[str, Group]) -> list[str]:
+        """List the group of every label, or the empty text."""
+        owners = [""] * len(self.trace.labels.roots)
+        for name, group in groups.items():
+            for label in group.classes.tolist():
+                owners[label] = name
+        return owners
+
+    def find_ties(self, failed: int) -> list[tuple[Tensor, Tensor]]:
         """List channels of the same layers, as many as an operator gives, that may have to go together with these.
 
         So does attention that gives as many channels as its input has.
         """
         ties: list[tuple[Tensor, Tensor]] = []
-        owners = {int(label): name for name, group in groups.items() for label in group.classes}
+        whole = torch.tensor([*self.trace.labels.whole_classes(), NONE])
         find = self.trace.labels.find
         for number in self.alike(failed):
             step = self.trace.steps[number]
@@ -82,8 +107,7 @@ class Blame:
                 for first in _lines(other.planes)
                 if len(line) in (len(first), 2 * len(first), 3 * len(first))
                 and not torch.isin(find(first), find(line)).any()
-                and self._owned(first, owners)
-                and self._owned(line, owners)
+                and not torch.isin(find(torch.cat([first, line])), whole).any()
             )
             ties += [pair for pair, _ in zip(pairs, range(1), strict=False)]
         return ties
@@ -91,17 +115,24 @@ class Blame:
     def explain(self, number: int) -> str:
         """Explain that an operator does not follow the removal of channels."""
         step = self.trace.steps[number]
-        operator = step.name.removeprefix("aten.").split(".")[0]
-        place = f"{step.layer or 'the network'} ({operator})"
+        place = f"{step.layer or 'the network'} ({step.name})"
         return f"without a channel the others are no longer where {place} expects them"
 
-    def _owned(self, line: Tensor, owners: dict[int, str]) -> bool:
-        return set(self.trace.labels.find(line).tolist()) <= owners.keys()
-
-    def _groups_at(self, planes: Planes | tuple[Tensor, ...], owners: dict[int, str]) -> Iterator[str]:
+    def _groups_at(self, planes: Planes | tuple[Tensor, ...], owners: list[str]) -> Iterator[str]:
         for plane in planes:
-            names = [owners[label] for label in self.trace.labels.find(plane).unique().tolist() if label in owners]
-            yield from dict.fromkeys(names)
+            names = [owners[label] for label in self.trace.labels.find(plane).unique().tolist()]
+            yield from dict.fromkeys(name for name in names if name)
+
+
+def _split(plane: Tensor) -> tuple[int, int]:
+    """Return into how many parts of what size a plane is split by its last two dimensions along which it varies."""
+    first, last = varying(plane)[-2:]
+    return plane.shape[first], plane.shape[last]
+
+
+def _is_plain(kind: type[nn.Module]) -> bool:
+    """Return whether layers of a kind are PyTorch's own, whose attributes follow their weights."""
+    return kind.__module__.startswith("torch.nn") and kind is not nn.MultiheadAttention
 
 
 def _lines(planes: Planes | tuple[Tensor, ...]) -> list[Tensor]:
@@ -115,19 +146,21 @@ def find_sizes(model: nn.Module, step: Step) -> list[Size]:
     An attribute may be equal to several sizes, of which it follows the one that changes.
     """
     module = model.get_submodule(step.layer)
-    if type(module).__module__.startswith("torch.nn"):
-        return []  # whose attributes follow their weights
+    if _is_plain(type(module)):
+        return []
     found: list[Size] = []
     for plane in (*step.planes, *step.results):
         for dim in varying(plane):
             parts = plane.movedim(dim, 0).flatten(1) if plane.dim() > 1 else plane.unsqueeze(1)
             for key in vars(module):
                 lengths = read_sizes(module, key)
-                if lengths and _fits(lengths, parts):
+                if lengths and _fits(step.name, lengths, parts):
                     found.append(Size(step.layer, key, lengths, parts))
     return found
 
 
-def _fits(lengths: list[int], parts: Tensor) -> bool:
-    """Return whether sizes count the parts: together, or the only one that is larger than 1, as in (channels, 1, 1)."""
-    return min(lengths) > 0 and len(parts) in (sum(lengths), max(lengths) if sorted(lengths)[-2:-1] == [1] else 0)
+def _fits(operator: str, lengths: list[int], parts: Tensor) -> bool:
+    """Return whether sizes count the parts: those of a split together, else the only one above 1, as in (C, 1, 1)."""
+    if operator == "split_with_sizes" and len(lengths) > 1:
+        return min(lengths) > 0 and len(parts) == sum(lengths)
+    return min(lengths) > 0 and len(parts) == max(lengths) and sorted(lengths)[-2:-1] in ([], [1])

@@ -1,83 +1,91 @@
-"""Consistency: a network without channels must give the logits of the reference, or the layer where it does not.
+"""Consistency: a network without channels must give the logits of the reference, or the operator where it does not.
 
-Constants in the code of a network, such as the numbers of a reshape, do not follow what is removed. Only running the
-smaller network shows them.
+Shapes do not show constants in the code of a network that depend on its widths, such as the scale of attention.
 """
 
 from collections.abc import Set
 from copy import deepcopy
-from dataclasses import dataclass
-from itertools import product
 
 import torch
 from torch import Tensor, nn
 
 from lightweight.core.errors import first_line
 from lightweight.core.module_state import forgetting_caches
-from lightweight.dependencies.groups import Group, Size
+from lightweight.dependencies.groups import Group, Size, keep_axes, keep_members
 from lightweight.dependencies.reference import Print, Recorder, Reference
 from lightweight.dependencies.removal import places_of, remove_sizes, without_places
-from lightweight.dependencies.trace import Trace, label_image, naming_layers, plain_operators, run
+from lightweight.dependencies.smaller import (
+    Failure,
+    choose_members,
+    first_difference,
+    make_smaller,
+    removed_classes,
+    run_smaller,
+)
 from lightweight.networks.pruned_shapes import changed_shapes, shrink_to
+from lightweight.tracing.trace import Place, Trace, label_image, run
 
-SHARES = (0.5, 0.25, 0.4)  # of the members of groups in turn: all different, so that none fit each other by chance
-WINDOW = 6  # of operators in which results agree again
+LEFT = 4  # members of a group that the small copy has at least
 TOLERANCE = 1e-6  # of the logits, relative to their root mean square, in float64
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Describe where a network without channels first differs: the step of the trace, the layer, and an error."""
-
-    step: int
-    layer: str
-    error: str = ""
-
-
 class ConsistencyCheck:
-    """Remove some members of groups from copies of a network in float64, and compare these with the reference."""
+    """Remove some members of groups from a small copy of a network in float64, and compare it with the reference.
 
-    def __init__(self, model: nn.Module, image: Tensor, trace: Trace, rows: Set[int], sizes: list[Size]) -> None:
+    The copy keeps a few members of every group. What its code does with widths, it does with any of them.
+    """
+
+    def __init__(self, model: nn.Module, image: Tensor, trace: Trace, rows: Set[Place], sizes: list[Size]) -> None:
         self.model, self.trace, self.rows, self.sizes = model, trace, rows, sizes
         self.image = torch.linspace(-1, 1, image.numel(), dtype=torch.float64, device=image.device).view(image.shape)
 
     @torch.no_grad()
     def find_failure(self, groups: dict[str, Group]) -> Failure | None:
         """Return where the network without some members of all these groups fails; None if it does not."""
-        members = {name: _choose(group.size, SHARES[n % len(SHARES)]) for n, (name, group) in enumerate(groups.items())}
-        removed = [group.classes[members[name]] for name, group in groups.items()]
-        if not removed:
+        if not groups:
             return None
-        reference = Reference(self.model, self.trace, torch.cat(removed), self.rows)
+        labels = self.trace.labels
+        before = {
+            name: group.leave_some(_leave_few(group.size, LEFT + n % 3))
+            for n, (name, group) in enumerate(groups.items())
+        }
+        small = deepcopy(make_smaller(self.model, groups, before, self.sizes, labels)).double()  # it shares nothing
+        found = Trace(labels, keep_axes(self.trace.axes, places_of(groups, before)))
+        few = keep_members(groups, before, found)
+        members = choose_members(few)
+        reference = Reference(small, found, removed_classes(few, members), self.rows)
         image = self.image.clone()
         label_image(reference, image)
-        expected = run(reference, self.model, image)
-        recorder, layers, reason = Recorder(), list[str](), ""
         try:
-            smaller = without_places(self.model, places_of(groups, members))
-            remove_sizes(smaller, self.sizes, self.trace.labels, torch.cat(removed))
-            with forgetting_caches(smaller), plain_operators(), naming_layers(smaller, layers), recorder:
-                logits = smaller(self.image)
-            if _agree(logits, expected):
-                rebuilt = deepcopy(self.model).to("meta")
-                shrink_to(rebuilt, changed_shapes(rebuilt, smaller))
-                rebuilt.load_state_dict(smaller.state_dict(), assign=True)
-                with forgetting_caches(rebuilt):
-                    if _agree(rebuilt(self.image), expected):
-                        return None
-        except Exception as error:  # raised, for example, by a layer that no longer fits the one before
-            reason = first_line(error)
-        step, certain = _first_difference(reference.prints, recorder.prints)
-        if layers and not certain:  # the first operator of the layer that has raised an error
-            steps = enumerate(self.trace.steps[step:], step)
-            step = next((number for number, other in steps if other.layer == layers[-1]), step)
-        return Failure(step, layers[-1] if layers else "", reason)
+            expected = run(reference, small, image)
+        except Exception as raised:  # the copy has other widths than those whose shapes were compared
+            number = min(len(reference.steps), len(self.trace.steps) - 1)
+            return Failure(self.trace.steps[number].place, first_line(raised))
+        recorder = Recorder()
+        smaller = without_places(small, places_of(few, members))
+        remove_sizes(
+            smaller, self.sizes, labels, torch.cat([removed_classes(groups, before), removed_classes(few, members)])
+        )
+        logits, error = run_smaller(smaller, self.image, recorder)
+        if logits is not None and _agree(logits, expected) and _agree(self._rebuild(smaller), expected):
+            return None
+        step = first_difference(reference.prints, recorder.prints, _same)
+        return Failure(reference.steps[min(step, len(reference.steps) - 1)].place, error)
+
+    def _rebuild(self, smaller: nn.Module) -> Tensor:
+        """Run the network as it is made again from the shapes of a smaller one."""
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        rebuilt = deepcopy(self.model, {id(tensor): tensor for tensor in tensors})  # buffers may be in no state
+        shrink_to(rebuilt, changed_shapes(rebuilt, smaller))
+        rebuilt.load_state_dict(smaller.state_dict(), assign=True)
+        with forgetting_caches(rebuilt):
+            logits: Tensor = rebuilt.double()(self.image)
+        return logits
 
 
-def _choose(size: int, share: float) -> list[int]:
-    """Choose a share of the members of a group, at least one and not all, at random and yet always the same."""
-    order = torch.randperm(size, generator=torch.Generator().manual_seed(0))
-    return sorted(order[: min(size - 1, max(1, round(share * size)))].tolist())
+def _leave_few(size: int, number: int) -> list[int]:
+    """Choose all members of a group but a few, at random and yet always the same."""
+    return sorted(torch.randperm(size, generator=torch.Generator().manual_seed(1))[number:].tolist())
 
 
 def _agree(logits: Tensor, expected: Tensor) -> bool:
@@ -85,27 +93,6 @@ def _agree(logits: Tensor, expected: Tensor) -> bool:
         return False
     limit = (TOLERANCE**2) * expected.square().mean()
     return bool((logits - expected).square().mean() <= limit)
-
-
-def _first_difference(expected: list[Print], actual: list[Print]) -> tuple[int, bool]:
-    """Return the number of the first operator whose result is not the expected one, and whether it is surely that.
-
-    Where the operators differ, because tensors lie in memory in another way, the next results that agree count.
-    """
-    step = other = 0
-    while step < len(expected) and other < len(actual):
-        if expected[step][0] == actual[other][0]:
-            if not _same(expected[step], actual[other]):
-                return step, True
-            step, other = step + 1, other + 1
-            continue
-        ahead = sorted(product(range(WINDOW), repeat=2), key=sum)
-        pairs = [(step + i, other + j) for i, j in ahead if step + i < len(expected) and other + j < len(actual)]
-        agreeing = next((pair for pair in pairs if _same(expected[pair[0]], actual[pair[1]])), None)
-        if agreeing is None:
-            return step, False
-        step, other = agreeing
-    return min(step, len(expected) - 1), False
 
 
 def _same(expected: Print, actual: Print) -> bool:

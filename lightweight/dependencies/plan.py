@@ -4,16 +4,13 @@ from collections.abc import Set
 from copy import deepcopy
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lightweight.core.errors import InputError, first_line
-from lightweight.dependencies.blame import Blame, find_sizes
-from lightweight.dependencies.consistency import ConsistencyCheck, Failure
-from lightweight.dependencies.groups import Group, Size, find_groups
-from lightweight.dependencies.labels import Labels
-from lightweight.dependencies.trace import Trace, trace
+from lightweight.dependencies.groups import Group, Size
+from lightweight.dependencies.planner import Planner
+from lightweight.tracing.labels import Labels
+from lightweight.tracing.trace import Place
 
 MAX_ROUNDS = 40  # of checks that name a layer; what is left then is divided into halves
 
@@ -29,114 +26,28 @@ class Plan:
     skipped: dict[str, str]
     sizes: list[Size]
     labels: Labels
-    rows: Set[int]
+    rows: Set[Place]
 
 
-def make_plan(model: nn.Module, image: Tensor) -> Plan:
+def make_plan(model: nn.Module, image: Tensor, heads: bool) -> Plan:
     """Find the groups from which channels can be removed, for images (1, C, H, W).
 
+    With `heads`, attention loses whole heads; else every head stays, and loses channels where the network allows it.
     Leaves the model in evaluation mode. Raises InputError when the network cannot be run.
     """
     model.eval()
-    planner = Planner(deepcopy(model).cpu().double(), image.cpu().double())
+    planner = Planner(_to_cpu(model), image.cpu(), heads)
     with tqdm(desc="checks of groups", leave=False, disable=None) as progress:
         for _ in range(MAX_ROUNDS):
             progress.update()
-            if planner.improve():
+            if planner.improve(planner.check_shapes) and planner.improve(planner.check_logits):
                 break
         else:
-            planner.divide()
+            planner.divide(planner.check_logits)
     return Plan(planner.groups, planner.skipped, planner.sizes, planner.trace.labels, planner.rows)
 
 
-class Planner:
-    """Find groups; where the network fails without channels, change what they are, or spare them by name.
-
-    The steps of `rows` remove whole parts, such as heads. `ties` are labels that must go together though no operator
-    says so. `sizes` are attributes that count channels.
-    """
-
-    def __init__(self, model: nn.Module, image: Tensor) -> None:
-        self.model, self.image = model, image
-        self.rows: set[int] = set()
-        self.ties: list[tuple[Tensor, Tensor]] = []
-        self.sizes: list[Size] = []
-        self.spared: dict[str, str] = {}
-        self.tried: set[tuple[object, ...]] = set()
-        self._trace()
-
-    def _trace(self) -> None:
-        """Trace the network and find its groups, without the layers that are spared."""
-        layers: list[str] = []
-        try:
-            self.trace: Trace = trace(self.model, self.image, layers, self.rows)
-        except Exception as error:  # of any class: it is the network's own
-            place = f" at {layers[-1]}" if layers and layers[-1] else ""
-            reason = f"it cannot be traced{place}: {first_line(error)}"
-            raise InputError(f"Channels of the network cannot be pruned: {reason}") from None
-        for some, others in self.ties:
-            self.trace.labels.unite(some, others)
-        self.groups, self.skipped = find_groups(self.model, self.trace)
-        for name in [name for name, group in self.groups.items() if set(group.layers) & self.spared.keys()]:
-            reason = next(self.spared[layer] for layer in self.groups[name].layers if layer in self.spared)
-            self.skipped |= dict.fromkeys(self.groups.pop(name).layers, reason)
-        self.blame = Blame(self.model, self.trace)
-
-    def improve(self) -> bool:
-        """Return whether the network without channels gives the logits of the reference; change the plan if not."""
-        failure = self._check(self.groups)
-        if failure is None:
-            return True
-        failed = self.blame.find_operator(failure.step)
-        place = self.blame.places[failed]
-        guilty = self.blame.find_guilty(failed, self.groups)
-        if self._try("sizes", place):
-            alike = self.blame.alike(failed)
-            self.sizes += [size for step in alike for size in find_sizes(self.model, self.trace.steps[step])]
-        elif guilty and self._switch_splits(guilty):
-            self._trace()
-        elif self._try("ties", place) and (ties := self.blame.find_ties(failed, self.groups)):
-            self.ties += ties
-            self._trace()
-        elif guilty:
-            self._spare(guilty)
-        else:
-            self.divide(self.blame.explain(failed))
-        return False
-
-    def divide(self, reason: str = "without a channel the network fails") -> None:
-        """Spare the groups that fail alone, found by halving the list of all."""
-        self._spare(dict.fromkeys(self._find_inconsistent(self.groups), reason))
-
-    def _check(self, groups: dict[str, Group]) -> Failure | None:
-        return ConsistencyCheck(self.model, self.image, self.trace, self.rows, self.sizes).find_failure(groups)
-
-    def _try(self, what: str, place: tuple[object, ...]) -> bool:
-        """Return True the first time that something is tried at a kind of place."""
-        new = (what, *place) not in self.tried
-        self.tried.add((what, *place))
-        return new
-
-    def _switch_splits(self, guilty: dict[str, str]) -> bool:
-        """Remove whole parts, such as heads, where groups are split; return False if all their splits do already."""
-        classes = torch.cat([self.groups[name].classes for name in guilty])
-        found = self.trace.labels.find
-        steps = {step for step, plane in self.trace.splits.items() if torch.isin(found(plane), classes).any()}
-        steps -= self.rows
-        self.rows |= steps
-        return bool(steps)
-
-    def _spare(self, guilty: dict[str, str]) -> None:
-        for name, reason in guilty.items():
-            layers = self.groups.pop(name).layers
-            self.spared |= dict.fromkeys(layers, reason)
-            self.skipped |= dict.fromkeys(layers, reason)
-
-    def _find_inconsistent(self, groups: dict[str, Group]) -> list[str]:
-        """List the groups that fail alone, among those that do not pass together."""
-        passed = self._check(groups) is None
-        if passed or len(groups) < 2:
-            return [] if passed else list(groups)
-        names = list(groups)
-        halves = names[: len(names) // 2], names[len(names) // 2 :]
-        return [found for half in halves for found in self._find_inconsistent({name: groups[name] for name in half})]
+def _to_cpu(model: nn.Module) -> nn.Module:
+    """Return a copy of a network on the CPU; it shares the tensors that are there."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return deepcopy(model, {id(tensor): tensor for tensor in tensors if tensor.device.type == "cpu"}).cpu()

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightweight.dependencies.labels import NONE
-from lightweight.dependencies.planes import tensors_in
-from lightweight.dependencies.rules import IGNORED
-from lightweight.dependencies.trace import Trace, Tracer
+from lightweight.tracing.labels import NONE
+from lightweight.tracing.planes import tensors_in
+from lightweight.tracing.rules import COPIES, IGNORED, name_operator
+from lightweight.tracing.trace import Place, Trace, Tracer
 
 Print = tuple[str, int, float, float]  # an operator, and the number, sum and sum of squares of what it gives
 SUMMING = {"mm", "bmm", "addmm", "baddbmm", "linear", "convolution", "sum", "linalg_vector_norm", "norm"}
@@ -22,7 +22,7 @@ SUMMING = {"mm", "bmm", "addmm", "baddbmm", "linear", "convolution", "sum", "lin
 class Reference(Tracer):
     """Execute a network without the channels of removed classes, and take a fingerprint of every operator's result."""
 
-    def __init__(self, model: nn.Module, trace: Trace, removed: Tensor, rows: Set[int]) -> None:
+    def __init__(self, model: nn.Module, trace: Trace, removed: Tensor, rows: Set[Place]) -> None:
         super().__init__(model, trace.labels, trace.axes, rows)
         self.gone = torch.zeros(len(trace.labels.roots) + 10_000, dtype=torch.bool)  # labels may be added
         self.gone[removed] = True
@@ -30,7 +30,7 @@ class Reference(Tracer):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = super().__torch_dispatch__(func, types, args, kwargs)
-        if func not in IGNORED:
+        if func not in IGNORED | COPIES:
             self.prints.append(_print(func, out, self.kept))
         return out
 
@@ -74,7 +74,7 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if func not in IGNORED:
+        if func not in IGNORED | COPIES:
             self.prints.append(_print(func, out, lambda tensor: None))
         return out
 
@@ -85,8 +85,8 @@ def _print(func: Any, out: Any, kept: Callable[[Tensor], Tensor | None]) -> Prin
             mask = kept(tensor)
             values = tensor if mask is None else tensor.masked_fill(~mask, 0.0)
             number = tensor.numel() if mask is None else int(mask.sum())
-            return str(func), number, float(values.sum()), float(values.square().sum())
-    return str(func), 0, 0.0, 0.0
+            return name_operator(func), number, float(values.sum()), float(values.square().sum())
+    return name_operator(func), 0, 0.0, 0.0
 
 
 def _moments(kept: Tensor, values: Tensor, dims: list[int], correction: float = 0.0) -> tuple[Tensor, Tensor]:

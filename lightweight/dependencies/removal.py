@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from lightweight.dependencies.groups import Group, Size
-from lightweight.dependencies.labels import Labels
-from lightweight.dependencies.trace import Axis
 from lightweight.networks.pruned_shapes import depthwise_multiplier, set_size, sync_attributes
+from lightweight.tracing.labels import Labels
+from lightweight.tracing.trace import Axis
 
 
 def places_of(groups: Mapping[str, Group], members: Mapping[str, list[int]]) -> dict[Axis, Tensor]:
@@ -24,18 +24,20 @@ def places_of(groups: Mapping[str, Group], members: Mapping[str, list[int]]) -> 
     return {axis: torch.cat(own).sort().values for axis, own in places.items()}
 
 
-def without_places(model: nn.Module, places: Mapping[Axis, Tensor]) -> nn.Module:
+def without_places(model: nn.Module, places: Mapping[Axis, Tensor], values: bool = True) -> nn.Module:
     """Return a copy of a network without places along axes; it shares the tensors that lose nothing."""
-    changed = {name for name, _ in places}
     tensors = [*model.named_parameters(), *model.named_buffers()]
-    copy = deepcopy(model, {id(tensor): tensor for name, tensor in tensors if name not in changed})
-    remove_places(copy, places)
+    copy = deepcopy(model, {id(tensor): tensor for name, tensor in tensors})
+    remove_places(copy, places, values)
     return copy
 
 
 @torch.no_grad()
-def remove_places(model: nn.Module, places: Mapping[Axis, Tensor]) -> None:
-    """Remove places along axes of a network's tensors in place, and update `in_channels` and the like."""
+def remove_places(model: nn.Module, places: Mapping[Axis, Tensor], values: bool = True) -> None:
+    """Remove places along axes of a network's tensors in place, and update `in_channels` and the like.
+
+    Without `values`, the tensors that lose something are zero, and nothing is copied.
+    """
     by_module: dict[str, list[tuple[str, int, Tensor]]] = {}
     for (name, dim), indices in places.items():
         owner, _, key = name.rpartition(".")
@@ -48,7 +50,10 @@ def remove_places(model: nn.Module, places: Mapping[Axis, Tensor]) -> None:
             tensor = getattr(module, key)
             kept = torch.ones(tensor.shape[dim], dtype=torch.bool)
             kept[indices] = False
-            part = tensor.detach().index_select(dim, kept.nonzero().squeeze(1).to(tensor.device))
+            if values:
+                part = tensor.detach().index_select(dim, kept.nonzero().squeeze(1).to(tensor.device))
+            else:
+                part = tensor.new_zeros([int(kept.sum()) if d == dim else s for d, s in enumerate(tensor.shape)])
             if isinstance(tensor, nn.Parameter):
                 module._parameters[key] = nn.Parameter(part, tensor.requires_grad)
             else:

@@ -4,9 +4,8 @@ Every variant is scored by the same keys. Accuracy has a 95 % Wilson interval an
 the original.
 """
 
-import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,9 @@ from lightweight.core.files import read_bytes
 from lightweight.core.params import Params
 from lightweight.core.variants import VariantName
 from lightweight.data.dataset import Dataset
+from lightweight.evaluation.confidence import confidences, expected_calibration_error, label_losses, worst_class
+from lightweight.evaluation.layers import WeightedModule, list_modules
+from lightweight.evaluation.sizes import measure_sizes
 from lightweight.evaluation.statistics import mcnemar_p, wilson_interval
 from lightweight.macs import count_macs
 from lightweight.networks.model_file import load_model
@@ -24,7 +26,7 @@ from lightweight.networks.validation import limit_batch
 from lightweight.onnx.graph import list_layers
 from lightweight.onnx.logits import onnx_logits, torch_logits
 from lightweight.onnx.session import load_inference_session
-from lightweight.onnx.weights import count_parameters
+from lightweight.onnx.weights import StoredTensor, learned_tensors
 
 COMPARED: tuple[VariantName, ...] = ("original", "optimized")  # whose metrics DVC shows, each in a file of `SHOWN`
 SHOWN = (
@@ -39,10 +41,17 @@ class EvaluateParams(Params):
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """Hold the predicted classes (N,) of a model file for the test images, and its sizes, parameters and MACs."""
+    """Hold what a model file predicts for the test images, and what it costs.
+
+    `predictions` are classes (N,); `costs` are sizes, parameters and MACs; `confidences` the probabilities of the
+    predicted classes (N,); `losses` the negative log-likelihoods of the labels (N,); `modules` the layers of a network.
+    """
 
     predictions: np.ndarray
     costs: dict[str, Any]
+    confidences: np.ndarray | None = None
+    losses: np.ndarray | None = None
+    modules: dict[str, WeightedModule] = field(default_factory=dict)
 
 
 def evaluate_variants(
@@ -68,27 +77,36 @@ def evaluate_file(path: Path, dataset: Dataset, batch_size: int, threads: int, m
     operators do the rest. Raises InputError when the file is missing or damaged.
     """
     content = read_bytes(path)
+    modules: dict[str, WeightedModule] = {}
     if path.suffix == ".onnx":
         logits = onnx_logits(load_inference_session(path, threads), dataset.test, batch_size)
-        layers = list_layers(content)
-        parameters, nonzero = count_parameters(content)
+        layers, learned = list_layers(content), learned_tensors(content)
         macs = max(macs, sum(layer.macs for layer in layers))
         int8_share = sum(layer.macs for layer in layers if layer.int8) / max(1, macs)
     else:
         model = load_model(path, dataset).model
-        parameters = sum(tensor.numel() for tensor in model.parameters())
-        nonzero = sum(int(tensor.count_nonzero()) for tensor in model.parameters())
+        learned = [StoredTensor(tensor.detach().cpu().numpy(), 0, 32) for tensor in model.parameters()]
         macs, int8_share = count_macs(model, dataset.blank(1)), 0.0
+        modules = list_modules(model, dataset.blank(1))
         logits = torch_logits(model, dataset, dataset.test, batch_size)
-    costs = {
-        "size_bytes": len(content),
-        "compressed_bytes": len(zlib.compress(content, 9)),
-        "parameters": parameters,
-        "nonzero_parameters": nonzero,
+    costs = measure_sizes(content, learned) | {
+        "parameters": sum(tensor.values.size for tensor in learned),
+        "nonzero_parameters": sum(tensor.nonzero for tensor in learned),
         "macs": macs,
         "int8_mac_share": int8_share,
     }
-    return EvaluatedModel(logits.argmax(1), costs)
+    losses = label_losses(logits, dataset.test.labels.cpu().numpy())
+    return EvaluatedModel(logits.argmax(1), costs, confidences(logits), losses, modules)
+
+
+def score_all(
+    variants: Mapping[str, EvaluatedModel], labels: np.ndarray, classes: tuple[str, ...]
+) -> dict[str, dict[str, Any]]:
+    """Score every variant on labels (N,) against `original`, with its calibration and its worst class."""
+    return {
+        name: score(variant, variants["original"], labels) | score_trust(variant, labels, classes)
+        for name, variant in variants.items()
+    }
 
 
 def score(variant: EvaluatedModel, original: EvaluatedModel, labels: np.ndarray) -> dict[str, Any]:
@@ -108,9 +126,33 @@ def score(variant: EvaluatedModel, original: EvaluatedModel, labels: np.ndarray)
     }
 
 
-def prediction_rows(predictions: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> list[dict[str, str]]:
-    """List the names of the actual and the predicted class of every test image, from predictions and labels (N,)."""
+def score_trust(variant: EvaluatedModel, labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Score how far the confidences of a variant can be trusted, on labels (N,), and where it errs most."""
+    assert variant.confidences is not None
+    assert variant.losses is not None
+    right = variant.predictions == labels
+    worst, worst_accuracy = worst_class(right, labels)
+    return {
+        "worst_class": classes[worst],
+        "worst_class_accuracy": worst_accuracy,
+        "calibration_error": expected_calibration_error(variant.confidences, right),
+        "log_loss": float(variant.losses.mean()),
+    }
+
+
+def prediction_rows(
+    optimized: EvaluatedModel, original: EvaluatedModel, labels: np.ndarray, classes: tuple[str, ...]
+) -> list[dict[str, str]]:
+    """List for every test image, with labels (N,), the actual class, those of both models, and how sure they were."""
+    assert optimized.confidences is not None
+    assert original.confidences is not None
     return [
-        {"actual": classes[actual], "predicted": classes[predicted]}
-        for actual, predicted in zip(labels, predictions, strict=True)
+        {
+            "actual": classes[label],
+            "predicted": classes[optimized.predictions[image]],
+            "confidence": f"{optimized.confidences[image]:.4f}",
+            "original": classes[original.predictions[image]],
+            "original_confidence": f"{original.confidences[image]:.4f}",
+        }
+        for image, label in enumerate(labels)
     ]

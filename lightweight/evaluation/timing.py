@@ -72,7 +72,7 @@ def time_in_turns(
 
 def take_turns(openers: Mapping[Name, Opener], clock: Clock) -> Iterator[dict[Name, float]]:
     """Time every model once a round, in random order and then in the reverse; yields milliseconds per call by name."""
-    repeats = choose_repeats({name: _fastest(opener(), clock) for name, opener in openers.items()})
+    repeats = choose_repeats({name: seconds_of_fastest(opener(), clock) for name, opener in openers.items()})
     order, chance = list(openers), random.Random(0)
     opened: dict[Name, Call] = {}  # what was opened before is closed afterwards, so that the new lies elsewhere
     while True:
@@ -100,7 +100,7 @@ def choose_repeats(seconds: Mapping[Name, float]) -> dict[Name, int]:
     return repeats
 
 
-def _fastest(call: Call, clock: Clock) -> float:
+def seconds_of_fastest(call: Call, clock: Clock) -> float:
     """Return the seconds of the fastest of several calls, after one that is not timed."""
     call()
     start = time.perf_counter()

@@ -24,7 +24,7 @@ def list_layers(content: bytes) -> list[Layer]:
     """List every convolution and matrix product of the file in the order of its graph."""
     model = onnx.load_from_string(content)
     tensors, pairs, in_int8 = read_tensors(model), find_weights(model), _names_executed_in_int8(content)
-    shapes = _shapes_for_one_image(model, [name for node, _ in pairs for name in (node.input[0], node.output[0])])
+    shapes = shapes_for_one_image(model, [name for node, _ in pairs for name in (node.input[0], node.output[0])])
     unpacked = {node.input[0]: node.output[0] for node in model.graph.node if node.op_type == "Cast"}  # from 4 bits
     layers = []
     for node, weight in pairs:
@@ -42,7 +42,7 @@ def list_layers(content: bytes) -> list[Layer]:
     return layers
 
 
-def _shapes_for_one_image(model: onnx.ModelProto, names: list[str]) -> dict[str, tuple[int, ...]]:
+def shapes_for_one_image(model: onnx.ModelProto, names: list[str]) -> dict[str, tuple[int, ...]]:
     """Run the graph on one image to find the shapes of tensors in it: symbolic inference gives up at some reshapes.
 
     The tensors become outputs of `model`.

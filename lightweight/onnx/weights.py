@@ -105,15 +105,20 @@ def list_weighted_nodes(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto
 
 
 def count_parameters(content: bytes) -> tuple[int, int]:
-    """Count the learned values in a file, and those of them that are not zero.
+    """Count the learned values in a file, and those of them that are not zero."""
+    learned = learned_tensors(content)
+    return sum(tensor.values.size for tensor in learned), sum(tensor.nonzero for tensor in learned)
+
+
+def learned_tensors(content: bytes) -> list[StoredTensor]:
+    """List the learned tensors of a file.
 
     Scales and zero points of the quantizer, the input normalisation, running statistics and constants are not learned.
     """
     model = onnx.load_from_string(content)
     settings = NORMALIZATION | _settings(model)
     tensors = [tensor for name, tensor in read_tensors(model).items() if name not in settings]
-    learned = [tensor for tensor in tensors if tensor.values.dtype != np.int64]
-    return sum(tensor.values.size for tensor in learned), sum(tensor.nonzero for tensor in learned)
+    return [tensor for tensor in tensors if tensor.values.dtype != np.int64]
 
 
 def _settings(model: onnx.ModelProto) -> set[str]:

@@ -52,4 +52,4 @@ def counts_to_prune(groups: PruningGroups, amounts: Amounts, scope: Scope, score
         ends = torch.tensor([len(scores[name]) for name in sizes]).cumsum(0)
         numbers = torch.bucketize(least.cpu(), ends, right=True).bincount(minlength=len(sizes))
         wanted = {name: wanted[name] + int(more) for name, more in zip(sizes, numbers, strict=True)}
-    return {name: groups.allowed_count(wanted[name], size) for name, size in sizes.items()}
+    return {name: groups.allowed_count(count, name) for name, count in wanted.items()}

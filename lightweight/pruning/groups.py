@@ -11,10 +11,10 @@ from typing import Any, Literal, Protocol
 from torch import Tensor, nn
 
 from lightweight.core.errors import bad_param
-from lightweight.dependencies.trace import GIVES_OUTPUTS
 from lightweight.pruning.importance import Importance
 from lightweight.pruning.structured import ChannelGroups
 from lightweight.pruning.unstructured import WeightGroups
+from lightweight.tracing.trace import GIVES_OUTPUTS
 
 Method = Literal["unstructured", "structured"]
 LayerType = Literal["conv", "linear", "both"]
@@ -44,8 +44,8 @@ class PruningGroups(Protocol):
         """Compute the importance of every member that is not removed (members,) by group; masked ones score lowest."""
         ...
 
-    def allowed_count(self, count: int, size: int) -> int:
-        """Round `count` to the nearest number of members that can be pruned of a group of `size` members."""
+    def allowed_count(self, count: int, name: str) -> int:
+        """Round `count` to the nearest number of members that can be pruned of a group."""
         ...
 
     def mask_least_important(self, counts: dict[str, int], scores: dict[str, Tensor]) -> None:
@@ -82,7 +82,7 @@ class PruningGroups(Protocol):
 
 
 class GroupParams(Protocol):
-    """Describe the parameters that sections `prune` and `sensitivity` share: the layers to prune, and the method."""
+    """Describe what sections `prune` and `sensitivity` share: the method, the layers, and how attention is pruned."""
 
     @property
     def method(self) -> Method: ...
@@ -90,6 +90,8 @@ class GroupParams(Protocol):
     def layers(self) -> LayerType: ...
     @property
     def exclude(self) -> list[str]: ...
+    @property
+    def heads(self) -> bool: ...
 
 
 def find_groups(model: nn.Module, image: Tensor, params: GroupParams, section: str, round_to: int = 1) -> PruningGroups:
@@ -106,7 +108,7 @@ def find_groups(model: nn.Module, image: Tensor, params: GroupParams, section: s
     if params.method == "unstructured":
         groups = WeightGroups(model, allowed)
     else:
-        groups = channels = ChannelGroups(model, image, round_to)
+        groups = channels = ChannelGroups(model, image, round_to, params.heads)
         named = [(group, set(layers)) for group, layers in channels.layers.items()]
         channels.keep_only([group for group, layers in named if layers & set(chosen) and not layers & excluded])
     pruned = {name for names in groups.layers.values() for name in names}

@@ -62,6 +62,7 @@ class PruneParams(ScheduleParams):
     trials: int = Field(ge=1, le=100)
     layers: LayerType
     exclude: list[str]
+    heads: bool
     round_to: int = Field(ge=1, le=1024)
     lr: float = Field(gt=0, le=10)
     distill: bool

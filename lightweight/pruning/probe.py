@@ -69,7 +69,7 @@ class SensitivityProbe:
             self.groups.mask_least_important(counts, self.scores)
             data, seed = self.session.dataset, self.session.seed
             torch.manual_seed(seed)  # for dropout during the re-estimation: equal numbers in every probe
-            reestimate_batchnorm(self.model, data, self.num_images, BATCH_SIZE, seed)
+            reestimate_batchnorm(self.model, data, self.num_images, BATCH_SIZE, seed, self.session.augmentation)
             _, accuracy = validate(self.model, data, self.val)
             self.groups.clear_masks()
             load_state(self.model, self.state)

@@ -1,6 +1,7 @@
 """Structured pruning removes whole channels: the result is a smaller network of the same kind, and a faster one."""
 
 from copy import deepcopy
+from math import gcd
 from typing import Any, Literal
 
 import torch
@@ -9,10 +10,10 @@ from torch import Tensor, nn
 from lightweight.core.memory_format import to_memory_format
 from lightweight.dependencies.plan import make_plan
 from lightweight.dependencies.removal import places_of, remove_places, remove_sizes
-from lightweight.dependencies.trace import Axis
 from lightweight.macs import count_macs
 from lightweight.networks.pruned_shapes import changed_shapes, depthwise_multiplier, shrink_to
 from lightweight.pruning.importance import Importance, Term
+from lightweight.tracing.trace import Axis
 
 
 class ChannelGroups:
@@ -23,9 +24,9 @@ class ChannelGroups:
     stays in every group that is pruned. Raises InputError when the network cannot be traced with `image` (1, C, H, W).
     """
 
-    def __init__(self, model: nn.Module, image: Tensor, round_to: int) -> None:
+    def __init__(self, model: nn.Module, image: Tensor, round_to: int, heads: bool) -> None:
         self.model, self.image, self.round_to = model, image, round_to
-        plan = make_plan(model, image)
+        plan = make_plan(model, image, heads)
         self.dense = deepcopy(model).to("meta")  # without memory: only the shapes are needed
         self.plan, self.groups, self.skipped = plan, plan.groups, plan.skipped
         self.sizes = {name: group.size for name, group in self.groups.items()}
@@ -40,11 +41,12 @@ class ChannelGroups:
         self.sizes = {name: self.sizes[name] for name in groups}
         self.layers = {name: self.layers[name] for name in groups}
 
-    def allowed_count(self, count: int, size: int) -> int:
-        """Round the number of channels to remove of `size` channels, so that a multiple of `round_to` stays."""
+    def allowed_count(self, count: int, name: str) -> int:
+        """Round the number of members to remove of a group, so that a multiple of `round_to` channels stays."""
         if count <= 0:  # a group that is not pruned is not rounded either
             return 0
-        kept = max(1, round((size - count) / self.round_to)) * self.round_to
+        size, unit = self.sizes[name], self.round_to // gcd(self.round_to, self.groups[name].width)
+        kept = max(1, round((size - count) / unit)) * unit
         return size - min(size, kept)
 
     def scores(self, importance: Importance) -> dict[str, Tensor]:
@@ -104,8 +106,14 @@ class ChannelGroups:
         for name, count in counts.items():
             removed = self.sizes[name] - len(scores[name])
             least = scores[name].topk(max(0, count - removed), largest=False).indices
-            self.masked[name] = sorted(least.tolist())
+            self.masked[name] = self._leave_some(name, sorted(least.tolist()))
         self.apply_masks()
+
+    def _leave_some(self, name: str, masked: list[int]) -> list[int]:
+        """Unmask what a tensor that has fewer channels than its group would lose last; as numbered among the left."""
+        left, removed = self._left(name), self.removed.get(name, [])
+        gone = set(self.groups[name].leave_some([*(left[number] for number in masked), *removed]))
+        return [number for number in masked if left[number] in gone]
 
     @torch.no_grad()
     def apply_masks(self) -> None:

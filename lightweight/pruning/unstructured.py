@@ -35,9 +35,9 @@ class WeightGroups:
         scores = {name: importance.score_weights(weight).flatten() for name, weight in self.weights.items()}
         return {name: score.masked_fill(self.masks[name].flatten(), -1) for name, score in scores.items()}
 
-    def allowed_count(self, count: int, size: int) -> int:
-        """Limit the number of weights to prune of `size` weights: every layer keeps one."""
-        return min(count, size - 1)
+    def allowed_count(self, count: int, name: str) -> int:
+        """Limit the number of weights to prune of a layer: each keeps one."""
+        return min(count, self.sizes[name] - 1)
 
     def mask_least_important(self, counts: dict[str, int], scores: dict[str, Tensor]) -> None:
         """Set as many weights of each layer to zero as `counts` asks for, the least important ones."""

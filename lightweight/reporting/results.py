@@ -10,6 +10,7 @@ from lightweight.core.files import read_csv, read_json
 from lightweight.core.variants import VARIANTS
 
 TIMED_MODELS = ("original", "exported", "recalibrated", "optimized")  # that `benchmark` times, in this order
+TEXTS = ("model", "worst_class")  # columns of the table of scores that hold no number
 
 Scores = dict[str, dict[str, Any]]  # by variant: what `evaluation.scores.score` returns
 Latency = dict[str, dict[str, Any]]  # by timed model: what `evaluation.benchmark.measure_latency` returns
@@ -26,10 +27,14 @@ def parse_scores(rows: Iterable[Mapping[str, str]], path: Path) -> Scores:
     Raises InputError, which names `path`, unless every variant has a row of numbers.
     """
     try:
-        scores = {row["model"]: {key: json.loads(row[key]) for key in row if key != "model"} for row in rows}
+        scores = {row["model"]: {key: _parse(key, row[key]) for key in row if key != "model"} for row in rows}
         return {name: scores[name] for name in VARIANTS}
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{path}: must have a row of numbers for every model; `dvc repro` makes it") from None
+
+
+def _parse(key: str, text: str) -> Any:
+    return text if key in TEXTS else json.loads(text)
 
 
 def read_latency(folder: Path) -> Latency:

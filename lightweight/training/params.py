@@ -11,8 +11,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lightweight.core.files import user_path
 from lightweight.core.params import Shards
+from lightweight.data.augmentation import AugmentParams
 from lightweight.networks.factory import validate_name
-from lightweight.training.augmentation import AugmentParams
 from lightweight.training.loss import LossParams
 from lightweight.training.optimizer import OptimizationParams
 

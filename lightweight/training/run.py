@@ -13,10 +13,10 @@ from tqdm import tqdm
 from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.core.errors import InputError
 from lightweight.core.module_state import load_state
+from lightweight.data.augmentation import augment, random_numbers
 from lightweight.data.dataset import Dataset, random_indices, steps_per_epoch
 from lightweight.execution.determinism import derive_seed
 from lightweight.execution.ranks import world_size
-from lightweight.training.augmentation import augment, random_numbers
 from lightweight.training.ema import make_ema
 from lightweight.training.freezing import freeze
 from lightweight.training.loss import batch_loss

@@ -12,8 +12,9 @@ from lightweight.dependencies.groups import find_groups
 from lightweight.dependencies.plan import Plan, make_plan
 from lightweight.dependencies.reference import Reference
 from lightweight.dependencies.removal import places_of, remove_places, remove_sizes
-from lightweight.dependencies.trace import label_image, run, trace
+from lightweight.dependencies.shapes import ShapeCheck
 from lightweight.networks.pruned_shapes import changed_shapes, shrink_to
+from lightweight.tracing.trace import label_image, run, trace
 from tests.dependencies.networks import Net, conv, make
 
 IMAGE = torch.linspace(-1, 1, 192, dtype=torch.float64).view(1, 3, 8, 8)
@@ -33,7 +34,7 @@ FAMILIES = {  # the groups of each network, with their number of members
     "softmax over channels": {"a": 8},
     "norm over channels": {"a": 8},
     "standardised weights": {"a": 8, "b": 8},
-    "attention": {"a": 8, "attention.qkv": 2, "attention.proj": 8},
+    "attention": {"a": 8, "attention.qkv": 4, "attention.proj": 8},
     "fused attention": {"a": 8, "attention.qkv": 4, "attention.proj": 8},
     "split by attributes": {"a": 8, "b.conv": 12, "b.first": 4},
     "mixer": {"a": 8, "b": 16, "c": 64},
@@ -65,7 +66,7 @@ def reference(model: nn.Module, plan: Plan, members: dict[str, list[int]]) -> Te
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_groups_of_a_family_have_their_members(family):
-    plan = make_plan(make(family), IMAGE.float())
+    plan = make_plan(make(family), IMAGE.float(), True)
     assert {name: group.size for name, group in plan.groups.items()} == FAMILIES[family]
     assert plan.skipped["fc"] == "it gives the network's outputs"
 
@@ -74,7 +75,7 @@ def test_the_groups_of_a_family_have_their_members(family):
 @pytest.mark.parametrize("members", [[0], [1]])
 def test_without_a_member_of_every_group_the_logits_are_those_of_the_reference(family, members):
     model = make(family).double().eval()
-    plan = make_plan(model, IMAGE)
+    plan = make_plan(model, IMAGE, True)
     chosen = dict.fromkeys(plan.groups, members)
     smaller = without(model, plan, chosen)
     with torch.no_grad():
@@ -87,7 +88,7 @@ def test_without_a_member_of_every_group_the_logits_are_those_of_the_reference(f
 @pytest.mark.parametrize("family", FAMILIES)
 def test_shapes_alone_rebuild_the_smaller_network(family):
     model = make(family).double().eval()
-    plan = make_plan(model, IMAGE)
+    plan = make_plan(model, IMAGE, True)
     smaller = without(model, plan, {name: [0] for name in plan.groups})
     rebuilt = make(family).double().eval()
     shrink_to(rebuilt, changed_shapes(model, smaller))
@@ -98,7 +99,7 @@ def test_shapes_alone_rebuild_the_smaller_network(family):
 
 def test_a_layer_without_weights_that_read_the_removed_channels_zeroes_them():
     model = make("concat").double().eval()
-    plan, zeroed = make_plan(model, IMAGE), deepcopy(model)
+    plan, zeroed = make_plan(model, IMAGE, True), deepcopy(model)
     with torch.no_grad():
         zeroed.b.weight[:, 2] = 0
         zeroed.fc.weight[:, 2] = 0
@@ -106,14 +107,14 @@ def test_a_layer_without_weights_that_read_the_removed_channels_zeroes_them():
 
 
 def test_the_channels_of_one_head_go_together():
-    plan = make_plan(make("fused attention"), IMAGE.float())
+    plan = make_plan(make("fused attention"), IMAGE.float(), True)
     cut = plan.groups["attention.qkv"].cuts["attention.qkv.weight", 0]
     assert cut.indices[cut.members == 1].tolist() == [2, 3, 10, 11, 18, 19]
 
 
 def test_a_fixed_number_in_the_code_spares_the_group_and_names_the_layer():
     model = Net(lambda n, x: n.fc(n.a(x).view(1, 8, 64).mean(2)), a=conv(3, 8), fc=nn.Linear(8, 5))
-    plan = make_plan(model, IMAGE.float())
+    plan = make_plan(model, IMAGE.float(), True)
     expected = "without a channel the others are no longer where the network (view) expects them"
     assert (plan.groups, plan.skipped["a"]) == ({}, expected)
 
@@ -122,25 +123,25 @@ def test_an_operator_that_is_not_known_keeps_what_it_reads_whole():
     model = Net(
         lambda n, x: n.fc(n.b(n.a(x).sort(1).values).mean((2, 3))), a=conv(3, 8), b=conv(8, 8), fc=nn.Linear(8, 5)
     )
-    plan = make_plan(model, IMAGE.float())
+    plan = make_plan(model, IMAGE.float(), True)
     assert list(plan.groups) == ["b"]
     assert plan.skipped["a"] == "what happens to its channels is not known at the network (sort)"
 
 
 def test_channels_that_are_computed_with_the_image_or_padded_stay():
     image = Net(lambda n, x: n.fc((n.a(x) + x).mean((2, 3))), a=conv(3, 3), fc=nn.Linear(3, 5))
-    assert make_plan(image, IMAGE.float()).skipped["a"] == "its channels are computed with those of the image"
+    assert make_plan(image, IMAGE.float(), True).skipped["a"] == "its channels are computed with those of the image"
 
 
 def test_the_check_finds_the_operator_that_a_wrong_group_breaks():
     model = make("residual sum").double().eval()
     found = trace(model, IMAGE, [])
     groups, _ = find_groups(model, found)
-    assert ConsistencyCheck(model, IMAGE, found, frozenset(), []).find_failure(groups) is None
+    checks = ShapeCheck(model, IMAGE, found, []), ConsistencyCheck(model, IMAGE, found, frozenset(), [])
+    assert [check.find_failure(groups) for check in checks] == [None, None]
     del groups["a"].cuts["b.weight", 0]
-    failure = ConsistencyCheck(model, IMAGE, found, frozenset(), []).find_failure(groups)
-    assert failure is not None
-    assert failure.layer == "b"
+    failures = [check.find_failure(groups) for check in checks]
+    assert [failure and failure.place for failure in failures] == [("b", "convolution", 1)] * 2
 
 
 def test_the_check_does_not_pass_by_chance_where_two_groups_must_be_of_equal_size():
@@ -152,12 +153,12 @@ def test_the_check_does_not_pass_by_chance_where_two_groups_must_be_of_equal_siz
         b=conv(3, 8),
         fc=nn.Linear(1, 5),
     )
-    plan = make_plan(model, IMAGE.float())
+    plan = make_plan(model, IMAGE.float(), True)
     assert list(plan.groups) == ["a"]
     assert plan.groups["a"].layers == ["a", "b"]
 
 
 def test_ways_that_multiply_are_planned_in_seconds():
     started = time.process_time()
-    make_plan(make("partial sums"), IMAGE.float())
+    make_plan(make("partial sums"), IMAGE.float(), True)
     assert time.process_time() - started < 20

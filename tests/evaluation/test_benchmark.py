@@ -1,6 +1,7 @@
 """The benchmark times the same images in every model, and compares what the same runtime runs."""
 
 from copy import deepcopy
+from statistics import median
 
 import pytest
 import torch
@@ -32,11 +33,12 @@ def measured(tiny_dataset, tmp_path_factory):
     params = BenchmarkParams(batch_sizes=[1, 70], rounds=12, precision=1.0)
     with pytest.MonkeyPatch.context() as changes:
         changes.setattr(benchmark, "time_in_turns", record)
-        return measure_latency(*models, path, tiny_dataset, params, threads=1), logits, compared
+        latency, turns = measure_latency(*models, path, tiny_dataset, params, threads=1)
+    return latency, logits, compared, turns
 
 
 def test_every_model_is_measured_at_every_batch_size_beside_its_hardware(measured):
-    latency, _, _ = measured
+    latency, _, _, _ = measured
     assert list(latency) == MODELS
     for result in latency.values():
         assert (result["cpu"], result["threads"]) == (cpu_name(), 1)
@@ -56,7 +58,7 @@ def test_every_model_is_measured_at_every_batch_size_beside_its_hardware(measure
 
 
 def test_rounds_go_on_until_every_ratio_that_is_written_is_precise(measured):
-    latency, _, compared = measured
+    latency, _, compared, _ = measured
     for (pairs, effort), batch in zip(compared, ("batch_1", "batch_70"), strict=True):
         assert (effort.rounds, effort.precision, effort.threads) == (12, 1.0, 1)
         written = {(name, "original") for name in MODELS[1:]}
@@ -81,7 +83,7 @@ def test_every_opening_copies_the_network_and_its_logits_are_the_same(tiny_datas
 
 
 def test_all_models_are_timed_on_the_same_images_more_than_there_are_where_the_batch_is_larger(measured, tiny_dataset):
-    _, logits, _ = measured
+    _, logits, _, _ = measured
     assert [len(found["original"]) for found in logits] == [1, 70]
     for found in logits:
         assert torch.allclose(found["original"], found["exported"], atol=1e-3)
@@ -95,3 +97,20 @@ def test_a_damaged_file_is_refused_by_its_name(tiny_dataset, tmp_path):
     params = BenchmarkParams(batch_sizes=[1], rounds=12, precision=0.05)
     with pytest.raises(InputError, match=r"optimized.onnx: damaged or not an ONNX file"):
         measure_latency(model, model, path, tiny_dataset, params, threads=1)
+
+
+def test_every_turn_is_listed_and_the_latency_is_their_median(measured):
+    latency, _, _, turns = measured
+    for name in MODELS:
+        for size in (1, 70):
+            own = [row for row in turns if (row["model"], row["batch"]) == (name, size)]
+            summary = latency[name][f"batch_{size}"]
+            assert [row["round"] for row in own] == list(range(1, summary["rounds"] + 1))
+            assert median(float(row["milliseconds"]) for row in own) == pytest.approx(summary["latency_ms"], rel=1e-4)
+
+
+def test_the_peak_memory_of_what_onnxruntime_runs_is_measured_at_every_batch_size(measured):
+    latency, _, _, _ = measured
+    for batch in ("batch_1", "batch_70"):
+        assert "peak_memory_bytes" not in latency["original"][batch]
+        assert all(latency[name][batch]["peak_memory_bytes"] > 0 for name in MODELS[1:])

@@ -10,7 +10,7 @@ import pytest
 from torch import nn
 
 from lightweight.core.errors import InputError
-from lightweight.evaluation.scores import EvaluatedModel, evaluate_file, score
+from lightweight.evaluation.scores import EvaluatedModel, evaluate_file, prediction_rows, score, score_all
 from lightweight.macs import count_macs
 from lightweight.networks.model_file import ModelFile, save_model
 from tests.examples import BNNET, METHODS, convnet_file, pruned_convnet, trained
@@ -142,6 +142,51 @@ def test_a_trained_network_scores_far_above_chance(tiny_dataset, variants):
     labels = tiny_dataset.test.labels.numpy()
     for variant in variants.values():
         assert score(variant, variants["original"], labels)["accuracy"] > 0.7
+
+
+def test_trust_is_scored_on_the_same_images_and_names_a_class(tiny_dataset, variants):
+    labels, classes = tiny_dataset.test.labels.numpy(), tiny_dataset.classes
+    scores = score_all(variants, labels, classes)
+    for name, variant in variants.items():
+        own = scores[name]
+        right = variant.predictions == labels
+        worst = labels == classes.index(own["worst_class"])
+        assert (
+            own["worst_class_accuracy"]
+            == right[worst].mean()
+            == min(right[labels == label].mean() for label in set(labels))
+        )
+        logits = -np.log(variant.confidences[right])
+        assert own["log_loss"] == pytest.approx((logits.sum() + variant.losses[~right].sum()) / len(labels))
+        assert 0 <= own["calibration_error"] <= 1
+        assert own["accuracy"] == score(variant, variants["original"], labels)["accuracy"]
+
+
+def test_predictions_of_both_models_are_listed_by_name_with_their_confidences(tiny_dataset, variants):
+    labels, classes = tiny_dataset.test.labels.numpy(), tiny_dataset.classes
+    rows = prediction_rows(variants["static"], variants["original"], labels, classes)
+    assert [row["predicted"] for row in rows] == [classes[number] for number in variants["static"].predictions]
+    assert [row["original"] for row in rows] == [classes[number] for number in variants["original"].predictions]
+    assert [float(row["original_confidence"]) for row in rows] == pytest.approx(
+        variants["original"].confidences, abs=1e-4
+    )
+
+
+def test_the_weights_take_the_bits_that_their_method_stores(variants):
+    ideal = {name: variant.costs["ideal_bytes"] for name, variant in variants.items()}
+    biases = 16 + 32 + 10
+    assert ideal["original"] == ideal["none"] == 4 * CONVNET_PARAMETERS
+    assert ideal["fp16"] == pytest.approx(2 * CONVNET_PARAMETERS, abs=2 * biases)
+    assert ideal["static"] == CONVNET_PARAMETERS + 3 * biases
+    assert ideal["int4"] < 0.6 * CONVNET_PARAMETERS + 4 * biases
+    for variant in variants.values():
+        costs = variant.costs
+        assert costs["entropy_bytes"] <= costs["ideal_bytes"] <= costs["size_bytes"]
+
+
+def test_the_layers_of_networks_are_known_and_those_of_files_are_read_elsewhere(variants):
+    assert sum(module.macs for module in variants["original"].modules.values()) == CONVNET_MACS
+    assert variants["static"].modules == {}
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".onnx"])

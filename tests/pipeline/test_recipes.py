@@ -65,7 +65,8 @@ def test_the_metrics_of_a_recipe_are_of_these_params(recipe):
         params.pop("report", None)  # which is gone
         added = {"license": None, "rounding": "nearest", "bias_correction": False, "exclude": [], "equalize": False}
         params["quantize"] |= added | params["quantize"]
-        params["prune"] |= {"repair": False} | params["prune"]
+        params["prune"] |= {"repair": False, "heads": True} | params["prune"]
+        params["sensitivity"] |= {"heads": True} | params["sensitivity"]
         params["train"] |= {"shards": 1, "exact": True} | params["train"]
         assert params | INDEPENDENT == read(recipe) | INDEPENDENT
         train, epochs = content["params"]["train"], content["training"]["epochs"]

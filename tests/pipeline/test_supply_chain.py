@@ -2,6 +2,7 @@
 
 import csv
 import http.server
+import json
 import re
 import shutil
 import threading
@@ -199,12 +200,13 @@ def test_every_published_file_of_weights_carries_its_hash():
         assert len(found[1]) >= 8, url
 
 
-def test_the_workflow_audits_and_pins_its_actions_by_commit():
+def test_the_workflows_audit_and_pin_their_actions_by_commit():
+    for path in (ROOT / ".github/workflows").glob("*.yaml"):
+        for job in YAML(typ="safe").load(path)["jobs"].values():
+            assert re.fullmatch(r"ubuntu-\d\d\.04", job["runs-on"])
+            for step in job["steps"]:
+                assert "uses" not in step or re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", step["uses"])
     workflow = YAML(typ="safe").load(ROOT / ".github/workflows/ci.yaml")
-    for job in workflow["jobs"].values():
-        assert re.fullmatch(r"ubuntu-\d\d\.04", job["runs-on"])
-        for step in job["steps"]:
-            assert "uses" not in step or re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", step["uses"])
     assert {"run": "make audit"} in workflow["jobs"]["pipeline"]["steps"]
 
 
@@ -259,3 +261,19 @@ def test_security_md_names_tests_that_exist():
     assert len(named) > 5
     for name in named:
         assert (ROOT / name).is_file(), name
+
+
+def test_what_a_pull_request_names_itself_is_never_part_of_a_command_and_no_fork_gets_the_token():
+    (job,) = YAML(typ="safe").load(ROOT / ".github/workflows/pull-request.yaml")["jobs"].values()
+    assert job["if"] == "github.event.pull_request.head.repo.full_name == github.repository"
+    assert not [step for step in job["steps"] if "${{" in step.get("run", "")]
+
+
+def test_packages_of_npm_are_exact_and_locked_by_hash_and_none_runs_a_script_of_its_own():
+    wanted = json.loads((ROOT / "playground/package.json").read_text())
+    locked = json.loads((ROOT / "playground/package-lock.json").read_text())["packages"]
+    for name, version in (wanted["dependencies"] | wanted["devDependencies"]).items():
+        assert locked[f"node_modules/{name}"]["version"] == version
+    assert all(entry["integrity"].startswith("sha512-") for name, entry in locked.items() if name)
+    for path in ("Makefile", ".github/workflows/ci.yaml"):
+        assert all("--ignore-scripts" in line for line in (ROOT / path).read_text().splitlines() if "npm ci" in line)

@@ -43,7 +43,7 @@ def test_the_group_that_loses_no_accuracy_is_pruned_first():
 def test_a_target_is_met_by_the_pruned_network_itself(method, kind):
     groups = groups_of(new(BNNET), prune_params(method=method), noise())
     amounts = amounts_for_target(dict.fromkeys(groups.sizes, FRAIL), groups, kind, 0.4)
-    wanted = {name: groups.allowed_count(round(amounts[name] * size), size) for name, size in groups.sizes.items()}
+    wanted = {name: groups.allowed_count(round(amounts[name] * size), name) for name, size in groups.sizes.items()}
     assert 0.3 < groups.cost(wanted, kind) <= 0.4
 
 

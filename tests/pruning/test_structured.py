@@ -129,7 +129,7 @@ def test_removing_channels_that_nothing_reads_changes_no_output(name):
     torch.manual_seed(0)
     model = with_random_batchnorm(build(name, 1, size, 10, name.startswith("torchvision/resnet")))
     image = torch.zeros(1, 1, size, size)
-    channels = ChannelGroups(model, image, 1)
+    channels = ChannelGroups(model, image, 1, True)
     assert channels.sizes
     importance = Importance("l1", noise(1, size), 8, 0)
     scores = channels.scores(importance)
@@ -144,14 +144,16 @@ def test_removing_channels_that_nothing_reads_changes_no_output(name):
 
 def test_layers_of_a_residual_sum_lose_the_same_channels():
     model = build("torchvision/resnet18", 1, 32, 10, True)
-    groups = ChannelGroups(model, torch.zeros(1, 1, 32, 32), 1)
+    groups = ChannelGroups(model, torch.zeros(1, 1, 32, 32), 1, True)
     shared = groups.layers["conv1"]
     assert shared == ["conv1", "layer1.0.conv2", "layer1.1.conv2"]
     assert list(groups.skipped) == ["fc"]
 
 
 def test_padded_shortcuts_keep_their_channels_because_the_padding_has_a_fixed_width():
-    channels = ChannelGroups(with_random_batchnorm(build("resnet20", 3, 32, 10, False)), torch.zeros(1, 3, 32, 32), 1)
+    channels = ChannelGroups(
+        with_random_batchnorm(build("resnet20", 3, 32, 10, False)), torch.zeros(1, 3, 32, 32), 1, True
+    )
     assert list(channels.sizes) == [f"blocks.{number}.conv1" for number in range(9)]
     assert channels.skipped["blocks.3.conv2"] == "a fixed number of channels is added at blocks.3 (constant_pad_nd)"
 
@@ -222,7 +224,7 @@ def test_a_network_that_cannot_be_run_is_an_error_of_one_line_that_names_the_lay
 
     monkeypatch.setattr(model[4], "forward", fail)
     with pytest.raises(InputError) as error:
-        ChannelGroups(model, IMAGE, 1)
+        ChannelGroups(model, IMAGE, 1, True)
     assert str(error.value) == "Channels of the network cannot be pruned: it cannot be traced at 4: odd (3, 3)"
 
 

@@ -15,6 +15,7 @@ from lightweight.batchnorm import reestimate_batchnorm
 from lightweight.checkpointing import checkpointer as resuming
 from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.core.errors import InputError
+from lightweight.data.augmentation import OFF
 from lightweight.data.dataset import Dataset
 from lightweight.networks.factory import build
 from lightweight.onnx.graph import list_layers
@@ -37,7 +38,7 @@ def quantized(dataset: Dataset) -> tuple[Quantizer, Converter, QuantizationResul
     """Train a network with rounding, half of whose weights are zero before."""
     model = deepcopy(trained(BNNET, dataset))
     prune_in_place(model, amount=ZEROS)
-    reestimate_batchnorm(model, dataset, 1000, 256, 0)
+    reestimate_batchnorm(model, dataset, 1000, 256, 0, augmentation=OFF)
     qat = quantizer(model, dataset, "qat", calibration_images=100)
     converter = qat.make_converter()
     return qat, converter, qat.quantize(converter)

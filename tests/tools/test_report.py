@@ -1,15 +1,18 @@
 """`make repro` ends with a table that fits a terminal, whole sentences, and the page; other stages import no pandas."""
 
+import hashlib
 import json
 
 import pytest
 
-from lightweight.core.files import write_csv, write_json
+from lightweight.core.files import write_bytes, write_csv, write_json
+from lightweight.core.variants import VARIANTS
+from lightweight.data.dataset_file import save_dataset
 from lightweight.onnx.coverage import coverage_table, measure_coverage
 from lightweight.onnx.layer import Layer
 from lightweight.reporting.summary import explain, headline
 from tests.examples import made_up_latency, made_up_metrics, write_scores
-from tools import report
+from tools import ledger, report
 
 SPARSITY = [{"layer": f"conv{number}", "weights": "8", "pruned": "4", "sparsity": "0.5"} for number in (1, 2, 3)]
 
@@ -39,6 +42,31 @@ def test_it_prints_a_table_that_fits_the_terminal_and_every_sentence_and_writes_
     assert any("the layers conv1 to conv3" in sentence for sentence in sentences)
     assert (workspace / "plots/report.html").exists()
     assert (workspace / "plots/latency.png").exists()
+    assert (workspace / "metrics/ledger.csv").read_text().startswith("model,timed_in,accuracy,")
+    assert not (workspace / "models").exists(), "no card of a model that is not there"
+
+
+def test_the_card_is_written_beside_the_model_with_its_hash(workspace, tiny_dataset):
+    params = {"train": {"network": "cnn"}, "quantize": {"license": "MIT", "method": "static"}}
+    params |= {"prepare": {"dataset": "digits", "image_size": 28, "channels": 1}}
+    (workspace / "params.yaml").write_text(json.dumps(params))
+    save_dataset(workspace / "data/prepared.safetensors", tiny_dataset)
+    for name in ("optimized.onnx", "original.safetensors"):
+        write_bytes(workspace / "models" / name, name.encode())
+    report.main()
+    card = (workspace / "models/README.md").read_text()
+    assert hashlib.sha256(b"optimized.onnx").hexdigest() in card
+    assert "license: mit" in card
+    assert "Classes: 0, 1, 2" in card
+
+
+def test_the_ledger_prints_what_it_writes(workspace, capsys):
+    ledger.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:2] == ["original", "exported"]
+    assert max(map(len, lines)) <= 120
+    rows = (workspace / "metrics/ledger.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["model", "original", "exported", *VARIANTS[1:]]
 
 
 def test_it_tells_how_busy_the_machine_was_and_warns_of_what_was_not_measured_precisely(workspace, capsys):

@@ -5,7 +5,7 @@ import io
 import json
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,14 +73,14 @@ class Experiment:
         return parse_scores(self.read(SCORES), Path(SCORES))
 
     @contextmanager
-    def artifacts(self) -> Iterator[Path]:
-        """Copy the data and the models from DVC's cache to a temporary folder. Raises InputError where one is gone."""
+    def artifacts(self, paths: Sequence[str] = ARTIFACTS) -> Iterator[Path]:
+        """Copy data and models from DVC's cache to a temporary folder. Raises InputError where one is gone."""
         from dvc.api import DVCFileSystem  # takes a second
 
         work_folder().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f"{self.name}-", dir=work_folder()) as name:
             folder, files = Path(name), DVCFileSystem(rev=self.commit)
-            for path in ARTIFACTS:
+            for path in paths:
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 try:
                     files.get(path, str(folder / path), recursive=True)
