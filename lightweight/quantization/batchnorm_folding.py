@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, fx, nn
@@ -18,6 +18,23 @@ FUSE_BATCHNORM: dict[Any, Callable[..., tuple[nn.Parameter, nn.Parameter]]] = {
     aten.conv2d.padding: fuse_conv_bn_weights,
     aten.linear.default: fuse_linear_bn_weights,
 }
+
+
+class FxModule(nn.Module):
+    """Wrap a captured graph, which itself refuses `train` and `eval` and needs neither."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute logits (N, classes) from normalised images (N, C, H, W)."""
+        return self.graph(images)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of this module and leave the graph as it is."""
+        self.training = mode
+        return self
 
 
 def capture(model: nn.Module, images: Tensor) -> fx.GraphModule:

@@ -6,7 +6,7 @@ found while running (dynamic) or from calibration images (static).
 
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from lightweight.onnx.export import NORMALIZATION, export_onnx
 from lightweight.onnx.gemm import replace_gemm
 from lightweight.onnx.shared_biases import rename_shared_biases
 from lightweight.onnx.weights import list_weighted_nodes
+from lightweight.quantization.by_files import convert_by_files
 from lightweight.quantization.calibration import CALIBRATION_METHODS, split_pixels, write_ranges
 from lightweight.quantization.params import QuantizeParams
 from lightweight.rounding.limiter import SumLimiter
@@ -77,9 +78,9 @@ class PostTrainingConverter(ABC):
     def _preprocess(self, exported: onnx.ModelProto) -> onnx.ModelProto:
         """Infer shapes anew: ONNX Runtime's quantizers fail on the shapes that PyTorch's exporter writes."""
         try:
-            return _convert_by_files(exported, quant_pre_process)
+            return convert_by_files(exported, quant_pre_process)
         except Exception:  # symbolic shape inference gives up at some reshapes, with an exception of no class
-            return _convert_by_files(exported, partial(quant_pre_process, skip_symbolic_shape=True))
+            return convert_by_files(exported, partial(quant_pre_process, skip_symbolic_shape=True))
 
     def _limit_sums(self, model: onnx.ModelProto, params: QuantizeParams) -> onnx.ModelProto:
         if params.reduce_range == "auto":
@@ -148,7 +149,7 @@ class DynamicConverter(LinearLayersConverter):
             nodes_to_exclude=self._nodes_to_exclude(excluded),
             op_types_to_quantize=sorted(LINEAR_OPERATORS),
         )
-        return self._limit_sums(_convert_by_files(self.model, quantize), self.params)
+        return self._limit_sums(convert_by_files(self.model, quantize), self.params)
 
 
 class StaticConverter(PostTrainingConverter):
@@ -194,13 +195,4 @@ class StaticConverter(PostTrainingConverter):
                 extra_options={"QuantizeBias": False},
             )
 
-        return self._limit_sums(_convert_by_files(model, quantize), self.params)
-
-
-def _convert_by_files(model: onnx.ModelProto, convert: Callable[[Path, Path], object]) -> onnx.ModelProto:
-    """Convert the model by a function that takes the paths of its source and its target, in a temporary folder."""
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder) / "source.onnx", Path(folder) / "target.onnx"
-        onnx.save(model, source)
-        convert(source, target)
-        return onnx.load(target)
+        return self._limit_sums(convert_by_files(model, quantize), self.params)

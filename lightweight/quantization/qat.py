@@ -33,6 +33,7 @@ from lightweight.onnx.export import export_onnx
 from lightweight.onnx.gemm import transpose_weights
 from lightweight.quantization.batchnorm_folding import (
     FUSE_BATCHNORM,
+    FxModule,
     capture,
     fold_batchnorm,
     list_layer_nodes,
@@ -53,23 +54,6 @@ RANGE_PRESERVING = {  # the output has the range of the input
 ROUNDED = {*FUSE_BATCHNORM, *SUMS, *FUSED_ACTIVATIONS, *RANGE_PRESERVING}
 BATCH_SIZE = 64
 ANNOTATION = "quantization_annotation"  # the key under which torchao looks for it in the notes of a node
-
-
-class FxModule(nn.Module):
-    """Wrap a captured graph, which itself refuses `train` and `eval` and needs neither."""
-
-    def __init__(self, graph: fx.GraphModule) -> None:
-        super().__init__()
-        self.graph = graph
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Compute logits (N, classes) from normalised images (N, C, H, W)."""
-        return self.graph(images)
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the mode of this module and leave the graph as it is."""
-        self.training = mode
-        return self
 
 
 class FakeQuantModule(FxModule):
