@@ -138,25 +138,25 @@ def test_the_source_is_returned_when_no_trial_stays_within_the_drop(source, tiny
     assert pruned is source
 
 
-class Attending(nn.Module):
-    """A network in which attention keeps its channels; a wide one has most of its MACs elsewhere."""
+class Remembering(nn.Module):
+    """A network in which an LSTM keeps its channels; a wide one has most of its MACs elsewhere."""
 
     def __init__(self, wide: bool) -> None:
         super().__init__()
-        self.patches, self.attention = nn.Conv2d(1, 8, 7, 7), nn.MultiheadAttention(8, 2, batch_first=True)
+        self.patches, self.memory = nn.Conv2d(1, 8, 7, 7), nn.LSTM(8, 8, batch_first=True)
         width = 8000 if wide else 4
         self.first, self.second = nn.Linear(8, width), nn.Linear(width, 10)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         tokens = self.patches(images).flatten(2).transpose(1, 2)
-        return self.second(self.first(self.attention(tokens, tokens, tokens, need_weights=False)[0].mean(1)).relu())
+        return self.second(self.first(self.memory(tokens)[0].mean(1)).relu())
 
 
 @pytest.mark.parametrize("wide", [True, False])
 def test_the_log_says_what_is_spared_and_warns_where_little_is_removed(tiny_dataset, wide):
     lines: list[str] = []
     torch.manual_seed(0)
-    file = ModelFile(Attending(wide).eval(), "its network", {})
+    file = ModelFile(Remembering(wide).eval(), "its network", {})
     session = Session(tiny_dataset, seed=0, log=lines.append)
     result = Pruner(file, prune_params(method="structured"), session, no_fine_tuning).run()
     outputs = "it gives the network's outputs"
@@ -165,7 +165,7 @@ def test_the_log_says_what_is_spared_and_warns_where_little_is_removed(tiny_data
     assert reported[0].startswith("prune  structured  spared: ")
     assert reported[0].endswith(f"second: {outputs}")
     spared = {row["layer"]: row["spared"] for row in result.sparsity}
-    assert "where attention" in spared["patches"]
+    assert "not known at memory" in spared["patches"]
     assert spared["patches"] in reported[0]
     assert (spared["first"], spared["second"]) == ("", outputs)
     warnings = [line for line in lines if line.startswith("warning: prune.amount = 0.5: 50% of the channels")]
