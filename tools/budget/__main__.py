@@ -44,7 +44,7 @@ def main() -> None:
     text = PARAMS.read_text()
     params, objective = parse_yaml(text, str(PARAMS)), options.objective
     read_text(text)  # refuses what no stage would take
-    times = read_times(TABLE) if objective == "latency" or TABLE.exists() else None
+    times = read_times(TABLE) if objective == "latency" else None
     fingerprints = take_fingerprints(PARAMS, PARAMS.parent)
     with open_reference(params, fingerprints) as reference:
         run = Laboratory(params, fingerprints, objective, times, reference).run
