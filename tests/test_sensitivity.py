@@ -83,7 +83,7 @@ def test_few_images_are_a_random_part_of_the_validation_split(tiny_dataset):
 
 
 def sensitivity_params(**changes) -> SensitivityParams:
-    given = {"method": "structured", "importance": "l1", "images": 20, "layers": "both", "exclude": []}
+    given = {"method": "structured", "importance": "l1", "images": 20, "layers": "both", "exclude": [], "heads": True}
     return SensitivityParams(**given | {"amount": 0.75, "max_drop": 0.1, "probes": 3} | changes)
 
 
