@@ -72,7 +72,7 @@ def describe(trial: Trial) -> str:
     """Describe a trial in a line."""
     time = "" if trial.latency_ms is None else f"  {trial.latency_ms:.3f} ms by the table"
     return (
-        f"{trial.candidate.name}  {trial.accuracy:.2%} on validation, {-trial.drop * 100:+.2f} points"
+        f"{trial.candidate.name}  {trial.accuracy:.2%} on validation, {0.0 - 100 * trial.drop:+.2f} points"
         f"  {trial.size_bytes:,} bytes{time}"
     )
 
