@@ -22,7 +22,7 @@ from tools.budget.candidate import METHODS, STEPS, Allocation, Candidate, Object
 from tools.budget.layer_times import Grid, LayerTimes, list_widths, read_times
 from tools.budget.measure_layers import COLUMNS, build, list_kernels
 from tools.budget.search import Search
-from tools.budget.trial import Trial
+from tools.budget.trial import Trial, TrialFailed
 
 CANDIDATES = [
     Candidate(method, allocation, steps)
@@ -62,6 +62,20 @@ def test_nothing_is_found_where_no_unpruned_file_is_inside_and_no_other_is_tried
 
     assert search.find() is None
     assert [trial.candidate.steps for trial in search.trials] == [0, 0]
+
+
+def test_a_trial_that_gives_no_file_is_outside_and_the_search_goes_on():
+    def failing(candidate: Candidate) -> Trial:
+        if candidate.steps > 9:
+            raise TrialFailed("the file differs too much from its model")
+        return made_up(candidate)
+
+    search = Search(failing, "bytes", 0.09)
+
+    best = search.find()
+
+    assert best.candidate.steps == 9
+    assert all(trial.candidate.steps <= 9 for trial in search.trials)
 
 
 def test_every_trial_is_told_as_soon_as_it_is_made():

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from tools.budget.candidate import METHODS, STEPS, Allocation, Candidate, Objective
-from tools.budget.trial import Trial
+from tools.budget.trial import Trial, TrialFailed
 
 Run = Callable[[Candidate], Trial]
 
@@ -28,7 +28,7 @@ class Search:
     def find(self) -> Trial | None:
         """Return the best trial inside the drop, or None where there is none, not even without pruning."""
         unpruned = [self._try(Candidate(method, "uniform", 0)) for method in METHODS[self.objective]]
-        order = sorted(filter(self._inside, unpruned), key=self._cost)
+        order = sorted((trial for trial in unpruned if trial and self._inside(trial)), key=self._cost)
         for place, start in enumerate(order):
             allocations: tuple[Allocation, ...] = get_args(Allocation)
             best = self.best
@@ -54,14 +54,17 @@ class Search:
             else:
                 outside = middle
 
-    def _try(self, candidate: Candidate) -> Trial:
-        trial = self.run(candidate)
+    def _try(self, candidate: Candidate) -> Trial | None:
+        try:
+            trial = self.run(candidate)
+        except TrialFailed:  # a file that may not ship is outside
+            return None
         self.trials.append(trial)
         self.notice(self.trials)
         return trial
 
-    def _inside(self, trial: Trial) -> bool:
-        return trial.drop <= self.max_drop
+    def _inside(self, trial: Trial | None) -> bool:
+        return trial is not None and trial.drop <= self.max_drop
 
     def _cost(self, trial: Trial) -> float:
         return trial.cost(self.objective)

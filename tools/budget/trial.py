@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lightweight.core.errors import InputError
 from lightweight.data.dataset import Dataset
 from lightweight.data.dataset_file import load_dataset
 from lightweight.evaluation.statistics import mcnemar_p, wilson_interval
@@ -20,6 +21,10 @@ from tools.recipe.experiment import Experiment
 
 OPTIMIZED, ORIGINAL = "models/optimized.onnx", "models/original.safetensors"
 DATA = ("data/prepared.safetensors", "data/prepared")
+
+
+class TrialFailed(Exception):
+    """A trial that gave no file; the experiment has said why."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +80,14 @@ class Laboratory:
     def run(self, candidate: Candidate) -> Trial:
         """Run the pipeline up to the file of a candidate, or restore it from DVC's cache, and score the file.
 
-        Raises InputError when the experiment fails.
+        Raises TrialFailed when the experiment fails, as where the file differs too much from its model.
         """
         experiment = Experiment(candidate.name)
-        experiment.run(
-            apply(self.params, candidate.changes(self.params, self.objective)), self.fingerprints, "quantize"
-        )
+        changed = apply(self.params, candidate.changes(self.params, self.objective))
+        try:
+            experiment.run(changed, self.fingerprints, "quantize")
+        except InputError as error:
+            raise TrialFailed(str(error)) from None
         with experiment.artifacts((OPTIMIZED,)) as folder:
             content = (folder / OPTIMIZED).read_bytes()
             session = load_inference_session(folder / OPTIMIZED, self.params["threads"])
