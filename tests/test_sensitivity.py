@@ -14,7 +14,7 @@ from lightweight.networks.validation import validate
 from lightweight.pruning.importance import Importance
 from lightweight.pruning.probe import SensitivityProbe
 from lightweight.sensitivity import SensitivityParams, largest_amount, measure_sensitivity, scan_groups
-from tests.examples import BNNET, different, groups_of, prune_in_place, prune_params, state, trained
+from tests.examples import BNNET, augment_params, different, groups_of, prune_in_place, prune_params, state, trained
 
 LAYERS = ["0", "4", "9", "12"]
 
@@ -30,6 +30,16 @@ def make_probe(model, dataset, images: int = 1000, **changes) -> SensitivityProb
         images,
         9,
     )
+
+
+def test_statistics_of_a_probe_are_those_of_images_augmented_as_in_training(tiny_dataset, monkeypatch):
+    augmentations = []
+    monkeypatch.setattr(
+        "lightweight.pruning.probe.reestimate_batchnorm", lambda *given: augmentations.append(given[-1])
+    )
+    session = Session(tiny_dataset, seed=0, augmentation=augment_params(crop=2))
+    result = measure_sensitivity(deepcopy(trained(BNNET, tiny_dataset)), sensitivity_params(), session)
+    assert augmentations == [session.augmentation] * len(result.probes)
 
 
 @pytest.mark.parametrize("method", ["unstructured", "structured"])

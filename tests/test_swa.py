@@ -23,7 +23,7 @@ from lightweight.swa import (
 from lightweight.training.history import History
 from lightweight.training.loop import train
 from lightweight.training.optimizer import make_optimizer
-from tests.examples import BNNET, different, new, state, train_params, training_settings
+from tests.examples import BNNET, augment_params, different, new, state, train_params, training_settings
 
 Conv, Norm = nn.Conv2d, nn.BatchNorm2d
 LR, SWA_LR, STEPS = 0.01, 0.002, 5
@@ -56,6 +56,15 @@ def test_the_batchnorm_statistics_become_those_of_the_last_weights(tiny_dataset)
     for name, buffer in model.named_buffers():
         assert torch.equal(buffer, states[-1][name])
         assert not torch.equal(buffer, states[0][name])
+
+
+def test_the_statistics_are_those_of_images_augmented_as_in_training(tiny_dataset, monkeypatch):
+    augmentations = []
+    monkeypatch.setattr("lightweight.swa.reestimate_batchnorm", lambda *given: augmentations.append(given[-1]))
+    session = Session(tiny_dataset, 0, augmentation=augment_params(crop=2))
+    params = train_params(lr=LR, epochs=2, batch_size=60)
+    average_weights(ModelFile(new(BNNET), "bnnet", {}), session, swa_params(start=1), params, None)
+    assert augmentations == [session.augmentation]
 
 
 def test_at_the_end_the_batchnorm_statistics_are_those_of_the_averaged_weights(tiny_dataset):

@@ -16,7 +16,10 @@ import torch
 from PIL import Image
 from ruamel.yaml import YAML
 
+from lightweight.batchnorm import reestimate_batchnorm
 from lightweight.core.files import read_csv
+from lightweight.data.augmentation import AugmentParams
+from lightweight.data.dataset_file import load_dataset
 from lightweight.evaluation.scores import COMPARED, SHOWN
 from lightweight.networks.model_file import load_model
 from lightweight.reporting.results import Scores, read_scores
@@ -163,6 +166,19 @@ def test_bn_update_changes_running_statistics_and_nothing_else(done):
     changed = {name for name, tensor in pruned.items() if not torch.equal(tensor, recalibrated[name])}
     statistics = {name for name in pruned if name.endswith(("running_mean", "running_var", "num_batches_tracked"))}
     assert changed == statistics
+
+
+def test_the_new_statistics_are_those_of_images_augmented_as_in_training(done):
+    params = YAML(typ="safe").load(done.path / "params.yaml")
+    data, section = load_dataset(done.path / "data/prepared.safetensors"), params["bn_update"]
+    pruned, recalibrated = (
+        load_model(done.path / f"models/{name}.safetensors").model for name in ("pruned", "recalibrated")
+    )
+    augmentation = AugmentParams(**params["train"]["augment"])
+    assert augmentation.is_on
+    reestimate_batchnorm(pruned, data, section["num_images"], section["batch_size"], params["seed"], augmentation)
+    for name, tensor in recalibrated.state_dict().items():
+        torch.testing.assert_close(pruned.state_dict()[name], tensor, rtol=1e-3, atol=1e-4)
 
 
 def test_averaging_goes_on_from_the_learning_rate_of_its_snapshot(done):
