@@ -32,7 +32,7 @@ from lightweight.networks.model_file import load_model
 from lightweight.onnx.export import FromPixels
 from lightweight.onnx.logits import pixels, torch_logits
 from lightweight.onnx.session import load_inference_session
-from lightweight.quantization.calibration import balanced_sample
+from lightweight.data.sampling import balanced_sample
 from lightweight.quantization.params import QuantizeParams
 from lightweight.quantization.parity import check_parity
 from lightweight.quantization.quantizer import BATCH_SIZE
