@@ -1,7 +1,7 @@
 """Turn a compact file into an ONNX file in float32, whose logits are those that were evaluated.
 
-    python -m tools.unpack models/compact.lwz              writes models/compact.onnx
-    python -m tools.unpack models/compact.lwz small.onnx
+python -m tools.unpack models/compact.lwz              writes models/compact.onnx
+python -m tools.unpack models/compact.lwz small.onnx
 """
 
 import argparse

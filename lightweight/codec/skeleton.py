@@ -23,15 +23,16 @@ OPERATORS = (
 )  # fmt: skip
 ATTRIBUTES = (
     "", "group", "pads", "auto_pad", "strides", "dilations", "kernel_shape", "alpha", "beta", "transA", "transB",
-    "axis", "axes", "keepdims", "noop_with_empty_axes", "allowzero", "ceil_mode", "count_include_pad", "storage_order", "perm",
-    "num_outputs", "mode", "epsilon", "momentum", "approximate", "to", "stash_type", "training_mode", "start", "end",
+    "axis", "axes", "keepdims", "noop_with_empty_axes", "allowzero", "ceil_mode", "count_include_pad", "storage_order",
+    "perm", "num_outputs", "mode", "epsilon", "momentum", "approximate", "to", "stash_type", "training_mode", "start",
+    "end",
 )  # fmt: skip
 MOST = 1 << 20  # nodes, inputs, values of an attribute
 
 
 @dataclass(frozen=True)
 class Skeleton:
-    """Hold the graph of a classifier: values are named input, v1, v2, ..., weights w0, w1, ... as they are first read."""
+    """Hold the graph of a classifier: values are named input, v1, v2, ..., weights w0, w1, ... as they are read."""
 
     nodes: Sequence[onnx.NodeProto]
     output: str

@@ -14,7 +14,9 @@ from lightweight.codec.numbers import FieldCoder
 from lightweight.codec.probability import Predictor
 from lightweight.codec.skeleton import Skeleton, code_skeleton
 
-CONVOLUTION: dict[str, Any] = {"auto_pad": "NOTSET", "dilations": [1, 1], "group": 1, "kernel_shape": [3, 3], "strides": [1, 1]}
+CONVOLUTION: dict[str, Any] = {
+    "auto_pad": "NOTSET", "dilations": [1, 1], "group": 1, "kernel_shape": [3, 3], "strides": [1, 1],
+}  # fmt: skip
 SQUARE = "cropped to a square around the centre, resized: PIL.ImageOps.fit, bilinear"
 METADATA = {
     "classes": json.dumps(["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]),

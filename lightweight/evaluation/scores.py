@@ -78,7 +78,8 @@ def evaluate_file(path: Path, dataset: Dataset, batch_size: int, threads: int, m
     """Predict the test images with a `.safetensors`, `.onnx` or `.lwz` model file, and count what the file costs.
 
     `macs` are those of the network that a file was made from: more than the layers of the file have where other
-    operators do the rest. A `.lwz` file is run as the ONNX file that it holds. Raises InputError when the file is missing or damaged.
+    operators do the rest. A `.lwz` file is run as the ONNX file that it holds. Raises InputError when the file is
+    missing or damaged.
     """
     content = read_bytes(path)
     modules: dict[str, WeightedModule] = {}

@@ -33,17 +33,40 @@ STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 # Every key of params.yaml, and the stages whose declared dependencies change with it. What these stages write decides
 # about the ones behind them.
 STALE = {
-    "seed": {"check", "prepare", "train", "swa", "prune", "sensitivity", "bn_update", "quantize", "evaluate"},
-    "arithmetic": {"check", "prepare", "train", "swa", "prune", "sensitivity", "bn_update", "quantize", "evaluate"},
-    "threads": {"check", "train", "swa", "prune", "sensitivity", "bn_update", "quantize", "evaluate", "benchmark"}
-    | {"provenance"},
+    "seed": {
+        "check",
+        "prepare",
+        "train",
+        "swa",
+        "prune",
+        "sensitivity",
+        "bn_update",
+        "quantize",
+        "compact",
+        "evaluate",
+    },
+    "arithmetic": {
+        "check",
+        "prepare",
+        "train",
+        "swa",
+        "prune",
+        "sensitivity",
+        "bn_update",
+        "quantize",
+        "compact",
+        "evaluate",
+    },
+    "threads": {"check", "train", "swa", "prune", "sensitivity", "bn_update", "quantize", "compact", "evaluate"}
+    | {"benchmark", "provenance"},
     "prepare": {"check", "prepare"},
-    "train": {"check", "train", "swa", "prune", "quantize", "provenance"},
+    "train": {"check", "train", "swa", "prune", "quantize", "compact", "provenance"},
     "swa": {"check", "swa"},
     "prune": {"check", "prune"},
     "sensitivity": {"check", "sensitivity"},
-    "bn_update": {"check", "bn_update"},
+    "bn_update": {"check", "bn_update", "compact"},
     "quantize": {"check", "quantize"},
+    "compact": {"check", "compact"},
     "evaluate": {"check", "evaluate"},
     "benchmark": {"check", "benchmark"},
 }
@@ -52,11 +75,11 @@ FINGERPRINTS = {
     "images": {"prepare"},
     "network": {"train"},
     "weights": {"train"},
-    "teacher": {"train", "swa", "prune", "quantize"},
+    "teacher": {"train", "swa", "prune", "quantize", "compact"},
 }  # whose files these stages open
 
 BESIDE = {
-    name: {"work"} for name in ("prepare", "train", "swa", "prune", "sensitivity", "quantize")
+    name: {"work"} for name in ("prepare", "train", "swa", "prune", "sensitivity", "quantize", "compact")
 }  # checkpoints and costs
 BESIDE |= {"benchmark": {"metrics/latency", "plots/turns.csv"}}  # no outs: not for dvc.lock
 BESIDE |= {"provenance": {"metrics/provenance.json"}}
@@ -265,7 +288,7 @@ def kept_weights(sparsity: str) -> int:
 def test_another_prune_amount_retrains_nothing_and_shows_in_the_metrics(done):
     output = done.run("dvc", "exp", "run", "--temp", "--name", "p07", "--set-param", "prune.amount=0.7")
     ran = [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
-    stale = ["check", "prune", "bn_update", "quantize", "evaluate", "benchmark", "provenance", "plot"]
+    stale = ["check", "prune", "bn_update", "quantize", "compact", "evaluate", "benchmark", "provenance", "plot"]
     assert sorted(ran) == sorted(stale)
     before = done.run("git", "show", "HEAD:plots/sparsity.csv")
     experiment = next(line for line in done.run("git", "for-each-ref").splitlines() if line.endswith("/p07"))
