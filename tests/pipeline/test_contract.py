@@ -132,7 +132,7 @@ def test_check_loads_every_section_of_params():
 
 
 def test_dvc_yaml_is_short_enough_to_read():
-    assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 320
+    assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 330
 
 
 def test_imports_between_rooms_follow_the_arrows():
