@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from lightweight.batchnorm import BnUpdateParams
+from lightweight.checkpointing import checkpointer as resuming
+from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.checkpointing.session import Session
 from lightweight.codec.container import unpack
 from lightweight.codec.tensors import CodedTensor
@@ -14,6 +16,7 @@ from lightweight.compaction.params import CompactParams
 from lightweight.onnx.logits import onnx_logits, torch_logits
 from lightweight.onnx.session import make_inference_session
 from lightweight.training.loop import FineTune
+from tests.checkpointing.test_checkpointer import Inline, Interruption
 from tests.examples import BNNET, train_params, trained
 
 
@@ -25,9 +28,10 @@ def compact_params(**changes) -> CompactParams:
     return CompactParams(**given | changes)
 
 
-def compact(dataset, **changes) -> CompactFile:
+def compact(dataset, checkpointer: Checkpointer | None = None, **changes) -> CompactFile:
     params = compact_params(**changes)
-    session, statistics = Session(dataset, 0), BnUpdateParams(num_images=200, batch_size=50)
+    session = Session(dataset, 0, checkpointer=checkpointer or Checkpointer())
+    statistics = BnUpdateParams(num_images=200, batch_size=50)
     fine_tune = FineTune(session, params.training(train_params()), params.lr, params.epochs, None)
     return Compactor(trained(BNNET, dataset), params, statistics, session).run(fine_tune)
 
@@ -56,6 +60,29 @@ def test_equal_inputs_give_equal_bytes_and_the_network_is_left_alone(tiny_datase
     before = {name: value.clone() for name, value in trained(BNNET, tiny_dataset).state_dict().items()}
     assert compact(tiny_dataset, epochs=1).content == compact(tiny_dataset, epochs=1).content
     assert all(torch.equal(value, before[name]) for name, value in trained(BNNET, tiny_dataset).state_dict().items())
+
+
+@pytest.mark.parametrize("method", ["trained", "layerwise"])
+def test_an_interrupted_run_ends_in_the_same_bytes(tiny_dataset, tmp_path, monkeypatch, method):
+    monkeypatch.setattr(resuming, "MAX_LOST_SECONDS", 0.0)
+
+    def run(folder, stop: int | None) -> bytes:
+        checkpointer = Checkpointer(folder, "compact", Inline(), lambda line: None)
+        tick, calls = checkpointer.save_if_due, []
+
+        def ticking(where: str) -> None:
+            tick(where)
+            calls.append(where)
+            if len(calls) == stop:
+                raise Interruption
+
+        checkpointer.save_if_due = ticking
+        return compact(tiny_dataset, checkpointer, method=method).content
+
+    with pytest.raises(Interruption):
+        run(tmp_path / "cut", 3)
+    assert list((tmp_path / "cut").iterdir())
+    assert run(tmp_path / "cut", None) == run(tmp_path / "whole", None)
 
 
 def test_without_it_the_file_is_empty_and_nothing_is_trained(tiny_dataset):
