@@ -8,14 +8,13 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx
 from onnx import numpy_helper
 
 from lightweight.codec.numbers import FieldCoder
 from lightweight.codec.range_coder import Decoder, Encoder
 from lightweight.codec.skeleton import Skeleton, build_model, code_skeleton, extract_skeleton, list_weights
-from lightweight.codec.tensors import BY_SYMBOL, CodedTensor, Tensor, TensorCoder
+from lightweight.codec.tensors import CodedTensor, Tensor, TensorCoder
 from lightweight.codec.typical import learn_typical
 from lightweight.core.files import FORMAT_KEY, FORMAT_VERSION
 from lightweight.onnx.checksum import PRODUCER, serialize
@@ -83,9 +82,7 @@ def _code(fields: FieldCoder, given: PackedNetwork | None = None) -> PackedNetwo
     skeleton = code_skeleton(fields, given.skeleton if given else None)
     text = json.dumps(dict(given.metadata), ensure_ascii=False) if given else ""
     metadata = json.loads(fields.text("metadata", text.encode()))
-    size = sum(np.size(t.integers) for t in given.tensors if isinstance(t, CodedTensor)) if given else 0
-    by_symbol = fields.natural("by symbol", int(size <= BY_SYMBOL))
-    coder = TensorCoder(fields, bool(by_symbol))
+    coder = TensorCoder(fields)
     number = fields.natural("tensors", len(given.tensors) if given else 0)
     tensors = [coder.code(given.tensors[place] if given else None) for place in range(number)]
     return PackedNetwork(skeleton, tensors, metadata)

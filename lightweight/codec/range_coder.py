@@ -15,6 +15,9 @@ Bernoulli, Categorical = constriction.stream.model.Bernoulli, constriction.strea
 RangeDecoder, RangeEncoder = constriction.stream.queue.RangeDecoder, constriction.stream.queue.RangeEncoder
 
 
+BEYOND = 4  # words that are read beyond the end, before it shows; an encoder's own streams need one
+
+
 class Coder(Protocol):
     """Code what it is given, or read what it is not given."""
 
@@ -52,9 +55,10 @@ class Encoder:
         return values
 
     def content(self) -> bytes:
-        """Return the bytes of the stream without the zeros at its end, which the decoder adds again."""
+        """Return the bytes of the stream without the zeros that end its last word, which the decoder adds again."""
         self._flush()
-        return self.stream.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+        content = self.stream.get_compressed().astype("<u4").tobytes()
+        return content[:-3] + content[-3:].rstrip(b"\0")
 
     def _flush(self) -> None:
         if self._bits:
@@ -64,25 +68,31 @@ class Encoder:
 
 
 class Decoder:
-    """Read bits and symbols. Bytes that no encoder wrote give some other bits, and never an error of their own."""
+    """Read bits and symbols. Bytes that no encoder wrote give some other bits, until they end."""
 
     reads = True
 
     def __init__(self, content: bytes) -> None:
-        words = np.frombuffer(content + bytes(-len(content) % 4 + 8), "<u4").astype(np.uint32)
-        self.stream = RangeDecoder(words)
+        words = np.frombuffer(content + bytes(-len(content) % 4), "<u4").astype(np.uint32)
+        self.stream = RangeDecoder(np.append(words, np.zeros(BEYOND, np.uint32)))
         self._models: dict[int, Any] = {}
 
     def bit(self, probability: int, bit: int = 0) -> int:
-        """Read a bit."""
+        """Read a bit. Raises ValueError beyond the end."""
+        self._check()
         model = self._models.get(probability)
         if model is None:
             model = self._models[probability] = Bernoulli(probability / ONE, perfect=False)
         return int(self.stream.decode(model))
 
     def symbols(self, tables: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
-        """Read a row of symbols."""
+        """Read a row of symbols. Raises ValueError beyond the end."""
+        self._check()
         return np.asarray(self.stream.decode(Categorical(perfect=False), _shares(tables)), np.int32)
+
+    def _check(self) -> None:
+        if self.stream.maybe_exhausted():
+            raise ValueError("ends before its last weight")
 
 
 def _shares(probabilities: np.ndarray) -> np.ndarray:

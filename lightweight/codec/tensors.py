@@ -5,13 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightweight.codec.blocks import code_rows
-from lightweight.codec.mixing import code_weights
 from lightweight.codec.numbers import FieldCoder
+from lightweight.codec.planes import code_weights
 from lightweight.codec.scales import LARGEST, scales_of
 
-BY_SYMBOL = 50_000  # weights of a file, up to which each is predicted from its neighbours; that takes 20 us for each
-MOST_VALUES = 1 << 28  # of a file
+MOST_VALUES = 1 << 27  # of a file
 MOST_DIMENSIONS = 8
 KINDS = (
     "float32",
@@ -51,8 +49,8 @@ Tensor = CodedTensor | np.ndarray
 class TensorCoder:
     """Code the tensors of one file in turn."""
 
-    def __init__(self, fields: FieldCoder, by_symbol: bool) -> None:
-        self.fields, self.by_symbol, self.left, self.number = fields, by_symbol, MOST_VALUES, 0
+    def __init__(self, fields: FieldCoder) -> None:
+        self.fields, self.left = fields, MOST_VALUES
 
     def code(self, given: Tensor | None = None) -> Tensor:
         """Write a tensor, or read one. Raises ValueError for one that no encoder wrote."""
@@ -96,15 +94,12 @@ class TensorCoder:
         by_channel = self.fields.natural("scales", int(len(given.codes) > 1) if given else 0, rank)
         number = shape[axis] if by_channel and shape else 1
         codes = self._codes(given.codes if given else np.zeros(number, np.int64), rank)
-        integers = given.integers if given else np.zeros(shape, np.int64)
+        integers = given.integers if given else np.broadcast_to(np.int32(0), shape)
         if len(shape) < 2:
-            kind = ("vector", self.number > 0)
-            flat = [self.fields.whole(kind, int(value)) for value in integers.ravel()]
+            flat = [self.fields.whole("vector", int(value)) for value in integers.ravel()]
             return CodedTensor(np.array(flat, np.int32).reshape(shape), codes, axis)
         moved = np.moveaxis(integers, axis, 0)
-        self.number += 1
-        code = code_weights if self.by_symbol else code_rows
-        found = code(self.fields, self.number, moved.astype(np.int32))
+        found = code_weights(self.fields, moved)
         return CodedTensor(np.ascontiguousarray(np.moveaxis(found, 0, axis)), codes, axis)
 
     def _codes(self, given: np.ndarray, rank: int) -> np.ndarray:

@@ -115,7 +115,7 @@ def test_every_flipped_byte_and_every_cut_is_refused(small):
 def test_bytes_of_a_right_checksum_that_no_encoder_wrote_end_in_a_line(small, tmp_path):
     content, source = pack(small), np.random.default_rng(0)
     path, lines = tmp_path / "forged.lwz", []
-    for number in range(40):
+    for number in range(16):
         stream = bytearray(content[HEADER:])
         if number % 2:
             stream[source.integers(min(len(stream), 300))] ^= source.integers(1, 256)
@@ -126,7 +126,7 @@ def test_bytes_of_a_right_checksum_that_no_encoder_wrote_end_in_a_line(small, tm
             load_network(path)
             continue
         lines.append(refusal(path))
-    assert len(lines) > 20
+    assert len(lines) > 8
     assert all(line.startswith(f"{path}: ") and "\n" not in line for line in lines)
 
 
