@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from comparisons.peers.given import RECIPES, find_weights, prepare
-from comparisons.peers.timing import measure_latency
+from comparisons.peers.given import IMAGES, RECIPES, find_weights, prepare
 from comparisons.peers.report import COLUMNS, FIGURES, report
 from comparisons.peers.running import OWN, Run, python_of, run_script
 from comparisons.peers.scoring import evaluate, score_file
+from comparisons.peers.timing import measure_latency
 from comparisons.peers.trials import Trial, count_lines, list_trials
 from comparisons.peers.versions import versions_of
 from lightweight.core.errors import InputError
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--network", action="append", choices=RECIPES, dest="networks", help="by default all")
     parser.add_argument("--peer", action="append", dest="peers", help="by default all")
+    parser.add_argument("--test-images", type=int, help="as many of each class; by default all")
     parser.add_argument("--latency", action="store_true")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of --latency, at least")
     given = parser.parse_args()
@@ -56,7 +57,8 @@ def main() -> None:
             measure_latency(network, trials, given.work / network, given.rounds)
         else:
             chosen = [trial for trial in trials if given.peers is None or trial.peer in given.peers]
-            measure(network, chosen, prepare(network, weights, given.raw, given.work / network), given.work / network)
+            folder = given.work / network
+            measure(network, chosen, prepare(network, weights, given.raw, folder, given.test_images), folder)
     report()
 
 
@@ -75,6 +77,8 @@ def measure(network: str, trials: list[Trial], data: Dataset, folder: Path) -> N
                     model, exact = evaluate(path, data, folder, python_of(trial.environment))
                     np.savez(path.parent / "predictions.npz", found=model.predictions, exact=exact)
                     row |= score_file(model, exact, original, labels)
+                    row |= {f"original_{key}": original.costs[key] for key in ("macs",)}
+                    row["original_bytes"] = original.costs["size_bytes"]
                 except InputError as error:
                     row["error"] = str(error)
             rows.append(row)
@@ -91,6 +95,7 @@ def about(network: str, trial: Trial) -> dict[str, Any]:
         "peer": trial.peer,
         "method": trial.method,
         "lines": count_lines(trial.path),
+        "calibration_images": IMAGES,
         "cpu": f"{cpu_name()} ({vector_extensions()})",
         "load": load_average(),
         "date": datetime.now(UTC).date().isoformat(),

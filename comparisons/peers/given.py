@@ -2,11 +2,9 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-import torch
 
 from comparisons.preparing import read_whole
 from lightweight.core.params import GENERAL, load_params
@@ -18,7 +16,7 @@ from lightweight.onnx.logits import pixels
 from lightweight.preparation.params import PrepareParams
 from lightweight.quantization.calibration import balanced_sample
 
-IMAGES = 1024  # for calibration, as many of each class
+IMAGES = 512  # for calibration, as many of each class
 RECIPES = {"cnn": "mnist-structured", "resnet20": "resnet20-cifar10", "resnet18": "resnet18-cifar10-structured"}
 TRACKED = Path("recipes/weights")
 
@@ -29,8 +27,10 @@ def find_weights(network: str, raw: Path) -> Path | None:
     return next((path for folder in (TRACKED, raw) if (path := folder / name).exists()), None)
 
 
-def prepare(network: str, weights: Path, raw: Path, folder: Path) -> Dataset:
+def prepare(network: str, weights: Path, raw: Path, folder: Path, test_images: int | None) -> Dataset:
     """Write what the peers read to `folder`, unless it is there, and return the data set with its test images.
+
+    Of these, `test_images` are taken, as many of each class, or all of them.
 
     `original.onnx` takes raw pixels; `model.safetensors` holds the same weights; `calibration.npz` holds images float32
     (N, C, H, W), 0 to 255, and labels; `given.safetensors` is a data set of these images alone, for the library.
@@ -42,6 +42,9 @@ def prepare(network: str, weights: Path, raw: Path, folder: Path) -> Dataset:
     params = load_params(Path(f"recipes/{RECIPES[network]}.yaml"), **GENERAL, prepare=PrepareParams)
     path = params.prepare.path and str(raw / Path(params.prepare.path).name)
     data = read_whole(params.prepare.model_copy(update={"path": path}), raw, params.seed)
+    if test_images is not None:
+        test = data.test.take(balanced_sample(data.test.labels, test_images, params.seed))
+        data = replace(data, test=test)
     save_dataset(prepared, data)
     order = balanced_sample(data.train.labels, IMAGES, params.seed)
     train, val, test = (data.train.take(order) for _ in range(3))
@@ -59,13 +62,3 @@ def without_names(model: onnx.ModelProto) -> onnx.ModelProto:
     del model.metadata_props[:]
     model.producer_name = "pytorch"
     return model
-
-
-def describe(data: Dataset) -> dict[str, Any]:
-    """Say which images a network is scored on."""
-    return {"images": len(data.test), "calibration_images": IMAGES, "shape": tuple(data.blank(1).shape[1:])}
-
-
-def labels_of(data: Dataset) -> torch.Tensor:
-    """Return the labels of the test images."""
-    return data.test.labels

@@ -57,7 +57,7 @@ def python_of(environment: str) -> Path:
 
 
 def run_script(trial: Trial, python: Path, given: Path, result: Path) -> Run:
-    """Run the script of a trial on the folder `given`, within its CPU seconds; its files go to a new folder `result`."""
+    """Run the script of a trial on the folder `given`, within its CPU seconds; its files go to the folder `result`."""
     shutil.rmtree(result, ignore_errors=True)
     result.mkdir(parents=True)
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()

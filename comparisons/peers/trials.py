@@ -73,7 +73,7 @@ def list_trials(path: Path = LIST) -> list[Trial]:
 
 
 def count_lines(script: Path) -> int:
-    """Count the lines of a script that hold code: no blank ones, no comments, no docstrings, no silencing of telemetry."""
+    """Count the lines of a script that hold code: none of blanks, comments, docstrings or silenced telemetry."""
     lines: set[int] = set()
     text = script.read_text().splitlines()
     with script.open("rb") as file:

@@ -15,9 +15,7 @@ batches = [{"input": batch} for batch in np.split(images, len(images) // 32)]
 model = onnx.load(given / "original.onnx")
 equalize_model(model)
 config = get_path_for_per_channel_config()
-sim = QuantizationSimModel(
-    model, param_type=int8, activation_type=int8, quant_scheme="tf_enhanced", config_file=config
-)
+sim = QuantizationSimModel(model, param_type=int8, activation_type=int8, quant_scheme="tf_enhanced", config_file=config)
 apply_adaround(sim, batches, num_iterations=10_000)
 sim.compute_encodings(batches)
 onnx.save(sim.to_onnx_qdq(export_int32_bias=True, prequantize_constants=True), result / "compressed.onnx")
