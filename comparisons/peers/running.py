@@ -12,6 +12,7 @@ from pathlib import Path
 
 from comparisons.peers.trials import REQUIREMENTS, Trial
 from lightweight.core.errors import InputError
+from lightweight.core.files import write_bytes
 
 ENVIRONMENTS = Path(".venv/peers")
 OWN = "lightweight"  # the environment that this runs in
@@ -33,7 +34,7 @@ class Run:
 
 
 def python_of(environment: str) -> Path:
-    """Make the environment of a peer unless it is there, and return its interpreter.
+    """Make the environment of a peer unless it is there as its requirements say, and return its interpreter.
 
     Raises InputError with pip's reason where the requirements cannot be installed.
     """
@@ -42,7 +43,7 @@ def python_of(environment: str) -> Path:
     folder = ENVIRONMENTS / environment
     python, installed = folder / "bin/python", folder / "installed"
     requirements = REQUIREMENTS / f"{environment}.txt"
-    if not installed.exists() or installed.stat().st_mtime < requirements.stat().st_mtime:
+    if not installed.exists() or installed.read_bytes() != requirements.read_bytes():
         shutil.rmtree(folder, ignore_errors=True)
         print(f"{environment}  is installed to {folder}", flush=True)
         for command in (
@@ -52,7 +53,7 @@ def python_of(environment: str) -> Path:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise InputError(f"{requirements}: cannot be installed: {reason(done.stderr)}")
-        installed.touch()
+        write_bytes(installed, requirements.read_bytes())
     return python.absolute()
 
 
@@ -62,7 +63,7 @@ def run_script(trial: Trial, python: Path, given: Path, result: Path) -> Run:
     result.mkdir(parents=True)
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     command = [str(python), str(trial.path.absolute()), str(given.absolute()), str(result.absolute())]
-    done = run_limited(command, trial.cpu_seconds)
+    done = run_limited(command, trial.cpu_seconds, result)  # some tools write into the working folder
     after, seconds = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - start
     cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     (result / "log.txt").write_text(done.stdout + done.stderr)
@@ -76,8 +77,8 @@ def run_script(trial: Trial, python: Path, given: Path, result: Path) -> Run:
     return Run(error, round(seconds, 1), round(cpu_seconds, 1), digest(result, trial.output))
 
 
-def run_limited(command: list[str], cpu_seconds: int) -> subprocess.CompletedProcess[str]:
-    """Run a command without telemetry and network, within a limit of CPU seconds, and return what it printed."""
+def run_limited(command: list[str], cpu_seconds: int, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command in `folder` without telemetry, within a limit of CPU seconds, and return what it printed."""
     limits = (cpu_seconds, cpu_seconds + 5)
     own = {key: value for key, value in os.environ.items() if not key.startswith("LIGHTWEIGHT_")}
     return subprocess.run(
@@ -85,6 +86,7 @@ def run_limited(command: list[str], cpu_seconds: int) -> subprocess.CompletedPro
         capture_output=True,
         text=True,
         check=False,
+        cwd=folder,
         env=own | QUIET | {"PYTHONPATH": str(Path.cwd())},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, limits),
     )

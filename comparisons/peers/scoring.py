@@ -30,7 +30,8 @@ def evaluate(path: Path, data: Dataset, given: Path, python: Path) -> tuple[Eval
     if path.suffix != ".onnx":
         classes = path.parent / "classes.npy"
         module = ["-m", "comparisons.peers.predicting"]
-        done = run_limited([str(python), *module, str(path), str(given / "test.npz"), str(classes)], CPU_SECONDS)
+        command = [str(part.absolute()) for part in (path, given / "test.npz", classes)]
+        done = run_limited([str(python), *module, *command], CPU_SECONDS, given)
         if done.returncode:
             raise InputError(f"{path}: {CONVERTED[path.suffix]} cannot run it: {reason(done.stderr)}")
         found = np.load(classes)

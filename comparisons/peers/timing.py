@@ -45,8 +45,8 @@ def time_in(runtime: str, files: dict[str, Path], batch: int, folder: Path, roun
         return time_files(runtime, files, images, rounds)
     listed, times = folder / "latency-files.json", folder / "latency-times.json"
     write_json(listed, {name: str(path.absolute()) for name, path in files.items()})
-    command = [str(python_of(WITH_OPENVINO)), "-m", "comparisons.peers.latency", str(listed), str(batch), str(rounds)]
-    done = run_limited([*command, str(times)], CPU_SECONDS)
+    command = [str(python_of(WITH_OPENVINO)), "-m", "comparisons.peers.latency", str(listed.absolute())]
+    done = run_limited([*command, str(batch), str(rounds), str(times.absolute())], CPU_SECONDS, folder)
     if done.returncode:
         raise InputError(f"{runtime}: {reason(done.stderr)}")
     found: dict[str, dict[str, Any]] = read_json(times)

@@ -156,6 +156,19 @@ def test_requirements_that_cannot_be_installed_are_told_and_leave_no_environment
     assert not (tmp_path / "environments/tool/installed").exists()
 
 
+def test_an_environment_is_made_anew_when_its_requirements_have_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "REQUIREMENTS", tmp_path)
+    monkeypatch.setattr(running, "ENVIRONMENTS", tmp_path)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    (tmp_path / "tool/bin").mkdir(parents=True)
+    for path in (tmp_path / "tool.txt", tmp_path / "tool/installed"):
+        path.write_text("no-such-tool==1.0\n")
+    assert running.python_of("tool") == tmp_path / "tool/bin/python"
+    (tmp_path / "tool.txt").write_text("no-such-tool==1.1\n")
+    with pytest.raises(InputError, match=r"no-such-tool==1\.1"):
+        running.python_of("tool")
+
+
 def test_pairs_are_counted_image_by_image():
     ours, theirs = np.array([1, 1, 1, 0, 0], dtype=bool), np.array([1, 0, 0, 1, 0], dtype=bool)
     assert peers.pair(ours, theirs) == {"only_ours": 2, "only_theirs": 1, "ours_p": 1.0}

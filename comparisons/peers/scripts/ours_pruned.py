@@ -16,11 +16,12 @@ from lightweight.pruning.importance import Importance
 from lightweight.pruning.params import PruneParams
 from lightweight.pruning.schedule import PruningState, run_schedule
 
+PARAMS = Path(__file__).parents[3] / "params.yaml"
 given, result = Path(sys.argv[1]), Path(sys.argv[2])
 data = load_dataset(given / "given.safetensors")
 changes = {"method": "structured", "importance": "l1", "layers": "both", "scope": "layer", "epochs": 0}
 changes |= {"schedule": "one_shot", "repair": True, "images": 512, "exclude": []}
-params = load_params(Path("params.yaml"), prune=PruneParams).prune.model_copy(update=changes)
+params = load_params(PARAMS, prune=PruneParams).prune.model_copy(update=changes)
 
 
 def prune(amount, repair):
