@@ -1,6 +1,6 @@
 """The field, side by side: each peer compresses the same trained networks with the same images, as it documents best.
 
-    python -m comparisons.peers [--raw data/raw] [--network resnet20] [--peer NAME] [--latency]
+    python -m comparisons.peers [--raw data/raw] [--network resnet20] [--script NAME] [--latency]
 
 Every peer has an environment of its own in .venv/peers, made from comparisons/peers/requirements, and a script in
 comparisons/peers/scripts, which is the code that its user writes. A script runs twice, within a limit of CPU seconds,
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--raw", type=Path, default=Path("data/raw"))
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--network", action="append", choices=RECIPES, dest="networks", help="by default all")
-    parser.add_argument("--peer", action="append", dest="peers", help="by default all")
+    parser.add_argument("--script", action="append", dest="scripts", help="of comparisons/peers/scripts, by default all")
     parser.add_argument("--test-images", type=int, help="as many of each class; by default all")
     parser.add_argument("--latency", action="store_true")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of --latency, at least")
@@ -56,7 +56,7 @@ def main() -> None:
         elif given.latency:
             measure_latency(network, trials, given.work / network, given.rounds)
         else:
-            chosen = [trial for trial in trials if given.peers is None or trial.peer in given.peers]
+            chosen = [trial for trial in trials if given.scripts is None or trial.script in given.scripts]
             folder = given.work / network
             measure(network, chosen, prepare(network, weights, given.raw, folder, given.test_images), folder)
     report()
