@@ -42,7 +42,9 @@ def main() -> None:
     parser.add_argument("--raw", type=Path, default=Path("data/raw"))
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--network", action="append", choices=RECIPES, dest="networks", help="by default all")
-    parser.add_argument("--script", action="append", dest="scripts", help="of comparisons/peers/scripts, by default all")
+    parser.add_argument(
+        "--script", action="append", dest="scripts", help="of comparisons/peers/scripts, by default all"
+    )
     parser.add_argument("--test-images", type=int, help="as many of each class; by default all")
     parser.add_argument("--latency", action="store_true")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of --latency, at least")

@@ -47,7 +47,7 @@ def describe(figures: pd.DataFrame, times: pd.DataFrame | None, peers: dict[str,
                 timed = None if times is None else times[(times["network"] == network) & (times["task"] == task)]
                 parts += [f"### {title}\n", markdown(compare(made, timed))]
                 parts += [line + "\n" for line in describe_verdicts(made, timed, task, peers)]
-    parts += ["## What was tried and did not work\n", describe_failures(figures), describe_limits(peers)]
+    parts += ["## What did not work, and what is missing\n", describe_failures(figures), describe_limits(peers)]
     parts += ["## Features\n", describe_features(figures, peers), describe_versions(figures)]
     return "\n".join(parts)
 
@@ -117,7 +117,7 @@ def describe_failures(figures: pd.DataFrame) -> str:
     """List the trials that left no file that runs, with the reason in the words of the tool."""
     failed = figures[figures["error"].notna()]
     if failed.empty:
-        return "Every script left a file that runs.\n"
+        return f"All of the {len(figures)} files that were asked for were made, and run.\n"
     table = failed[["network", "peer", "method", "error"]].rename(columns={"peer": "tool", "error": "reason"})
     return markdown(table.astype(str).replace({r"\|": "/"}, regex=True))
 

@@ -46,7 +46,8 @@ def name(row: pd.Series) -> str:
 
 def better(own: pd.Series, best: pd.Series) -> bool:
     """Tell whether the best of the others gets so many more images right that it is not chance."""
-    return bool(best["only_theirs"] > best["only_ours"] and best["ours_p"] < SIGNIFICANCE)
+    paired = not pd.isna(best["ours_p"])
+    return bool(paired and best["only_theirs"] > best["only_ours"] and best["ours_p"] < SIGNIFICANCE)
 
 
 def judge_accuracy(own: pd.Series, best: pd.Series) -> str:

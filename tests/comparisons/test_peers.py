@@ -133,7 +133,8 @@ def test_a_script_that_takes_too_long_is_ended_after_its_cpu_seconds(script, tmp
     assert 0.5 < found.cpu_seconds < 3
 
 
-def test_a_script_sees_no_telemetry_and_the_project(script, tmp_path):
+def test_a_script_sees_no_telemetry_and_the_project(script, tmp_path, monkeypatch):
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
     code = 'import os, lightweight\n(result / "compressed.onnx").write_text(os.environ["ORT_DISABLE_TELEMETRY"])'
     assert run(script(code), tmp_path).error == ""
     assert (tmp_path / "result/compressed.onnx").read_text() == "1"
