@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 AUDITING := .venv/audit/installed
 OSV := https://api.osv.dev/v1/query
 
-.PHONY: help setup repro mend verify test lint baseline recipe latency latency-table budget seeds pareto playground weights readme sweep networks litert executorch remotes audit licences needs-git
+.PHONY: help setup repro mend verify test lint baseline recipe latency latency-table budget seeds pareto playground weights readme sweep networks peers litert executorch remotes audit licences needs-git
 .SECONDARY:
 
 help: ## list the targets
@@ -84,6 +84,9 @@ playground/node_modules/.package-lock.json: playground/package-lock.json # needs
 
 networks: setup .venv/timm/installed ## prune 160 networks beside torch-pruning, go on where it stopped (ARGS=--int8 quantizes them, too)
 	@.venv/timm/bin/python -m comparisons.networks $(ARGS)
+
+peers: setup ## other tools on the same trained networks, go on where it stopped (ARGS=--latency times their files on a quiet machine)
+	@python -m comparisons.peers $(ARGS)
 
 weights: setup needs-git ## NAME=mnist: copy the original that the recipe trained to data/raw/NAME.safetensors
 	dvc get . models/original.safetensors --rev recipe-$(NAME) --out data/raw/$(NAME).safetensors --force

@@ -1,0 +1,21 @@
+"""Quantize by AIMET: equalized layers, ranges by AIMET's search, weights by channel rounded by AdaRound."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+from aimet_onnx import QuantizationSimModel, apply_adaround, int8
+from aimet_onnx.common.quantsim_config.utils import get_path_for_per_channel_config
+from aimet_onnx.cross_layer_equalization import equalize_model
+
+given, result = Path(sys.argv[1]), Path(sys.argv[2])
+images = np.load(given / "calibration.npz")["images"]
+batches = [{"input": batch} for batch in np.split(images, len(images) // 32)]
+model = onnx.load(given / "original.onnx")
+equalize_model(model)
+config = get_path_for_per_channel_config()
+sim = QuantizationSimModel(model, param_type=int8, activation_type=int8, quant_scheme="tf_enhanced", config_file=config)
+apply_adaround(sim, batches, num_iterations=10_000)
+sim.compute_encodings(batches)
+onnx.save(sim.to_onnx_qdq(export_int32_bias=True, prequantize_constants=True), result / "compressed.onnx")
