@@ -33,7 +33,17 @@ def describe_features(figures: pd.DataFrame, peers: dict[str, Any]) -> str:
         rows.append({"tool": peer["name"]} | cells | {key: peer.get(key, "") for key in ("released", "licence")})
         if evidence:
             notes.append(f"- {peer['name']}: {evidence}")
-    return markdown(pd.DataFrame(rows).astype(str)) + "\nWhat the cells rest on:\n\n" + "\n".join(notes) + "\n"
+    table = markdown(pd.DataFrame(rows).astype(str)) + describe_unmeasured(figures, peers)
+    return table + "\nWhat the cells rest on:\n\n" + "\n".join(notes) + "\n"
+
+
+def describe_unmeasured(figures: pd.DataFrame, peers: dict[str, Any]) -> str:
+    """Name the tools that left no file here; what is said of them comes from their packages and documentation alone."""
+    names = [peer["name"] for peer in peers["peer"] if peer["name"] not in set(figures["peer"])]
+    if not names:
+        return ""
+    told = "what this page says of them comes from their packages and documentation"
+    return f"\nNot measured here yet: {', '.join(names)}; {told}.\n"
 
 
 def describe_same(answers: pd.Series) -> str:

@@ -10,11 +10,11 @@ from comparisons.preparing import read_whole
 from lightweight.core.params import GENERAL, load_params
 from lightweight.data.dataset import Dataset
 from lightweight.data.dataset_file import load_dataset, save_dataset
+from lightweight.data.sampling import balanced_sample
 from lightweight.networks.model_file import load_model, save_model
 from lightweight.onnx.export import export_onnx
 from lightweight.onnx.logits import pixels
 from lightweight.preparation.params import PrepareParams
-from lightweight.quantization.calibration import balanced_sample
 
 IMAGES = 512  # for calibration, as many of each class
 RECIPES = {"cnn": "mnist-structured", "resnet20": "resnet20-cifar10", "resnet18": "resnet18-cifar10-structured"}

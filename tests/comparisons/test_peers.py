@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 
 from comparisons.peers import __main__ as peers
 from comparisons.peers import report, running, trials
-from comparisons.peers.features import FEATURES
+from comparisons.peers.features import FEATURES, describe_unmeasured
 from comparisons.peers.report import COLUMNS
 from comparisons.peers.trials import OURS, Trial, count_lines, list_trials, read_list
 from comparisons.peers.versions import main_packages
@@ -280,3 +280,10 @@ def test_the_processes_of_tools_inherit_no_variables_of_the_library(script, tmp_
     run(script(code), tmp_path)
     assert (tmp_path / "result/compressed.onnx").read_text() == "False"
     assert os.environ["LIGHTWEIGHT_PROCESSES"] == "2"
+
+
+def test_the_page_says_which_tools_were_not_measured():
+    figures = pd.DataFrame({"peer": ["One"]})
+    peers = {"peer": [{"name": name} for name in ("One", "Two", "Three")]}
+    assert "Not measured here yet: Two, Three; what" in describe_unmeasured(figures, peers)
+    assert describe_unmeasured(figures, {"peer": [{"name": "One"}]}) == ""
