@@ -1,6 +1,7 @@
 """The smaller network of a check: it lacks some members of groups, of which no two sizes fit each other by chance."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from lightweight.core.errors import first_line
 from lightweight.core.module_state import forgetting_caches
 from lightweight.dependencies.groups import Group, Size
-from lightweight.dependencies.removal import places_of, remove_sizes, without_places
+from lightweight.dependencies.removal import places_of, remove_places, remove_sizes, without_places
 from lightweight.tracing.labels import Labels
 from lightweight.tracing.trace import Place, plain_operators
 
@@ -60,12 +61,26 @@ def removed_classes(groups: dict[str, Group], members: Members) -> Tensor:
 
 
 def make_smaller(
-    model: nn.Module, groups: dict[str, Group], members: Members, sizes: list[Size], labels: Labels, values: bool = True
+    model: nn.Module, groups: dict[str, Group], members: Members, sizes: list[Size], labels: Labels
 ) -> nn.Module:
-    """Return a copy of a network without members of groups; without `values`, of the right shapes alone."""
-    smaller = without_places(model, places_of(groups, members), values)
+    """Return a copy of a network without members of groups."""
+    smaller = without_places(model, places_of(groups, members))
     remove_sizes(smaller, sizes, labels, removed_classes(groups, members))
     return smaller
+
+
+@contextmanager
+def shaped_smaller(
+    model: nn.Module, groups: dict[str, Group], members: Members, sizes: list[Size], labels: Labels
+) -> Iterator[None]:
+    """Give a network the shapes that it has without members of groups, but not the values, within the context.
+
+    Nothing is copied.
+    """
+    with forgetting_caches(model):
+        remove_places(model, places_of(groups, members), values=False)
+        remove_sizes(model, sizes, labels, removed_classes(groups, members))
+        yield
 
 
 @torch.no_grad()

@@ -186,6 +186,7 @@ def trace(model: nn.Module, image: Tensor, layers: list[str], rows: Set[Place] =
     for tensor in tensors_in(output):
         for plane in tracer.memory.read(tensor):
             labels.keep_whole(plane, GIVES_OUTPUTS)
+    labels.flatten()
     return Trace(labels, axes, tracer.steps, tracer.context.splits, tracer.context.multiplied)
 
 
