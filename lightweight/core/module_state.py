@@ -29,7 +29,7 @@ def forgetting_caches(model: nn.Module) -> Iterator[None]:
     """
     before = [(vars(module), dict(vars(module))) for module in model.modules()]
     containers = [
-        (value, list(value) if isinstance(value, list) else dict(value))
+        (value, (list(value) if isinstance(value, list) else dict(value)) if value else ())
         for _, attributes in before
         for value in attributes.values()
         if isinstance(value, dict | list)

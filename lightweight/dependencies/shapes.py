@@ -123,9 +123,16 @@ def _shrink(name: str, shape: torch.Size, planes: list[_Kept]) -> Shape | None:
 def _fit(expected: Sizes, actual: Sizes) -> bool:
     if expected[0] != actual[0] or len(expected[1]) != len(actual[1]):
         return False
-    for some, other in zip(expected[1], actual[1], strict=True):
-        if some is None or other is None or len(some) != len(other):
-            return False
-        if any(one not in (None, two) for one, two in zip(some, other, strict=True)):
-            return False
-    return True
+    return all(
+        some is not None and other is not None and _equal(some, other)
+        for some, other in zip(expected[1], actual[1], strict=True)
+    )
+
+
+def _equal(some: Shape, other: Shape) -> bool:
+    """Return whether shapes are equal; where dimensions of size 1 stand does not matter: einsum puts them elsewhere."""
+    if len(some) != len(other):
+        return False
+    if all(one in (None, two) for one, two in zip(some, other, strict=True)):
+        return True
+    return [size for size in some if size != 1] == [size for size in other if size != 1]
