@@ -66,7 +66,8 @@ class ConsistencyCheck:
         remove_sizes(
             smaller, self.sizes, labels, torch.cat([removed_classes(groups, before), removed_classes(few, members)])
         )
-        logits, error = run_smaller(smaller, self.image, recorder)
+        with forgetting_caches(smaller):
+            logits, error = run_smaller(smaller, self.image, recorder)
         if logits is not None and _agree(logits, expected) and _agree(self._rebuild(smaller), expected):
             return None
         step = first_difference(reference.prints, recorder.prints, _same)

@@ -53,9 +53,7 @@ class Trace:
     axes: dict[Axis, Tensor]
     steps: list[Step] = field(default_factory=list)
     splits: dict[Place, Tensor] = field(default_factory=dict)  # the labels that are tied where a dimension is split
-    multiplied: list[tuple[Tensor, Tensor]] = field(
-        default_factory=list
-    )  # labels of channels that are, as in attention
+    multiplied: list[tuple[Tensor, Tensor, bool]] = field(default_factory=list)  # as `Context` has them
 
 
 class Tracer(TorchDispatchMode):
