@@ -5,7 +5,8 @@
 Random weights with stirred BatchNorm statistics, the smallest sensible image size, amount 0.5 of the channels of every
 group; beside it torch-pruning as its README shows. Every trial is a process of its own on one thread, limited in CPU
 seconds. What comparisons/results/networks.csv holds is not measured again. `--int8` adds static quantization and one
-batch of qat. Networks come in turn from every design, so that what there is after an interruption is of many.
+batch of qat. One thing is measured of all networks before the next, in turn of every design, so that what there is after
+an interruption is of many.
 """
 
 import json
@@ -34,16 +35,17 @@ def main() -> None:
     rows: dict[str, dict[str, Any]] = {row["network"]: row for row in read_csv(FIGURES)} if FIGURES.exists() else {}
     networks = [(name, size) for name, size in list_networks() if not names or name in names]
     torch.set_num_threads(1)
-    for name, size in spread(networks):
-        row = rows.setdefault(name, {"network": name, "image_size": size})
-        steps = [("left", measure_pruning), ("torch_pruning", measure_torch_pruning)]
-        if "--int8" in sys.argv:
-            steps += [("static_coverage", measure_static), ("qat_coverage", measure_qat)]
-        for column, measure in steps:
+    steps = [("left", measure_pruning), ("torch_pruning", measure_torch_pruning)]
+    if "--int8" in sys.argv:
+        steps += [("static_coverage", measure_static), ("qat_coverage", measure_qat)]
+    for column, measure in steps:
+        for name, size in spread(networks):
+            row = rows.setdefault(name, {"network": name, "image_size": size})
             if not row.get(column):
-                row |= measure(name, size)
+                found = measure(name, size)
+                row |= found
                 write_csv(FIGURES, COLUMNS, rows.values())
-                print(f"{name}  {' '.join(f'{key} {value}' for key, value in row.items() if value)[:300]}", flush=True)
+                print(f"{name}  {' '.join(f'{key} {value}' for key, value in found.items())[:300]}", flush=True)
     report()
 
 
