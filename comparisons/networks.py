@@ -5,8 +5,8 @@
 Random weights with stirred BatchNorm statistics, the smallest sensible image size, amount 0.5 of the channels of every
 group; beside it torch-pruning as its README shows. Every trial is a process of its own on one thread, limited in CPU
 seconds. What comparisons/results/networks.csv holds is not measured again. `--int8` adds static quantization and one
-batch of qat. One thing is measured of all networks before the next, in turn of every design, so that what there is after
-an interruption is of many.
+batch of qat. One thing is measured of all networks before the next, in turn of every design: what there is after an
+interruption is of many.
 """
 
 import json
