@@ -36,6 +36,9 @@ FAMILIES = {  # the groups of each network, with their number of members
     "standardised weights": {"a": 8, "b": 8},
     "attention": {"a": 8, "attention.qkv": 4, "attention.proj": 8},
     "fused attention": {"a": 8, "attention.qkv": 4, "attention.proj": 8},
+    "einsum attention": {"a": 8, "attention.qkv": 2, "attention.proj": 8},
+    "attention of channels": {"a": 8, "attention.qkv": 4, "attention.proj": 8},
+    "ghost": {"a": 8},
     "split by attributes": {"a": 8, "b.conv": 12, "b.first": 4},
     "mixer": {"a": 8, "b": 16, "c": 64},
     "partial sums": {"a": 16},
@@ -181,6 +184,30 @@ def test_the_check_does_not_pass_by_chance_where_two_groups_must_be_of_equal_siz
     plan = make_plan(model, IMAGE.float(), True)
     assert list(plan.groups) == ["a"]
     assert plan.groups["a"].layers == ["a", "b"]
+
+
+def test_one_inconsistent_group_among_many_costs_few_checks(monkeypatch):
+    checks: list[str] = []
+    for check in (ShapeCheck, ConsistencyCheck):
+        original = check.find_failure
+
+        def counted(self, groups, original=original):
+            checks.append(type(self).__name__)
+            return original(self, groups)
+
+        monkeypatch.setattr(check, "find_failure", counted)
+    stack = nn.Sequential(*(conv(8, 8) for _ in range(30)))
+    model = Net(
+        lambda n, x: n.fc(n.b(n.stack(n.a(x)).view(1, 8, 64)).mean(2)),
+        a=conv(3, 8),
+        stack=stack,
+        b=nn.Linear(64, 4),
+        fc=nn.Linear(8, 5),
+    )
+    plan = make_plan(model, IMAGE.float(), True)
+    assert len(plan.groups) == 31
+    assert set(plan.skipped) == {"stack.29", "fc"}
+    assert len(checks) <= 5
 
 
 def test_ways_that_multiply_are_planned_in_seconds():
