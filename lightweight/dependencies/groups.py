@@ -110,14 +110,17 @@ def _in_order(values: Tensor) -> Tensor:
 
 def _components(classes: dict[str, Tensor], number: int) -> Iterable[list[str]]:
     """List the layers that share classes, of so many, directly or by others, in their order."""
-    owners = torch.full((number,), -1)  # the component of each class
+    owners = torch.full((number,), -1)  # the component of each class, which may have become part of another
     components: dict[int, list[str]] = {}
+    parts: dict[int, int] = {}
     for place, (layer, labels) in enumerate(classes.items()):
         components[place] = [layer]
         for other in owners[labels].unique().tolist():
-            if other >= 0:
+            while other in parts:
+                other = parts[other]
+            if other not in (-1, place):
                 components[place] += components.pop(other)
-                owners[owners == other] = place
+                parts[other] = place
         owners[labels] = place
     order = {layer: place for place, layer in enumerate(classes)}
     joined = [sorted(layers, key=order.__getitem__) for layers in components.values()]

@@ -1,7 +1,6 @@
 """Removal of channels from the tensors of a network, and what becomes of the attributes of its layers."""
 
 from collections.abc import Mapping
-from copy import deepcopy
 from math import prod
 
 import torch
@@ -23,14 +22,6 @@ def places_of(groups: Mapping[str, Group], members: Mapping[str, list[int]]) -> 
             for axis, cut in groups[name].cuts.items():
                 places.setdefault(axis, []).append(cut.indices[chosen[cut.members]])
     return {axis: torch.cat(own).sort().values for axis, own in places.items()}
-
-
-def without_places(model: nn.Module, places: Mapping[Axis, Tensor]) -> nn.Module:
-    """Return a copy of a network without places along axes; it shares the tensors that lose nothing."""
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    copy = deepcopy(model, {id(tensor): tensor for name, tensor in tensors})
-    remove_places(copy, places)
-    return copy
 
 
 @torch.no_grad()

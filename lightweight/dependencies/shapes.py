@@ -17,9 +17,9 @@ from lightweight.dependencies.smaller import (
     choose_members,
     choose_parts,
     first_difference,
+    made_smaller,
     removed_classes,
     run_smaller,
-    shaped_smaller,
 )
 from lightweight.tracing.imitation import imitate
 from lightweight.tracing.labels import varying
@@ -60,7 +60,7 @@ class ShapeCheck:
 
     def _try(self, groups: dict[str, Group], members: Members) -> Failure | None:
         recorder, steps = ShapeRecorder(), self.trace.steps
-        with shaped_smaller(self.model, groups, members, self.sizes, self.trace.labels):
+        with made_smaller(self.model, groups, members, self.sizes, self.trace.labels, values=False):
             logits, error = run_smaller(self.model, self.image, recorder)
         stays = torch.ones(len(self.trace.labels.roots), dtype=torch.bool)
         stays[removed_classes(groups, members)] = False

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightweight.core.errors import first_line
 from lightweight.core.module_state import forgetting_caches
 from lightweight.dependencies.groups import Group, Size
-from lightweight.dependencies.removal import places_of, remove_places, remove_sizes, without_places
+from lightweight.dependencies.removal import places_of, remove_places, remove_sizes
 from lightweight.tracing.labels import Labels
 from lightweight.tracing.trace import Place, plain_operators
 
@@ -60,25 +60,13 @@ def removed_classes(groups: dict[str, Group], members: Members) -> Tensor:
     return torch.cat([groups[name].classes[numbers] for name, numbers in members.items()])
 
 
-def make_smaller(
-    model: nn.Module, groups: dict[str, Group], members: Members, sizes: list[Size], labels: Labels
-) -> nn.Module:
-    """Return a copy of a network without members of groups."""
-    smaller = without_places(model, places_of(groups, members))
-    remove_sizes(smaller, sizes, labels, removed_classes(groups, members))
-    return smaller
-
-
 @contextmanager
-def shaped_smaller(
-    model: nn.Module, groups: dict[str, Group], members: Members, sizes: list[Size], labels: Labels
+def made_smaller(
+    model: nn.Module, groups: dict[str, Group], members: Members, sizes: list[Size], labels: Labels, values: bool = True
 ) -> Iterator[None]:
-    """Give a network the shapes that it has without members of groups, but not the values, within the context.
-
-    Nothing is copied.
-    """
+    """Remove members of groups from a network within the context; without `values`, it has the right shapes alone."""
     with forgetting_caches(model):
-        remove_places(model, places_of(groups, members), values=False)
+        remove_places(model, places_of(groups, members), values)
         remove_sizes(model, sizes, labels, removed_classes(groups, members))
         yield
 

@@ -136,6 +136,11 @@ def make(name: str) -> nn.Module:
         case "gate":
             layers = {"a": conv(3, 16), "fc": fc8}
             return Net(lambda n, x: _pooled(n, (y := n.a(x).chunk(2, 1))[0] * y[1].sigmoid()), **layers)
+        case "flip":
+            return Net(lambda n, x: _pooled(n, n.a(x).flip(1)), a=conv(3, 8), fc=fc8)
+        case "pixel shuffle":
+            layers = {"a": conv(3, 8), "b": conv(2, 4), "fc": fc4}
+            return Net(lambda n, x: _pooled(n, n.b(F.pixel_shuffle(n.a(x), 2))), **layers)
         case "glu":
             return Net(lambda n, x: _pooled(n, F.glu(n.a(x), 1)), a=conv(3, 16), fc=fc8)
         case "grouped":

@@ -26,6 +26,8 @@ FAMILIES = {  # the groups of each network, with their number of members
     "shuffle": {"a": 4, "b": 8},
     "gate": {"a": 8},
     "glu": {"a": 8},
+    "flip": {"a": 8},
+    "pixel shuffle": {"a": 2, "b": 4},
     "grouped": {"a": 4, "b": 8},
     "flatten": {"a": 8},
     "squeeze and excite": {"a": 8, "gate.1": 2},
@@ -159,6 +161,15 @@ def test_an_operator_that_is_not_known_keeps_what_it_reads_whole():
 def test_channels_that_are_computed_with_the_image_or_padded_stay():
     image = Net(lambda n, x: n.fc((n.a(x) + x).mean((2, 3))), a=conv(3, 3), fc=nn.Linear(3, 5))
     assert make_plan(image, IMAGE.float(), True).skipped["a"] == "its channels are computed with those of the image"
+    padded = Net(
+        lambda n, x: n.fc((n.a(x) + nn.functional.pad(n.b(x), (0, 0, 0, 0, 2, 2))).mean((2, 3))),
+        a=conv(3, 8),
+        b=conv(3, 4),
+        fc=nn.Linear(8, 5),
+    )
+    reason = "a fixed number of channels is added at the network (constant_pad_nd)"
+    skipped = make_plan(padded, IMAGE.float(), True).skipped
+    assert (skipped["a"], skipped["b"]) == (reason, reason)
 
 
 def test_the_check_finds_the_operator_that_a_wrong_group_breaks():
