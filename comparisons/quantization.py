@@ -34,6 +34,7 @@ from lightweight.core.machine import cpu_name, vector_extensions
 from lightweight.core.yaml import read_yaml
 from lightweight.data.dataset import Dataset
 from lightweight.data.dataset_file import load_dataset
+from lightweight.data.sampling import balanced_sample
 from lightweight.evaluation.latency import compare_ratio
 from lightweight.evaluation.scores import EvaluatedModel, evaluate_file, score
 from lightweight.evaluation.timing import Effort, Opener, time_in_turns
@@ -42,7 +43,6 @@ from lightweight.networks.model_file import load_model
 from lightweight.onnx.graph import list_layers
 from lightweight.onnx.logits import pixels
 from lightweight.onnx.weights import list_weighted_nodes
-from lightweight.quantization.calibration import balanced_sample
 
 WORK = Path("work/comparisons")
 RECIPES = {"cnn": "mnist-structured", "tiny": "tiny-mnist", "resnet18": "resnet18-cifar10-structured"}

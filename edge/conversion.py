@@ -24,6 +24,7 @@ from lightweight.core.machine import cpu_name, vector_extensions
 from lightweight.core.params import GENERAL, load_params
 from lightweight.data.dataset import Dataset, Split, split_batches
 from lightweight.data.dataset_file import load_dataset
+from lightweight.data.sampling import balanced_sample
 from lightweight.evaluation.latency import compare_ratio, summarize
 from lightweight.evaluation.scores import EvaluatedModel, evaluate_file, score
 from lightweight.evaluation.timing import Effort, time_in_turns
@@ -32,7 +33,6 @@ from lightweight.networks.model_file import load_model
 from lightweight.onnx.export import FromPixels
 from lightweight.onnx.logits import pixels, torch_logits
 from lightweight.onnx.session import load_inference_session
-from lightweight.quantization.calibration import balanced_sample
 from lightweight.quantization.params import QuantizeParams
 from lightweight.quantization.parity import check_parity
 from lightweight.quantization.quantizer import BATCH_SIZE

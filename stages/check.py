@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from lightweight.batchnorm import BnUpdateParams
+from lightweight.compaction.params import CompactParams
 from lightweight.core.files import write_text
 from lightweight.core.params import GENERAL, load_all_params
 from lightweight.evaluation.benchmark import BenchmarkParams
@@ -28,7 +29,7 @@ PARAMS, CHECKED, OUTPUTS = Path("params.yaml"), Path("data/checked"), (Path("dat
 def read_params(path: Path = PARAMS) -> SimpleNamespace:
     params = load_all_params(path, **GENERAL, prepare=PrepareParams, train=TrainParams, swa=SwaParams,
         prune=PruneParams, sensitivity=SensitivityParams, bn_update=BnUpdateParams, quantize=QuantizeParams,
-        evaluate=EvaluateParams, benchmark=BenchmarkParams)  # fmt: skip
+        compact=CompactParams, evaluate=EvaluateParams, benchmark=BenchmarkParams)  # fmt: skip
     remaining_epochs(params.swa, params.train.epochs, params.train.snapshots)
     return params
 

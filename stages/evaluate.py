@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lightweight.core.files import write_json, write_tables
 from lightweight.core.params import GENERAL, load_params
-from lightweight.core.variants import VARIANTS
+from lightweight.core.variants import COMPACT, VARIANTS
 from lightweight.data.dataset_file import load_dataset
 from lightweight.evaluation.layers import LAYER_COLUMNS, layer_rows
 from lightweight.evaluation.scores import COMPARED, SHOWN, EvaluateParams, evaluate_variants, prediction_rows, score_all
@@ -17,7 +17,7 @@ from lightweight.execution.launch import run_parallel_stage
 
 PARAMS, PREPARED = Path("params.yaml"), Path("data/prepared.safetensors")
 MODELS: dict[str, Path] = {name: Path(f"models/{name}.safetensors") for name in VARIANTS}
-MODELS |= {"optimized": Path("models/optimized.onnx")}
+MODELS |= {"optimized": Path("models/optimized.onnx"), COMPACT: Path("models/compact.lwz")}
 METRICS, PLOTS = Path("metrics"), Path("plots")
 
 
@@ -38,7 +38,7 @@ def main() -> None:
         "layers": (LAYER_COLUMNS, layer_rows(variants["original"].modules, variants["recalibrated"].modules)),
     }
     write_tables(PLOTS, tables)
-    print(f"evaluate  {len(VARIANTS)} variants  -> {PLOTS / 'models.csv'}")
+    print(f"evaluate  {len(scores)} variants  -> {PLOTS / 'models.csv'}")
 
 
 if __name__ == "__main__":

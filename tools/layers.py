@@ -20,13 +20,13 @@ from lightweight.core.files import write_csv
 from lightweight.core.params import GENERAL, load_params
 from lightweight.data.dataset import Split
 from lightweight.data.dataset_file import load_dataset
+from lightweight.data.sampling import balanced_sample
 from lightweight.execution.determinism import configure_torch
 from lightweight.execution.process import run_stage
 from lightweight.networks.model_file import load_model
 from lightweight.onnx.export import finalize_metadata
 from lightweight.onnx.logits import onnx_logits, torch_logits
 from lightweight.onnx.session import make_inference_session
-from lightweight.quantization.calibration import balanced_sample
 from lightweight.quantization.params import QuantizeParams
 from lightweight.quantization.parity import logit_error
 from lightweight.quantization.quantizer import Quantizer

@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from lightweight.codec.container import PackedNetwork
+from lightweight.codec.reading import load_network
+from lightweight.codec.tensors import CodedTensor
 from lightweight.core.files import read_bytes
 from lightweight.core.params import Params
 from lightweight.core.variants import VariantName
@@ -25,7 +28,7 @@ from lightweight.networks.model_file import load_model
 from lightweight.networks.validation import limit_batch
 from lightweight.onnx.graph import list_layers
 from lightweight.onnx.logits import onnx_logits, torch_logits
-from lightweight.onnx.session import load_inference_session
+from lightweight.onnx.session import check_and_load
 from lightweight.onnx.weights import StoredTensor, learned_tensors
 
 COMPARED: tuple[VariantName, ...] = ("original", "optimized")  # whose metrics DVC shows, each in a file of `SHOWN`
@@ -59,28 +62,33 @@ def evaluate_variants(
 ) -> dict[str, EvaluatedModel]:
     """Evaluate the model file of every variant, in the order of the pipeline: `recalibrated` before the ONNX file.
 
-    The ONNX file is charged with the MACs of `recalibrated`, the network that it was made from, where these are more
-    than the MACs of its layers. Raises InputError when a file is missing or damaged.
+    Files that were made of `recalibrated` are charged with its MACs, where these are more than those of their layers.
+    An empty file is no variant. Raises InputError when a file is missing or damaged.
     """
     variants: dict[str, EvaluatedModel] = {}
     batch_size = limit_batch(batch_size, dataset)
     for name, path in paths.items():
-        macs = variants["recalibrated"].costs["macs"] if path.suffix == ".onnx" else 0
-        variants[name] = evaluate_file(path, dataset, batch_size, threads, macs)
+        macs = 0 if path.suffix == ".safetensors" else variants["recalibrated"].costs["macs"]
+        if read_bytes(path):
+            variants[name] = evaluate_file(path, dataset, batch_size, threads, macs)
     return variants
 
 
 def evaluate_file(path: Path, dataset: Dataset, batch_size: int, threads: int, macs: int = 0) -> EvaluatedModel:
-    """Predict the test images with a `.safetensors` or `.onnx` model file, and count what the file costs.
+    """Predict the test images with a `.safetensors`, `.onnx` or `.lwz` model file, and count what the file costs.
 
-    `macs` are those of the network that an ONNX file was made from: more than the layers of the file have where other
-    operators do the rest. Raises InputError when the file is missing or damaged.
+    `macs` are those of the network that a file was made from: more than the layers of the file have where other
+    operators do the rest. A `.lwz` file is run as the ONNX file that it holds. Raises InputError when the file is
+    missing or damaged.
     """
     content = read_bytes(path)
     modules: dict[str, WeightedModule] = {}
-    if path.suffix == ".onnx":
-        logits = onnx_logits(load_inference_session(path, threads), dataset.test, batch_size)
-        layers, learned = list_layers(content), learned_tensors(content)
+    if path.suffix in (".onnx", ".lwz"):
+        packed = load_network(path) if path.suffix == ".lwz" else None
+        model_bytes = packed.to_onnx() if packed else content
+        logits = onnx_logits(check_and_load(model_bytes, path, threads), dataset.test, batch_size)
+        layers = list_layers(model_bytes)
+        learned = list_integers(packed) if packed else learned_tensors(content)
         macs = max(macs, sum(layer.macs for layer in layers))
         int8_share = sum(layer.macs for layer in layers if layer.int8) / max(1, macs)
     else:
@@ -97,6 +105,12 @@ def evaluate_file(path: Path, dataset: Dataset, batch_size: int, threads: int, m
     }
     losses = label_losses(logits, dataset.test.labels.cpu().numpy())
     return EvaluatedModel(logits.argmax(1), costs, confidences(logits), losses, modules)
+
+
+def list_integers(network: PackedNetwork) -> list[StoredTensor]:
+    """List the integers of a packed network, each tensor with the bits that the largest of its integers takes."""
+    coded = [tensor.integers for tensor in network.tensors if isinstance(tensor, CodedTensor)]
+    return [StoredTensor(values, 0, int(np.abs(values).max(initial=0)).bit_length() + 1) for values in coded]
 
 
 def score_all(

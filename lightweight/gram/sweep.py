@@ -6,11 +6,12 @@ and SparseGPT (Frantar and Alistarh 2023), by one factorization and no inverse. 
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lightweight.gram.ldl import damp, factorize
+from lightweight.gram.ldl import LDL, damp, factorize
 from lightweight.gram.matmul import exact_matmul
 
 BLOCK = 128  # columns whose effect on those before is applied together
@@ -19,8 +20,34 @@ BLOCK = 128  # columns whose effect on those before is applied together
 Choose = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def sweep(weights: Tensor, matrix: Tensor, choose: Choose, priority: Tensor | None = None) -> Tensor:
-    """Choose all columns of float64 weights (G, rows, K), by Gram matrices (G, K, K), and return them (G, rows, K).
+@dataclass(frozen=True)
+class Sweep:
+    """Hold the order (G, K) of the columns of Gram matrices, from the last chosen to the first, and their factors."""
+
+    order: Tensor
+    factors: LDL
+
+    def __call__(self, weights: Tensor, choose: Choose) -> Tensor:
+        """Choose all columns of float64 weights (G, rows, K) and return them (G, rows, K)."""
+        order, factors = self.order, self.factors
+        groups = torch.arange(len(order))
+        original = weights.mT[groups[:, None], order]  # (G, K, rows), so that a column is contiguous
+        targets, changes, chosen = original.clone(), torch.zeros_like(original), torch.empty_like(weights.mT)
+        for stop in range(weights.shape[-1], 0, -BLOCK):
+            start = max(0, stop - BLOCK)
+            for place in range(stop - 1, start - 1, -1):
+                values = choose(targets[:, place], order[:, place], factors.diagonal[:, place])
+                chosen[groups, order[:, place]] = values
+                changes[:, place] = original[:, place] - values
+                before = factors.lower[:, place, start:place]
+                targets[:, start:place] += before[:, :, None] * changes[:, None, place]
+            if start:
+                targets[:, :start] += exact_matmul(factors.lower[:, start:stop, :start].mT, changes[:, start:stop])
+        return chosen.mT.contiguous()
+
+
+def prepare_sweep(matrix: Tensor, priority: Tensor | None = None) -> Sweep:
+    """Factorize Gram matrices (G, K, K), for sweeps over any weights.
 
     Columns of the highest `priority` (G, K) come first; without one, those of the largest inputs.
     """
@@ -28,17 +55,9 @@ def sweep(weights: Tensor, matrix: Tensor, choose: Choose, priority: Tensor | No
     priority = matrix.diagonal(dim1=-2, dim2=-1) if priority is None else priority
     order = priority.argsort(dim=-1, stable=True)
     groups = torch.arange(len(order))
-    factors = factorize(matrix[groups[:, None, None], order[:, :, None], order[:, None, :]])
-    original = weights.mT[groups[:, None], order]  # (G, K, rows), so that a column is contiguous
-    targets, changes, chosen = original.clone(), torch.zeros_like(original), torch.empty_like(weights.mT)
-    for stop in range(weights.shape[-1], 0, -BLOCK):
-        start = max(0, stop - BLOCK)
-        for place in range(stop - 1, start - 1, -1):
-            values = choose(targets[:, place], order[:, place], factors.diagonal[:, place])
-            chosen[groups, order[:, place]] = values
-            changes[:, place] = original[:, place] - values
-            before = factors.lower[:, place, start:place]
-            targets[:, start:place] += before[:, :, None] * changes[:, None, place]
-        if start:
-            targets[:, :start] += exact_matmul(factors.lower[:, start:stop, :start].mT, changes[:, start:stop])
-    return chosen.mT.contiguous()
+    return Sweep(order, factorize(matrix[groups[:, None, None], order[:, :, None], order[:, None, :]]))
+
+
+def sweep(weights: Tensor, matrix: Tensor, choose: Choose, priority: Tensor | None = None) -> Tensor:
+    """Choose all columns of float64 weights (G, rows, K), by Gram matrices (G, K, K), and return them (G, rows, K)."""
+    return prepare_sweep(matrix, priority)(weights, choose)

@@ -35,7 +35,11 @@ def load_inference_session(path: Path, threads: int) -> onnxruntime.InferenceSes
     Warns of a file of others, which has no checksum. Raises InputError when the file is missing, damaged, or not what
     `export_onnx` writes.
     """
-    content = read_bytes(path)
+    return check_and_load(read_bytes(path), path, threads)
+
+
+def check_and_load(content: bytes, path: Path, threads: int) -> onnxruntime.InferenceSession:
+    """Do the same with the bytes of an ONNX file, or those that were decoded from the file `path`."""
     try:
         if not check_structure(content, path):
             warnings.warn(f"{path} carries no checksum: damage to it cannot be noticed", stacklevel=2)

@@ -13,13 +13,12 @@ from pathlib import Path
 import lightweight.core.telemetry  # noqa: F401 - before onnxruntime
 
 import numpy as np
-import torch
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
 from onnxruntime.quantization.calibrate import create_calibrator, save_tensors_data
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from torch import Tensor
 
-from lightweight.data.dataset import Dataset, random_indices
+from lightweight.data.dataset import Dataset
 from lightweight.onnx.logits import pixels
 from lightweight.quantization.params import Calibration
 
@@ -32,16 +31,6 @@ CALIBRATION_METHODS: dict[Calibration, CalibrationMethod] = {
 MAX_IMAGES_PER_BATCH = 64
 MAX_PIXELS_PER_BATCH = 2**18  # the activations of a batch are in memory together: 64 images of 64 x 64 pixels
 HISTOGRAM_BINS = 2048  # with ORT's 128 bins for 128 levels, there is nothing that entropy could cut off
-
-
-def balanced_sample(labels: Tensor, number: int, seed: int) -> Tensor:
-    """Draw `number` random indices of `labels` (N,), in ascending order and with classes as equal as they can be."""
-    order = random_indices(len(labels), len(labels), seed)
-    shuffled, rank = labels.cpu()[order], torch.empty_like(order)  # rank: how many of its class come before an image
-    for label in shuffled.unique():
-        members = shuffled == label
-        rank[members] = torch.arange(int(members.sum()))
-    return order[rank.argsort(stable=True)][:number].sort().values
 
 
 def describe_images(dataset: Dataset, indices: Tensor) -> list[dict[str, int | str]]:

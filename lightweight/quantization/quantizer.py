@@ -10,6 +10,7 @@ from lightweight.core.errors import bad_param
 from lightweight.core.files import Table
 from lightweight.core.machine import int8_saturates
 from lightweight.data.dataset import Split
+from lightweight.data.sampling import balanced_sample
 from lightweight.fallback import ladder
 from lightweight.fallback.accuracy_control import COLUMNS, AccuracyControl, Score
 from lightweight.fallback.exclusion import KEY, match_layers
@@ -23,7 +24,7 @@ from lightweight.onnx.export import finalize_metadata
 from lightweight.onnx.graph import list_layers
 from lightweight.onnx.logits import onnx_logits, torch_logits
 from lightweight.onnx.session import make_inference_session
-from lightweight.quantization.calibration import balanced_sample, describe_images
+from lightweight.quantization.calibration import describe_images
 from lightweight.quantization.converter import Converter, make_converter, plan_rounding
 from lightweight.quantization.params import QuantizeParams
 from lightweight.quantization.parity import accuracy, check_parity, logit_error

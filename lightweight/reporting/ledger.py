@@ -8,10 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from lightweight.core.variants import VARIANTS
+from lightweight.core.variants import COMPACT, VARIANTS
 from lightweight.reporting.results import Latency, Scores, batch_sizes
 
-MODELS = ("original", "exported", *VARIANTS[1:])  # `exported`, the original in ONNX Runtime, is timed but not scored
+# `exported`, the original in ONNX Runtime, is timed but not scored
+MODELS = ("original", "exported", *VARIANTS[1:], COMPACT)
 QUALITY = (
     "accuracy", "accuracy_low", "accuracy_high", "difference", "gained", "lost", "mcnemar_p",
     "worst_class", "worst_class_accuracy", "calibration_error", "log_loss",

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lightweight.core.variants import VARIANTS
+from lightweight.core.variants import in_order
 from lightweight.reporting.results import Latency, Scores, batch_sizes
 
 BEFORE, AFTER, MUTED = "#8da0b3", "#1b6ca8", "#d5dde5"
@@ -34,7 +34,7 @@ Rows = Sequence[dict[str, str]]  # of a CSV file
 def draw_comparison(scores: Scores) -> bytes:
     """Draw the accuracy with its interval, the size, the parameters and the MACs of every variant."""
     figure, axes = _make_axes(1, 4, (12, 2.6))
-    values = pd.DataFrame.from_dict(scores, orient="index").loc[list(VARIANTS)]
+    values = pd.DataFrame.from_dict(scores, orient="index").loc[in_order(scores)]
     colors = _colors(values.index)
     middle, low, high = (100 * values[key] for key in ("accuracy", "accuracy_low", "accuracy_high"))
     axes[0].errorbar(

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightweight.core.errors import InputError
 from lightweight.core.files import read_csv, read_json
-from lightweight.core.variants import VARIANTS
+from lightweight.core.variants import VARIANTS, in_order
 
 TIMED_MODELS = ("original", "exported", "recalibrated", "optimized")  # that `benchmark` times, in this order
 TEXTS = ("model", "worst_class")  # columns of the table of scores that hold no number
@@ -28,7 +28,7 @@ def parse_scores(rows: Iterable[Mapping[str, str]], path: Path) -> Scores:
     """
     try:
         scores = {row["model"]: {key: _parse(key, row[key]) for key in row if key != "model"} for row in rows}
-        return {name: scores[name] for name in VARIANTS}
+        return {name: scores[name] for name in in_order({*VARIANTS, *scores})}
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{path}: must have a row of numbers for every model; `dvc repro` makes it") from None
 

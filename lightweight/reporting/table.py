@@ -5,13 +5,13 @@ from typing import Any
 
 import pandas as pd
 
-from lightweight.core.variants import VARIANTS
+from lightweight.core.variants import in_order
 from lightweight.reporting.results import Latency, Scores, batch_sizes
 
 
 def comparison(scores: Scores, latency: Latency) -> pd.DataFrame:
     """Compare the variants, one row each, as text; milliseconds only of the models in `latency`."""
-    values = pd.DataFrame.from_dict(scores, orient="index").loc[list(VARIANTS)]
+    values = pd.DataFrame.from_dict(scores, orient="index").loc[in_order(scores)]
     table = pd.DataFrame(
         {
             "model": values.index,

@@ -27,7 +27,7 @@ def float_weights(model: onnx.ModelProto) -> dict[str, Tensor]:
         stored = tensors.get(nodes[0].input[1])
         if stored is not None and stored.data_type == TensorProto.FLOAT:
             values = torch.from_numpy(numpy_helper.to_array(stored).copy())
-            weights[name] = values.T.contiguous() if _is_transposed(nodes[0]) else values
+            weights[name] = values.T.contiguous() if is_transposed(nodes[0]) else values
     return weights
 
 
@@ -43,7 +43,7 @@ def stored_layers(model: onnx.ModelProto, high: int, limit_sums: bool) -> dict[s
             layers[name] = StoredLayer(Grid(blocks, -8, 7), torch.from_numpy(unpack_int4(arrays[node.input[1]], node)))
         elif f"model.{name}.weight_quantized" in arrays:
             integers, scales = arrays[f"model.{name}.weight_quantized"], arrays[f"model.{name}.weight_scale"]
-            kind = "MatMul" if _is_transposed(node) else node.op_type
+            kind = "MatMul" if is_transposed(node) else node.op_type
             orders = all_neighbours(kind, integers.shape, sizes.get("group", 1)) if limit_sums else []
             values = torch.tensor(integers.T if kind == "MatMul" else integers)
             grid = Grid(torch.tensor(scales).double().view(-1, 1), -high, high)
@@ -62,7 +62,7 @@ def write_layer(model: onnx.ModelProto, name: str, rounded: RoundedLayer, correc
         _replace(tensors[node.input[1]], pack_int4(values, node))
     elif f"model.{name}.weight_quantized" in tensors:
         stored = tensors[f"model.{name}.weight_quantized"]
-        array = np.ascontiguousarray(values.T if _is_transposed(node) else values)
+        array = np.ascontiguousarray(values.T if is_transposed(node) else values)
         _replace(tensors[f"model.{name}.weight_scale"], rounded.scales.numpy())
         if rounded.bits == 4:
             _store_in_4_bits(model, stored, array)
@@ -71,10 +71,10 @@ def write_layer(model: onnx.ModelProto, name: str, rounded: RoundedLayer, correc
     else:
         return
     if correct_bias:
-        _shift_bias(model, node, rounded.shift.numpy())
+        shift_bias(model, node, rounded.shift.numpy())
 
 
-def _is_transposed(node: NodeProto) -> bool:
+def is_transposed(node: NodeProto) -> bool:
     """Return whether a matrix product reads its weight as (inputs, outputs)."""
     attributes = {item.name: item.i for item in node.attribute}
     return node.op_type.startswith("MatMul") or (node.op_type == "Gemm" and not attributes.get("transB", 0))
@@ -95,7 +95,7 @@ def _store_in_4_bits(model: onnx.ModelProto, stored: TensorProto, values: np.nda
     model.opset_import[0].version = max(model.opset_import[0].version, INT4_OPSET)
 
 
-def _shift_bias(model: onnx.ModelProto, node: NodeProto, shift: np.ndarray) -> None:
+def shift_bias(model: onnx.ModelProto, node: NodeProto, shift: np.ndarray) -> None:
     """Add the shift (M,) to the float32 bias of a layer that no other node reads, in the node or added behind it."""
     name = _find_bias(model, node)
     readers = sum(list(reader.input).count(name) for reader in model.graph.node)

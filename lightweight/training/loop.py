@@ -57,10 +57,11 @@ class FineTune:
     lr: float
     epochs: int
     teacher: nn.Module | None
+    penalty: Callable[[], None] | None = None  # adds to the gradients, before each optimizer step
 
     def __call__(self, model: nn.Module, round_: int, each_step: Callable[[float], None]) -> Iterator[Epoch]:
         """Train `model` in place for one round, counted from 1, and yield a row of the history per epoch."""
         schedule = partial(make_schedule, "cosine", self.params, self.epochs)
-        settings = TrainingSettings(self.params, self.lr, schedule, self.teacher)
+        settings = TrainingSettings(self.params, self.lr, schedule, self.teacher, self.penalty)
         last = round_ * self.epochs
         return train(model, self.session, settings, range(last - self.epochs + 1, last + 1), each_step)

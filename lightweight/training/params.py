@@ -60,10 +60,12 @@ class TrainParams(OptimizationParams, LossParams):
 class TrainingSettings:
     """Hold the settings of a training run: section `train`, the learning rate, its schedule, and the teacher if any.
 
-    `lr` is the rate with which the optimizer is made; for schedules that rise first, it is the peak.
+    `lr` is the rate with which the optimizer is made; for schedules that rise first, it is the peak. `penalty` adds the
+    gradient of a penalty on the weights to theirs, before each optimizer step.
     """
 
     params: TrainParams
     lr: float
     schedule: Schedule
     teacher: nn.Module | None = None
+    penalty: Callable[[], None] | None = None

@@ -37,6 +37,7 @@ class TrainingRun:
     def __init__(self, model: nn.Module, dataset: Dataset, settings: TrainingSettings, epochs: range) -> None:
         params, lr = settings.params, settings.lr
         self.model, self.dataset, self.params, self.teacher = model, dataset, params, settings.teacher
+        self.penalty = settings.penalty
         self.first, self.last = epochs.start, epochs[-1]
         self.epoch, self.step, self.lr = epochs.start, 0, lr
         self.total_loss = torch.zeros((), device=dataset.mean.device)
@@ -69,6 +70,8 @@ class TrainingRun:
         for step in (progress := tqdm(remaining, f"epoch {self.epoch}", leave=False, unit="batch", disable=None)):
             backward = partial(self._backward, numbers, read)
             loss = self.gradient.compute(batches[step - remaining.start], derive_seed(seed, step), backward)
+            if self.penalty:
+                self.penalty()
             self.stepper.step()
             self.lr = self.stepper.optimizer.param_groups[0]["lr"]
             self.schedule.step()

@@ -18,11 +18,14 @@ from ruamel.yaml import YAML
 
 from lightweight.batchnorm import reestimate_batchnorm
 from lightweight.core.files import read_csv
+from lightweight.core.variants import VARIANTS
 from lightweight.data.augmentation import AugmentParams
 from lightweight.data.dataset_file import load_dataset
 from lightweight.evaluation.scores import COMPARED, SHOWN
 from lightweight.networks.model_file import load_model
-from lightweight.reporting.results import Scores, read_scores
+from lightweight.onnx.logits import onnx_logits
+from lightweight.onnx.session import load_inference_session
+from lightweight.reporting.results import Scores, parse_scores, read_scores
 from tests.contract import ROOT
 from tests.pipeline.test_contract import STALE as ROOMS
 from tests.pipeline.test_contract import outs_of
@@ -33,17 +36,40 @@ STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 # Every key of params.yaml, and the stages whose declared dependencies change with it. What these stages write decides
 # about the ones behind them.
 STALE = {
-    "seed": {"check", "prepare", "train", "swa", "prune", "sensitivity", "bn_update", "quantize", "evaluate"},
-    "arithmetic": {"check", "prepare", "train", "swa", "prune", "sensitivity", "bn_update", "quantize", "evaluate"},
-    "threads": {"check", "train", "swa", "prune", "sensitivity", "bn_update", "quantize", "evaluate", "benchmark"}
-    | {"provenance"},
+    "seed": {
+        "check",
+        "prepare",
+        "train",
+        "swa",
+        "prune",
+        "sensitivity",
+        "bn_update",
+        "quantize",
+        "compact",
+        "evaluate",
+    },
+    "arithmetic": {
+        "check",
+        "prepare",
+        "train",
+        "swa",
+        "prune",
+        "sensitivity",
+        "bn_update",
+        "quantize",
+        "compact",
+        "evaluate",
+    },
+    "threads": {"check", "train", "swa", "prune", "sensitivity", "bn_update", "quantize", "compact", "evaluate"}
+    | {"benchmark", "provenance"},
     "prepare": {"check", "prepare"},
-    "train": {"check", "train", "swa", "prune", "quantize", "provenance"},
+    "train": {"check", "train", "swa", "prune", "quantize", "compact", "provenance"},
     "swa": {"check", "swa"},
     "prune": {"check", "prune"},
     "sensitivity": {"check", "sensitivity"},
-    "bn_update": {"check", "bn_update"},
+    "bn_update": {"check", "bn_update", "compact"},
     "quantize": {"check", "quantize"},
+    "compact": {"check", "compact"},
     "evaluate": {"check", "evaluate"},
     "benchmark": {"check", "benchmark"},
 }
@@ -52,11 +78,11 @@ FINGERPRINTS = {
     "images": {"prepare"},
     "network": {"train"},
     "weights": {"train"},
-    "teacher": {"train", "swa", "prune", "quantize"},
+    "teacher": {"train", "swa", "prune", "quantize", "compact"},
 }  # whose files these stages open
 
 BESIDE = {
-    name: {"work"} for name in ("prepare", "train", "swa", "prune", "sensitivity", "quantize")
+    name: {"work"} for name in ("prepare", "train", "swa", "prune", "sensitivity", "quantize", "compact")
 }  # checkpoints and costs
 BESIDE |= {"benchmark": {"metrics/latency", "plots/turns.csv"}}  # no outs: not for dvc.lock
 BESIDE |= {"provenance": {"metrics/provenance.json"}}
@@ -265,7 +291,7 @@ def kept_weights(sparsity: str) -> int:
 def test_another_prune_amount_retrains_nothing_and_shows_in_the_metrics(done):
     output = done.run("dvc", "exp", "run", "--temp", "--name", "p07", "--set-param", "prune.amount=0.7")
     ran = [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
-    stale = ["check", "prune", "bn_update", "quantize", "evaluate", "benchmark", "provenance", "plot"]
+    stale = ["check", "prune", "bn_update", "quantize", "compact", "evaluate", "benchmark", "provenance", "plot"]
     assert sorted(ran) == sorted(stale)
     before = done.run("git", "show", "HEAD:plots/sparsity.csv")
     experiment = next(line for line in done.run("git", "for-each-ref").splitlines() if line.endswith("/p07"))
@@ -274,6 +300,29 @@ def test_another_prune_amount_retrains_nothing_and_shows_in_the_metrics(done):
     difference = json.loads(done.run("dvc", "metrics", "diff", "--json", "HEAD", "p07"))
     assert list(difference) == ["metrics/optimized.json"]
     assert difference["metrics/optimized.json"]["parameters"]["diff"] > 0
+
+
+def test_the_compact_file_is_a_variant_whose_unpacked_file_gives_the_accuracy_of_its_row(done, tmp_path):
+    changes = ("-S", "compact.enabled=true", "-S", "compact.epochs=1")
+    output = done.run("dvc", "exp", "run", "--temp", "--name", "compact", *changes)
+    ran = [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+    assert sorted(ran) == ["check", "compact", "evaluate", "plot", "provenance"]
+    ref = next(line for line in done.run("git", "for-each-ref").splitlines() if line.endswith("/compact")).split()[0]
+    rows = csv.DictReader(io.StringIO(done.run("git", "show", f"{ref}:plots/models.csv")))
+    scores = parse_scores(rows, Path("plots/models.csv"))
+    (made,) = YAML(typ="safe").load(done.run("git", "show", f"{ref}:dvc.lock"))["stages"]["compact"]["outs"][:1]
+    content = (done.path / ".dvc/cache/files/md5" / made["md5"][:2] / made["md5"][2:]).read_bytes()
+    assert list(scores) == [*VARIANTS, "compact"]
+    assert scores["compact"]["size_bytes"] == len(content) < scores["optimized"]["size_bytes"] / 3
+    assert scores["compact"]["accuracy"] > 0.9
+    (tmp_path / "small.lwz").write_bytes(content)
+    done.run(sys.executable, "-m", "tools.unpack", str(tmp_path / "small.lwz"))
+    test = load_dataset(done.path / "data/prepared.safetensors").test
+    logits = onnx_logits(load_inference_session(tmp_path / "small.onnx", 1), test, 64)
+    assert float((logits.argmax(1) == test.labels.numpy()).mean()) == scores["compact"]["accuracy"]
+    (tmp_path / "small.lwz").write_bytes(content[:-1])
+    line = done.run(sys.executable, "-m", "tools.unpack", str(tmp_path / "small.lwz"), code=1).strip()
+    assert line.startswith(f"error: {tmp_path / 'small.lwz'}: is cut off or damaged")
 
 
 def test_metrics_show_prints_a_row_of_the_same_ten_keys_for_the_original_and_for_the_optimized_file(done):
@@ -289,7 +338,7 @@ def test_the_baseline_is_the_original_uncompressed_and_metrics_diff_compares_the
     _as_installed(done)
     output = done.run("make", "baseline")
     ran = [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
-    assert ran == ["check", "swa", "prune", "bn_update", "quantize", "evaluate"]
+    assert ran == ["check", "swa", "prune", "bn_update", "quantize", "compact", "evaluate"]
     difference = json.loads(done.run("dvc", "metrics", "diff", "--json", "original"))
     assert list(difference) == ["metrics/optimized.json"]
     original, optimized = (read(done, f"metrics/{name}.json") for name in COMPARED)

@@ -63,6 +63,7 @@ def test_the_metrics_of_a_recipe_are_of_these_params(recipe):
         params |= {"arithmetic": "portable"} | params  # newer than most of the stored metrics
         params["prepare"] |= {"storage": "pixels", "resize": "fit"} | params["prepare"]
         params.pop("report", None)  # which is gone
+        params = {"compact": read(ROOT / "params.yaml")["compact"]} | params
         added = {"license": None, "rounding": "nearest", "bias_correction": False, "exclude": [], "equalize": False}
         params["quantize"] |= added | params["quantize"]
         params["prune"] |= {"repair": False, "heads": True} | params["prune"]

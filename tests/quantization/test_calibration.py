@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightweight.quantization.calibration import balanced_sample, describe_images, write_ranges
+from lightweight.data.sampling import balanced_sample
+from lightweight.quantization.calibration import describe_images, write_ranges
 from tests.examples import exported, pruned_convnet, quantizer
 
 
