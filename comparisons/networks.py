@@ -3,18 +3,24 @@
     make networks [ARGS=--int8]    (or python -m comparisons.networks [--int8] [NETWORK ...], where timm is installed)
 
 Random weights with stirred BatchNorm statistics, the smallest sensible image size, amount 0.5 of the channels of every
-group; beside it torch-pruning as its README shows. Every trial is a process of its own, limited in CPU seconds. What
-comparisons/results/networks.csv holds is not measured again. `--int8` adds static quantization and one batch of qat.
+group; beside it torch-pruning as its README shows. Every trial is a process of its own on one thread, limited in CPU
+seconds. What comparisons/results/networks.csv holds is not measured again. `--int8` adds static quantization and one
+batch of qat. One thing is measured of all networks before the next, in turn of every design: what there is after an
+interruption is of many.
 """
 
 import json
-import subprocess
+import os
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
-from comparisons.networks_list import list_networks
+import torch
+
+from comparisons.networks_list import list_networks, spread
 from comparisons.networks_report import FIGURES, report
+from comparisons.networks_trial import run_trial
 from lightweight.core.files import read_csv, write_csv
 from lightweight.execution.process import run_stage
 
@@ -28,16 +34,18 @@ def main() -> None:
     names = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
     rows: dict[str, dict[str, Any]] = {row["network"]: row for row in read_csv(FIGURES)} if FIGURES.exists() else {}
     networks = [(name, size) for name, size in list_networks() if not names or name in names]
-    for name, size in networks:
-        row = rows.setdefault(name, {"network": name, "image_size": size})
-        steps = [("left", measure_pruning), ("torch_pruning", measure_torch_pruning)]
-        if "--int8" in sys.argv:
-            steps += [("static_coverage", measure_static), ("qat_coverage", measure_qat)]
-        for column, measure in steps:
+    torch.set_num_threads(1)
+    steps = [("left", measure_pruning), ("torch_pruning", measure_torch_pruning)]
+    if "--int8" in sys.argv:
+        steps += [("static_coverage", measure_static), ("qat_coverage", measure_qat)]
+    for column, measure in steps:
+        for name, size in spread(networks):
+            row = rows.setdefault(name, {"network": name, "image_size": size})
             if not row.get(column):
-                row |= measure(name, size)
+                found = measure(name, size)
+                row |= found
                 write_csv(FIGURES, COLUMNS, rows.values())
-                print(f"{name}  {' '.join(f'{key} {value}' for key, value in row.items() if value)[:300]}", flush=True)
+                print(f"{name}  {' '.join(f'{key} {value}' for key, value in found.items())[:300]}", flush=True)
     report()
 
 
@@ -75,13 +83,27 @@ def _quantize(method: str, name: str, size: int) -> dict[str, Any]:
 
 
 def try_out(kind: str, name: str, size: int, folder: str) -> dict[str, Any]:
-    """Run one trial in a process; `hang` is the error of one that does not end in its time."""
-    command = [sys.executable, "-m", "comparisons.networks_trial", kind, name, str(size), folder]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    try:
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    except (IndexError, ValueError):
-        return {"error": "hang" if done.returncode in (-24, -9) else f"ended by signal {-done.returncode}"}
+    """Run one trial in a process that is forked, without loading libraries again.
+
+    `hang` is the error of one that does not end in its time.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            silent = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(silent, 1)
+            os.dup2(silent, 2)
+            os.write(writing, json.dumps(run_trial(kind, name, size, Path(folder))).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        text = pipe.read()
+    signal = os.waitpid(child, 0)[1] & 0x7F
+    if not text:
+        return {"error": "hang" if signal in (9, 24) else f"ended by signal {signal}"}
+    found: dict[str, Any] = json.loads(text)
     return found
 
 

@@ -1,5 +1,8 @@
 """The networks of comparisons.networks, each with the smallest sensible image size."""
 
+import re
+from collections import Counter
+
 from lightweight.networks.zoo import list_models
 
 LARGE = (  # of torchvision's, those of more than 100 million parameters
@@ -44,3 +47,17 @@ def list_networks() -> list[tuple[str, int]]:
     sizes = [next((size for prefix, size in SIZES.items() if name.startswith(prefix)), 32) for name in names]
     known = [(f"torchvision/{name}", size) for name, size in zip(names, sizes, strict=True)]
     return known + [(f"timm/{name}", size) for size, names in TIMM.items() for name in names.split()]
+
+
+def spread(networks: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Order networks so that one of each design comes first, then a second of each, and so on.
+
+    The letters with which a name begins tell the design.
+    """
+    seen: Counter[str] = Counter()
+    turns = []
+    for name, size in networks:
+        design = re.split(r"[^a-z]", name.partition("/")[2])[0]
+        turns.append((seen[design], name, size))
+        seen[design] += 1
+    return [(name, size) for _, name, size in sorted(turns, key=lambda turn: turn[0])]

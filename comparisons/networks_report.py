@@ -24,7 +24,7 @@ def report() -> None:
 
 def describe(figures: pd.DataFrame) -> str:
     """Count what works in lines, and list every network in a table in Markdown."""
-    figures = figures[figures["left"] != ""]
+    figures = figures[figures["left"] != ""].sort_values("network")
     left, rival = (pd.to_numeric(figures[name], errors="coerce") for name in ("left", "torch_pruning"))
     seconds = pd.to_numeric(figures["planning_s"], errors="coerce")
     both = left.notna() & rival.notna()

@@ -1,13 +1,9 @@
-"""One trial of comparisons.networks, in a process of its own whose time is limited.
+"""One trial of comparisons.networks, in a process whose time is limited.
 
-    python -m comparisons.networks_trial KIND NETWORK IMAGE_SIZE FOLDER
-
-KIND is ours, reload, torch-pruning, static or qat. Prints what was measured as JSON in the last line.
+Its kind is ours, reload, torch-pruning, static or qat.
 """
 
-import json
 import resource
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,17 +27,16 @@ AMOUNT, CLASSES, IMAGES = 0.5, 10, 64
 LIMITS = {"ours": 150, "reload": 60, "torch-pruning": 60, "static": 300, "qat": 300}  # CPU seconds
 
 
-def main() -> None:
-    kind, network, size, folder = sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])
+def run_trial(kind: str, network: str, size: int, folder: Path) -> dict[str, Any]:
+    """Return what one trial measures, or its error; from here on the process has so many CPU seconds."""
     resource.setrlimit(resource.RLIMIT_CPU, (LIMITS[kind], LIMITS[kind] + 5))
     torch.set_num_threads(1)
     try:
-        row = TRIALS[kind](network, size, folder / "pruned.safetensors")
+        return TRIALS[kind](network, size, folder / "pruned.safetensors")
     except InputError as error:
-        row = {"error": f"refused: {first_line(error)}"}
+        return {"error": f"refused: {first_line(error)}"}
     except Exception as error:  # of any class: it is the network's, or the other tool's
-        row = {"error": f"{type(error).__name__}: {first_line(error)}"}
-    print(json.dumps(row))
+        return {"error": f"{type(error).__name__}: {first_line(error)}"}
 
 
 def make(network: str, size: int) -> nn.Module:
@@ -148,6 +143,3 @@ TRIALS = {
     "static": quantize("static"),
     "qat": quantize("qat"),
 }
-
-if __name__ == "__main__":
-    main()

@@ -3,7 +3,6 @@
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from copy import copy
 from typing import Any
 
 from torch import nn
@@ -30,7 +29,7 @@ def forgetting_caches(model: nn.Module) -> Iterator[None]:
     """
     before = [(vars(module), dict(vars(module))) for module in model.modules()]
     containers = [
-        (value, copy(value))
+        (value, (list(value) if isinstance(value, list) else dict(value)) if value else ())
         for _, attributes in before
         for value in attributes.values()
         if isinstance(value, dict | list)
@@ -43,5 +42,6 @@ def forgetting_caches(model: nn.Module) -> Iterator[None]:
                 del attributes[name]
             attributes.update(old)
         for value, contents in containers:
-            value.clear()
-            value.extend(contents) if isinstance(value, list) else value.update(contents)
+            if value or contents:
+                value.clear()
+                value.extend(contents) if isinstance(value, list) else value.update(contents)

@@ -45,10 +45,12 @@ class Blame:
         """Find the places where channels are split into heads: those of each are multiplied with each other later.
 
         That is not so where queries and keys themselves are told apart: they are the parts that meet. Values are split
-        like them in the same layer.
+        like them in the same layer. Attention of channels to channels alone keeps its heads, which lose channels.
         """
+        if all(among_channels for *_, among_channels in self.trace.multiplied):
+            return set()
         heads: set[tuple[str, int]] = set()  # layers, and into how many parts they split
-        for some, others in self.trace.multiplied:
+        for some, others, _ in self.trace.multiplied:
             found: list[tuple[int, str, int]] = []
             for place, plane in self.trace.splits.items():
                 number, size = _split(plane)

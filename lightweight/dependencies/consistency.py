@@ -13,12 +13,12 @@ from lightweight.core.errors import first_line
 from lightweight.core.module_state import forgetting_caches
 from lightweight.dependencies.groups import Group, Size, keep_axes, keep_members
 from lightweight.dependencies.reference import Print, Recorder, Reference
-from lightweight.dependencies.removal import places_of, remove_sizes, without_places
+from lightweight.dependencies.removal import places_of, remove_places, remove_sizes
 from lightweight.dependencies.smaller import (
     Failure,
     choose_members,
     first_difference,
-    make_smaller,
+    made_smaller,
     removed_classes,
     run_smaller,
 )
@@ -49,7 +49,8 @@ class ConsistencyCheck:
             name: group.leave_some(_leave_few(group.size, LEFT + n % 3))
             for n, (name, group) in enumerate(groups.items())
         }
-        small = deepcopy(make_smaller(self.model, groups, before, self.sizes, labels)).double()  # it shares nothing
+        with made_smaller(self.model, groups, before, self.sizes, labels):
+            small = deepcopy(self.model).double()
         found = Trace(labels, keep_axes(self.trace.axes, places_of(groups, before)))
         few = keep_members(groups, before, found)
         members = choose_members(few)
@@ -62,13 +63,13 @@ class ConsistencyCheck:
             number = min(len(reference.steps), len(self.trace.steps) - 1)
             return Failure(self.trace.steps[number].place, first_line(raised))
         recorder = Recorder()
-        smaller = without_places(small, places_of(few, members))
-        remove_sizes(
-            smaller, self.sizes, labels, torch.cat([removed_classes(groups, before), removed_classes(few, members)])
-        )
-        logits, error = run_smaller(smaller, self.image, recorder)
-        if logits is not None and _agree(logits, expected) and _agree(self._rebuild(smaller), expected):
-            return None
+        gone = torch.cat([removed_classes(groups, before), removed_classes(few, members)])
+        with forgetting_caches(small):
+            remove_places(small, places_of(few, members))
+            remove_sizes(small, self.sizes, labels, gone)
+            logits, error = run_smaller(small, self.image, recorder)
+            if logits is not None and _agree(logits, expected) and _agree(self._rebuild(small), expected):
+                return None
         step = first_difference(reference.prints, recorder.prints, _same)
         return Failure(reference.steps[min(step, len(reference.steps) - 1)].place, error)
 

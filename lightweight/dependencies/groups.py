@@ -64,7 +64,7 @@ class Group:
         for cut in self.cuts.values():
             if not kept[cut.members].any():
                 kept[cut.members[-1]] = True
-        return [member for member in removed if not kept[member]]
+        return [member for member, stays in zip(removed, kept[removed].tolist(), strict=True) if not stays]
 
 
 def find_groups(model: nn.Module, trace: Trace) -> tuple[dict[str, Group], dict[str, str]]:
@@ -76,46 +76,60 @@ def find_groups(model: nn.Module, trace: Trace) -> tuple[dict[str, Group], dict[
         read[trace.labels.find(plane)] = True
     names = {id(tensor): name for name, tensor in model.named_parameters()}
     shared = Counter(names[id(tensor)] for _, tensor in model.named_parameters(remove_duplicate=False))
-    computed: dict[str, list[int]] = {}  # the classes of each layer's outputs
+    computed: dict[str, Tensor] = {}  # the classes of each layer's outputs
     for name, layer in model.named_modules():
         if isinstance(layer, CHANNEL_LAYERS) and isinstance(layer.weight, nn.Parameter):
             axis = (f"{name}.weight".removeprefix("."), 0)
-            computed[name] = roots[axis].tolist() if axis in roots else []
             if shared[axis[0]] > 1:
                 skipped[name] = SEVERAL_NAMES
-            elif not computed[name]:
+            elif axis not in roots:
                 skipped[name] = SINGLE_CHANNEL
-            elif not read[computed[name]].any():
+            elif not read[roots[axis]].any():
                 skipped[name] = NOT_RUN
-    found: dict[str, tuple[list[str], list[int]]] = {}
-    for layers in _components({name: classes for name, classes in computed.items() if name not in skipped}):
-        members = list(dict.fromkeys(label for layer in layers for label in computed[layer]))
-        reasons = [whole[label] for label in members if label in whole]
-        if reasons or len(members) < 2:
-            skipped |= dict.fromkeys(layers, reasons[0] if reasons else ALL_TIED)
+            else:
+                computed[name] = roots[axis]
+    stays = torch.zeros(len(trace.labels.roots), dtype=torch.bool)
+    stays[[*whole]] = True
+    found: dict[str, tuple[list[str], Tensor]] = {}
+    for layers in _components(computed, len(trace.labels.roots)):
+        members = _in_order(torch.cat([computed[layer] for layer in layers]))
+        reasons = members[stays[members]]
+        if len(reasons) or len(members) < 2:
+            skipped |= dict.fromkeys(layers, whole[int(reasons[0])] if len(reasons) else ALL_TIED)
         else:
             found[layers[0]] = layers, members
     return _make_groups(found, roots), skipped
 
 
-def _components(classes: dict[str, list[int]]) -> Iterable[list[str]]:
-    """List the layers that share classes, directly or by others, in their order."""
-    group_of: dict[int, list[str]] = {}
-    for layer, labels in classes.items():
-        joined: list[str] = []
-        for group in {id(group_of[label]): group_of[label] for label in labels if label in group_of}.values():
-            joined += group
-        joined.append(layer)
-        for member in joined:
-            group_of.update(dict.fromkeys(classes[member], joined))
-    order = list(classes)
-    unique = {id(group): group for group in group_of.values()}.values()
-    return sorted((sorted(group, key=order.index) for group in unique), key=lambda group: order.index(group[0]))
+def _in_order(values: Tensor) -> Tensor:
+    """Return the different values of a line in the order in which they come first."""
+    unique, numbers = values.unique(return_inverse=True)
+    first = torch.full((len(unique),), len(values)).scatter_reduce(0, numbers, torch.arange(len(values)), "amin")
+    return unique[first.argsort()]
 
 
-def _make_groups(found: Mapping[str, tuple[list[str], list[int]]], roots: Mapping[Axis, Tensor]) -> dict[str, Group]:
+def _components(classes: dict[str, Tensor], number: int) -> Iterable[list[str]]:
+    """List the layers that share classes, of so many, directly or by others, in their order."""
+    owners = torch.full((number,), -1)  # the component of each class, which may have become part of another
+    components: dict[int, list[str]] = {}
+    parts: dict[int, int] = {}
+    for place, (layer, labels) in enumerate(classes.items()):
+        components[place] = [layer]
+        for other in owners[labels].unique().tolist():
+            while other in parts:
+                other = parts[other]
+            if other not in (-1, place):
+                components[place] += components.pop(other)
+                parts[other] = place
+        owners[labels] = place
+    order = {layer: place for place, layer in enumerate(classes)}
+    joined = [sorted(layers, key=order.__getitem__) for layers in components.values()]
+    return sorted(joined, key=lambda layers: order[layers[0]])
+
+
+def _make_groups(found: Mapping[str, tuple[list[str], Tensor]], roots: Mapping[Axis, Tensor]) -> dict[str, Group]:
     """Make groups of layers and classes by name: list what each tensor loses with the members."""
-    groups = {name: Group(layers, len(members), {}, torch.tensor(members)) for name, (layers, members) in found.items()}
+    groups = {name: Group(layers, len(members), {}, members) for name, (layers, members) in found.items()}
     size = 1 + max(
         (int(own.max()) for own in (*roots.values(), *(group.classes for group in groups.values()))), default=0
     )
@@ -146,8 +160,9 @@ def keep_axes(axes: Mapping[Axis, Tensor], removed: Mapping[Axis, Tensor]) -> di
 def keep_members(groups: dict[str, Group], removed: Mapping[str, list[int]], trace: Trace) -> dict[str, Group]:
     """Return the groups without members, of a network from which these have been removed; `trace` holds its axes."""
     roots = {axis: trace.labels.find(own) for axis, own in trace.axes.items()}
-    left: dict[str, tuple[list[str], list[int]]] = {}
+    left: dict[str, tuple[list[str], Tensor]] = {}
     for name, group in groups.items():
-        gone = set(removed[name])
-        left[name] = group.layers, [int(own) for number, own in enumerate(group.classes) if number not in gone]
+        kept = torch.ones(group.size, dtype=torch.bool)
+        kept[removed[name]] = False
+        left[name] = group.layers, group.classes[kept]
     return _make_groups(left, roots)

@@ -40,6 +40,7 @@ class Planner:
         self.sizes: list[Size] = []
         self.spared: dict[str, str] = {}
         self.tried: set[tuple[object, ...]] = set()
+        self.known: tuple[Check, Failure | None] | None = None  # what a check has found in the plan as it is
         self._trace()
         found = self.blame.find_heads()
         self.kept: set[Place] = set() if heads else found  # places where heads stay
@@ -63,6 +64,7 @@ class Planner:
         labels = self.found.labels.copy()
         for some, others in self.ties:
             labels.unite(some, others)
+        labels.flatten()
         self.trace = replace(self.found, labels=labels)
         self.groups, self.skipped = find_groups(self.model, self.trace)
         for name in [name for name, group in self.groups.items() if set(group.layers) & self.spared.keys()]:
@@ -75,7 +77,8 @@ class Planner:
 
         The first change is made that brings the network further than where it fails; if none does, groups are spared.
         """
-        failure = check(self.groups)
+        failure = self.known[1] if self.known and self.known[0] == check else check(self.groups)
+        self.known = None
         if failure is None:
             return True
         failed = self.blame.numbers[failure.place]
@@ -89,6 +92,7 @@ class Planner:
                 self._trace() if change.rows else self._group()
                 after = check(self.groups)
                 if after is None or self.blame.numbers[after.place] > failed:
+                    self.known = check, after
                     return False
                 self.rows, self.ties, self.sizes, self.found = before
                 self._group()

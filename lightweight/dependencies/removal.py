@@ -1,7 +1,7 @@
 """Removal of channels from the tensors of a network, and what becomes of the attributes of its layers."""
 
 from collections.abc import Mapping
-from copy import deepcopy
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -24,19 +24,11 @@ def places_of(groups: Mapping[str, Group], members: Mapping[str, list[int]]) -> 
     return {axis: torch.cat(own).sort().values for axis, own in places.items()}
 
 
-def without_places(model: nn.Module, places: Mapping[Axis, Tensor], values: bool = True) -> nn.Module:
-    """Return a copy of a network without places along axes; it shares the tensors that lose nothing."""
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    copy = deepcopy(model, {id(tensor): tensor for name, tensor in tensors})
-    remove_places(copy, places, values)
-    return copy
-
-
 @torch.no_grad()
 def remove_places(model: nn.Module, places: Mapping[Axis, Tensor], values: bool = True) -> None:
     """Remove places along axes of a network's tensors in place, and update `in_channels` and the like.
 
-    Without `values`, the tensors that lose something are zero, and nothing is copied.
+    Without `values`, the tensors that lose something hold any values, and nothing is copied.
     """
     by_module: dict[str, list[tuple[str, int, Tensor]]] = {}
     for (name, dim), indices in places.items():
@@ -48,17 +40,24 @@ def remove_places(model: nn.Module, places: Mapping[Axis, Tensor], values: bool 
         multiplier = depthwise_multiplier(module)
         for key, dim, indices in cuts:
             tensor = getattr(module, key)
-            kept = torch.ones(tensor.shape[dim], dtype=torch.bool)
-            kept[indices] = False
             if values:
+                kept = torch.ones(tensor.shape[dim], dtype=torch.bool)
+                kept[indices] = False
                 part = tensor.detach().index_select(dim, kept.nonzero().squeeze(1).to(tensor.device))
             else:
-                part = tensor.new_zeros([int(kept.sum()) if d == dim else s for d, s in enumerate(tensor.shape)])
+                part = _first_values(tensor, [s - len(indices) * (d == dim) for d, s in enumerate(tensor.shape)])
             if isinstance(tensor, nn.Parameter):
                 module._parameters[key] = nn.Parameter(part, tensor.requires_grad)
             else:
                 module._buffers[key] = part
         sync_attributes(module, multiplier)
+
+
+def _first_values(tensor: Tensor, shape: list[int]) -> Tensor:
+    """Return a tensor of a smaller shape that shares the memory of another where that is in order."""
+    if not tensor.is_contiguous():
+        return tensor.new_zeros(shape)
+    return tensor.detach().view(-1)[: prod(shape)].view(shape)
 
 
 def remove_sizes(model: nn.Module, sizes: list[Size], labels: Labels, removed: Tensor) -> None:

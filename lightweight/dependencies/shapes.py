@@ -17,7 +17,7 @@ from lightweight.dependencies.smaller import (
     choose_members,
     choose_parts,
     first_difference,
-    make_smaller,
+    made_smaller,
     removed_classes,
     run_smaller,
 )
@@ -60,59 +60,79 @@ class ShapeCheck:
 
     def _try(self, groups: dict[str, Group], members: Members) -> Failure | None:
         recorder, steps = ShapeRecorder(), self.trace.steps
-        smaller = make_smaller(self.model, groups, members, self.sizes, self.trace.labels, values=False)
-        logits, error = run_smaller(smaller, self.image, recorder)
-        gone = torch.zeros(len(self.trace.labels.roots), dtype=torch.bool)
-        gone[removed_classes(groups, members)] = True
-        expected = [self._expect(step, gone) for step in steps]
-        step = first_difference(expected, recorder.shapes, _fit)
+        with made_smaller(self.model, groups, members, self.sizes, self.trace.labels, values=False):
+            logits, error = run_smaller(self.model, self.image, recorder)
+        stays = torch.ones(len(self.trace.labels.roots), dtype=torch.bool)
+        stays[removed_classes(groups, members)] = False
+        found: dict[int, _Kept] = {}
+
+        def keep(plane: Tensor) -> _Kept:
+            if id(plane) not in found:
+                found[id(plane)] = _Kept(stays[self.trace.labels.find(plane)])
+            return found[id(plane)]
+
+        def same(expected: tuple[str, Step], actual: Sizes) -> bool:
+            outputs = expected[1].outputs
+            shapes = [_shrink(expected[0], shape, [keep(plane) for plane in planes]) for shape, planes in outputs]
+            return _fit((expected[0], shapes), actual)
+
+        step = first_difference([(step.name, step) for step in steps], recorder.shapes, same)
         if step == len(steps) and logits is not None:
             return None
         return Failure(steps[min(step, len(steps) - 1)].place, error)
 
-    def _expect(self, step: Step, gone: Tensor) -> Sizes:
-        """Tell the shapes of what an operator gives without the channels of classes that are gone."""
-        return step.name, [self._shrink(step.name, shape, planes, gone) for shape, planes in step.outputs]
 
-    def _shrink(self, name: str, shape: torch.Size, planes: list[Tensor], gone: Tensor) -> Shape | None:
-        """Tell the shape of a tensor without these classes; None if what stays is not a tensor.
+class _Kept:
+    """Tell what stays of the dimensions of a plane; `sizes` has those that become smaller, in elements that stay."""
 
-        Where nothing is known of a tensor, or of a dimension along which it is repeated, its size may follow others; a
-        single channel may be gone.
-        """
-        if not planes:
-            return (None,) * len(shape)
-        kept: dict[int, Tensor] = {}
-        for plane in planes:
-            lost = gone[self.trace.labels.find(plane)]
-            if not lost.any():
-                continue
-            stays, dims = ~lost, varying(plane)
-            if not dims:
-                return (None,) * len(shape)
-            if len(dims) == 1:
-                line = stays.reshape(-1)
-                kept[dims[0]] = kept[dims[0]] & line if dims[0] in kept else line
-                continue
-            corner = torch.ones_like(stays)
-            for dim in dims:
-                others = [other for other in dims if other != dim]
-                line = stays.any(others, keepdim=True)
-                corner &= line
-                kept[dim] = kept[dim] & line.reshape(-1) if dim in kept else line.reshape(-1)
-            if not stays.any() or not torch.equal(corner, stays):
-                return None
-        known = {dim for plane in planes for dim in varying(plane)} if name == "expand" else set(range(len(shape)))
-        sizes = [int(kept[dim].sum()) if dim in kept else size for dim, size in enumerate(shape)]
-        return tuple(size if dim in known else None for dim, size in enumerate(sizes))
+    def __init__(self, stays: Tensor) -> None:
+        self.dims = varying(stays)
+        self.is_tensor, self.lines = True, dict[int, Tensor]()
+        self.all = bool(stays.all())
+        if self.all or not self.dims:
+            return
+        corner = torch.ones_like(stays)
+        for dim in self.dims:
+            line = (
+                stays.any([other for other in self.dims if other != dim], keepdim=True) if len(self.dims) > 1 else stays
+            )
+            corner &= line
+            self.lines[dim] = line.reshape(-1)
+        self.is_tensor = len(self.dims) == 1 or (bool(stays.any()) and torch.equal(corner, stays))
+
+
+def _shrink(name: str, shape: torch.Size, planes: list[_Kept]) -> Shape | None:
+    """Tell the shape of a tensor of which this is kept; None if what stays is not a tensor.
+
+    Where nothing is known of a tensor, or of a dimension along which it is repeated, its size may follow others; a
+    single channel may be gone.
+    """
+    if not planes or any(not plane.all and not plane.dims for plane in planes):
+        return (None,) * len(shape)
+    if not all(plane.is_tensor for plane in planes):
+        return None
+    lines: dict[int, Tensor] = {}
+    for plane in planes:
+        for dim, line in plane.lines.items():
+            lines[dim] = lines[dim] & line if dim in lines else line
+    known = {dim for plane in planes for dim in plane.dims} if name == "expand" else set(range(len(shape)))
+    sizes = [int(lines[dim].sum()) if dim in lines else size for dim, size in enumerate(shape)]
+    return tuple(size if dim in known else None for dim, size in enumerate(sizes))
 
 
 def _fit(expected: Sizes, actual: Sizes) -> bool:
     if expected[0] != actual[0] or len(expected[1]) != len(actual[1]):
         return False
-    for some, other in zip(expected[1], actual[1], strict=True):
-        if some is None or other is None or len(some) != len(other):
-            return False
-        if any(one not in (None, two) for one, two in zip(some, other, strict=True)):
-            return False
-    return True
+    return all(
+        some is not None and other is not None and _equal(some, other)
+        for some, other in zip(expected[1], actual[1], strict=True)
+    )
+
+
+def _equal(some: Shape, other: Shape) -> bool:
+    """Return whether shapes are equal; where dimensions of size 1 stand does not matter: einsum puts them elsewhere."""
+    if len(some) != len(other):
+        return False
+    if all(one in (None, two) for one, two in zip(some, other, strict=True)):
+        return True
+    return [size for size in some if size != 1] == [size for size in other if size != 1]

@@ -1,6 +1,7 @@
 """The smaller network of a check: it lacks some members of groups, of which no two sizes fit each other by chance."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from lightweight.core.errors import first_line
 from lightweight.core.module_state import forgetting_caches
 from lightweight.dependencies.groups import Group, Size
-from lightweight.dependencies.removal import places_of, remove_sizes, without_places
+from lightweight.dependencies.removal import places_of, remove_places, remove_sizes
 from lightweight.tracing.labels import Labels
 from lightweight.tracing.trace import Place, plain_operators
 
@@ -59,20 +60,22 @@ def removed_classes(groups: dict[str, Group], members: Members) -> Tensor:
     return torch.cat([groups[name].classes[numbers] for name, numbers in members.items()])
 
 
-def make_smaller(
+@contextmanager
+def made_smaller(
     model: nn.Module, groups: dict[str, Group], members: Members, sizes: list[Size], labels: Labels, values: bool = True
-) -> nn.Module:
-    """Return a copy of a network without members of groups; without `values`, of the right shapes alone."""
-    smaller = without_places(model, places_of(groups, members), values)
-    remove_sizes(smaller, sizes, labels, removed_classes(groups, members))
-    return smaller
+) -> Iterator[None]:
+    """Remove members of groups from a network within the context; without `values`, it has the right shapes alone."""
+    with forgetting_caches(model):
+        remove_places(model, places_of(groups, members), values)
+        remove_sizes(model, sizes, labels, removed_classes(groups, members))
+        yield
 
 
 @torch.no_grad()
 def run_smaller(smaller: nn.Module, image: Tensor, recorder: Any) -> tuple[Tensor | None, str]:
     """Run a network under a recorder; returns its logits, or None and the error."""
     try:
-        with forgetting_caches(smaller), plain_operators(), recorder:
+        with plain_operators(), recorder:
             return smaller(image), ""
     except Exception as error:  # raised, for example, by a layer that no longer fits the one before
         return None, first_line(error)

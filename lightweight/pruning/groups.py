@@ -68,6 +68,10 @@ class PruningGroups(Protocol):
         """Remove from the network everything that pruning has attached to it."""
         ...
 
+    def uncovered(self) -> dict[str, tuple[float, str]]:
+        """Return by layer the share of the MACs of which no group removes anything, and why."""
+        ...
+
     def cost(self, counts: dict[str, int], kind: Cost) -> float:
         """Compute the share of parameters or MACs that the network has with `counts` members of each group pruned."""
         ...
@@ -132,6 +136,17 @@ def describe_skipped(reasons: dict[str, str]) -> str:
         names.setdefault(reason, []).append(name)
     order = sorted(names, key=lambda reason: (reason == GIVES_OUTPUTS, -len(names[reason])))
     return "; ".join(f"{_count_and_name(names[reason])}: {reason}" for reason in order)
+
+
+def describe_uncovered(shares: dict[str, tuple[float, str]]) -> str:
+    """Say how large the share of the MACs is of which nothing is removed, in which layers and why, the most first."""
+    reasons: dict[str, dict[str, float]] = {}
+    for name, (share, reason) in shares.items():
+        reasons.setdefault(reason, {})[name] = share
+    order = sorted(reasons, key=lambda reason: -sum(reasons[reason].values()))
+    parts = [f"{sum(reasons[why].values()):.0%} in {_count_and_name(list(reasons[why]))}: {why}" for why in order]
+    total = sum(share for share, _ in shares.values())
+    return f"{total:.0%} of the MACs are in layers of which nothing is removed: {'; '.join(parts)}"
 
 
 def _count_and_name(names: list[str]) -> str:

@@ -17,6 +17,7 @@ from lightweight.pruning.groups import (
     Cost,
     PruningGroups,
     describe_skipped,
+    describe_uncovered,
     excluded_layers,
     find_groups,
     sparsity_by_layer,
@@ -29,6 +30,7 @@ from lightweight.pruning.schedule import PruningState, run_schedule
 from lightweight.training.history import COLUMNS, FineTuner, History
 
 MIN_SHARE_OF_AMOUNT = 0.9  # of the MACs, which channels removed in pairs of layers usually exceed
+MAX_UNCOVERED = 0.1  # of the MACs, of which nothing is removed without a warning
 PROBE_COLUMNS = ["probe", "kind", "layer", "amount", "val_accuracy"]
 
 
@@ -142,6 +144,9 @@ class Pruner:
         groups = find_groups(model, image, self.params, "prune", self.params.round_to)
         if groups.skipped and not self.skipped:
             self.session.log(f"prune  {self.params.method}  spared: {describe_skipped(groups.skipped)}")
+            uncovered = groups.uncovered()
+            if sum(share for share, _ in uncovered.values()) > MAX_UNCOVERED:
+                self.session.log(f"warning: {describe_uncovered(uncovered)}")
         self.skipped = groups.skipped
         return groups
 

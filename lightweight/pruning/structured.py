@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from lightweight.core.memory_format import to_memory_format
 from lightweight.dependencies.plan import make_plan
 from lightweight.dependencies.removal import places_of, remove_places, remove_sizes
-from lightweight.macs import count_macs
+from lightweight.macs import count_macs, count_macs_by_module
 from lightweight.networks.pruned_shapes import changed_shapes, depthwise_multiplier, shrink_to
 from lightweight.pruning.importance import Importance, Term
 from lightweight.tracing.trace import Axis
+
+NO_CHANNEL_LAYER = "it is no convolution and no linear layer"
 
 
 class ChannelGroups:
@@ -147,6 +149,19 @@ class ChannelGroups:
 
     def remove_hooks(self) -> None:
         """Do nothing: structured pruning adds no hooks to the network."""
+
+    def uncovered(self) -> dict[str, tuple[float, str]]:
+        """Return by layer the share of the MACs of which no group that can be pruned removes anything, and why."""
+        cut = [name.split(".")[:-1] for group in self.sizes for name, _ in self.groups[group].cuts]
+        covered = {".".join(parts[:end]) for parts in cut for end in range(len(parts) + 1)}
+        total, macs = count_macs(self.model, self.image), count_macs_by_module(self.model, self.image)
+        shares: dict[str, tuple[float, str]] = {}
+        for name in macs.keys() - covered:
+            inside = sum(macs[other] for other in macs if other.rpartition(".")[0] == name)
+            reasons = [self.skipped[layer] for layer in self.skipped if f"{layer}.".startswith(f"{name}.")]
+            if macs[name] > inside:
+                shares[name] = (macs[name] - inside) / total, reasons[0] if reasons else NO_CHANNEL_LAYER
+        return dict(sorted(shares.items()))
 
     def cost(self, counts: dict[str, int], kind: Literal["parameters", "macs"]) -> float:
         """Compute the share of the parameters or MACs that the network has without `counts` channels of each group."""

@@ -66,6 +66,10 @@ class WeightGroups:
         for hook in self.hooks:
             hook.remove()
 
+    def uncovered(self) -> dict[str, tuple[float, str]]:
+        """Return nothing: zeros spare no MACs."""
+        return {}
+
     def cost(self, counts: dict[str, int], kind: Literal["parameters", "macs"]) -> float:
         """Compute the share of the parameters that is not pruned; MACs stay 1, for zeros are multiplied as well."""
         return 1 - sum(counts.values()) / self.num_parameters if kind == "parameters" else 1.0

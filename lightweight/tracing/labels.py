@@ -21,6 +21,7 @@ class Labels:
     def __init__(self) -> None:
         self.roots = torch.zeros(1, dtype=torch.int64)  # of every label, another of its class, and at last the root
         self.reasons: dict[int, str] = {}  # by label that must stay
+        self.flat = True  # whether each label knows its root itself
 
     def create(self, number: int) -> Tensor:
         """Create labels, each in a class of its own (number,)."""
@@ -32,6 +33,8 @@ class Labels:
     def find(self, labels: Tensor) -> Tensor:
         """Return the roots of labels, in the shape of the labels."""
         roots = self.roots[labels]
+        if self.flat:
+            return roots
         above = self.roots[roots]
         if not torch.equal(above, roots):
             while not torch.equal(above, roots):
@@ -42,8 +45,14 @@ class Labels:
     def copy(self) -> "Labels":
         """Return labels of the same classes that can be united apart from these."""
         copy = Labels()
-        copy.roots, copy.reasons = self.roots.clone(), dict(self.reasons)
+        copy.roots, copy.reasons, copy.flat = self.roots.clone(), dict(self.reasons), self.flat
         return copy
+
+    def flatten(self) -> None:
+        """Tell every label its root, which makes finding it faster until classes are united."""
+        while not torch.equal(above := self.roots[self.roots], self.roots):
+            self.roots = above
+        self.flat = True
 
     def unite(self, some: Tensor, others: Tensor) -> None:
         """Unite the classes of labels that meet, element by element; NONE meets nothing."""
@@ -53,6 +62,7 @@ class Labels:
             return
         coded = (some[meets] * len(self.roots) + others[meets]).unique()
         pairs = torch.stack([coded // len(self.roots), coded % len(self.roots)])
+        self.flat = False
         while len(pairs[0]):
             low, high = pairs.amin(0), pairs.amax(0)
             self.roots.scatter_reduce_(0, high, low, "amin")

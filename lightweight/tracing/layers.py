@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lightweight.tracing.labels import Planes, varying
+from lightweight.tracing.labels import Labels, Planes, varying
 from lightweight.tracing.planes import Context, meet
 
 
@@ -58,9 +58,12 @@ def matrix_product(context: Context, left: Tensor, right: Tensor, result: Tensor
     labels, memory = context.labels, context.memory
     some = [plane.unsqueeze(0) if left.dim() == 2 else plane for plane in memory.read(left)]
     others = [plane.unsqueeze(0) if right.dim() == 2 else plane for plane in memory.read(right)]
+    rows = [_of_one_part(labels, plane) for plane in some if plane.shape[2] == 1]
+    columns = [_of_one_part(labels, plane) for plane in others if plane.shape[1] == 1]
+    among_channels = any(plane.shape[1] > 1 for plane in rows)  # attention of channels to channels, not of positions
     if not memory.is_parameter(left) and not memory.is_parameter(right):
         pairs = [(plane, other) for plane in some for other in others if plane.shape[2] == other.shape[1] > 1]
-        context.multiplied += [(plane[0, 0], other[0, :, 0]) for plane, other in pairs]
+        context.multiplied += [(plane[0, 0], other[0, :, 0], among_channels) for plane, other in pairs]
     summed = [labels.tie(plane, [1]) for plane in some if plane.shape[2] > 1]
     read = [labels.tie(plane, [2]) for plane in others if plane.shape[1] > 1]
     for plane in summed:
@@ -68,11 +71,19 @@ def matrix_product(context: Context, left: Tensor, right: Tensor, result: Tensor
             context.keep_whole([plane], "its channels are multiplied by constants")
         for other in read:
             labels.unite(plane.transpose(1, 2), other)
-    rows = [plane for plane in some if plane.shape[2] == 1]
-    columns = [plane for plane in others if plane.shape[1] == 1]
     planes = meet(labels, rows, columns)
     parameter = memory.is_parameter(left) and memory.is_parameter(right)
     memory.write(result, [plane.squeeze(0) for plane in planes] if result.dim() == 2 else planes, parameter)
+
+
+def _of_one_part(labels: Labels, plane: Tensor) -> Tensor:
+    """Return the labels of one matrix of a batch where all have the same, as in attention whose heads stay.
+
+    Rows and columns, which differ, do not meet then in the dimension of the batch.
+    """
+    first = plane.narrow(0, 0, 1)
+    alike = len(varying(first)) > 0 and bool((labels.find(plane) == labels.find(first)).all())
+    return first if alike else plane
 
 
 def product(context: Context, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:

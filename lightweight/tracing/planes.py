@@ -95,7 +95,8 @@ class Context:
 
     `rows` holds the places at which a split ties the channels of each part, so that whole parts go, such as heads;
     other splits tie those at the same place in every part. `splits` collects the labels by place, and `multiplied`
-    those over which computed channels are multiplied with each other and summed, as attention does.
+    those over which computed channels are multiplied with each other and summed, as attention does, and whether what is
+    multiplied relates channels to channels instead of positions.
     """
 
     def __init__(self, labels: Labels, memory: LabelMemory) -> None:
@@ -103,7 +104,7 @@ class Context:
         self.site, self.place = "", ("", "", 0)
         self.rows: Set[tuple[str, str, int]] = frozenset()
         self.splits: dict[tuple[str, str, int], Tensor] = {}
-        self.multiplied: list[tuple[Tensor, Tensor]] = []
+        self.multiplied: list[tuple[Tensor, Tensor, bool]] = []
 
     def keep_whole(self, planes: Planes, reason: str) -> None:
         """Keep the channels of planes whole, for a reason that is completed by the site."""

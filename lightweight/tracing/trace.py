@@ -53,9 +53,7 @@ class Trace:
     axes: dict[Axis, Tensor]
     steps: list[Step] = field(default_factory=list)
     splits: dict[Place, Tensor] = field(default_factory=dict)  # the labels that are tied where a dimension is split
-    multiplied: list[tuple[Tensor, Tensor]] = field(
-        default_factory=list
-    )  # labels of channels that are, as in attention
+    multiplied: list[tuple[Tensor, Tensor, bool]] = field(default_factory=list)  # as `Context` has them
 
 
 class Tracer(TorchDispatchMode):
@@ -186,6 +184,7 @@ def trace(model: nn.Module, image: Tensor, layers: list[str], rows: Set[Place] =
     for tensor in tensors_in(output):
         for plane in tracer.memory.read(tensor):
             labels.keep_whole(plane, GIVES_OUTPUTS)
+    labels.flatten()
     return Trace(labels, axes, tracer.steps, tracer.context.splits, tracer.context.multiplied)
 
 

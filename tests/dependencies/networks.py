@@ -43,6 +43,28 @@ class Attention(nn.Module):
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
 
+class EinsumAttention(Attention):
+    """Attention by sums over named dimensions, as MaxViT of torchvision writes it."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        n, length, _ = tokens.shape
+        shape = n, length, self.num_heads, self.head_dim
+        query, key, value = (part.reshape(shape).transpose(1, 2) for part in self.qkv(tokens).chunk(3, -1))
+        weights = torch.einsum("nhid,nhjd->nhij", query, key).softmax(-1)
+        return self.proj(torch.einsum("nhij,nhjd->nhid", weights, value).transpose(1, 2).flatten(2))
+
+
+class ChannelAttention(Attention):
+    """Attention of the channels of a head to each other (El-Nouby et al. 2021), as in EdgeNeXt."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        n, length, _ = tokens.shape
+        parts = self.qkv(tokens).reshape(n, length, 3, self.num_heads, -1).permute(2, 0, 3, 4, 1)
+        query, key, value = parts.unbind(0)
+        weights = (F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).transpose(-2, -1)).softmax(-1)
+        return self.proj((weights @ value).permute(0, 3, 1, 2).reshape(n, length, -1))
+
+
 class Split(nn.Module):
     """A layer whose output is split at widths that are attributes, of which the second part is a gate of the rest."""
 
@@ -114,6 +136,11 @@ def make(name: str) -> nn.Module:
         case "gate":
             layers = {"a": conv(3, 16), "fc": fc8}
             return Net(lambda n, x: _pooled(n, (y := n.a(x).chunk(2, 1))[0] * y[1].sigmoid()), **layers)
+        case "flip":
+            return Net(lambda n, x: _pooled(n, n.a(x).flip(1)), a=conv(3, 8), fc=fc8)
+        case "pixel shuffle":
+            layers = {"a": conv(3, 8), "b": conv(2, 4), "fc": fc4}
+            return Net(lambda n, x: _pooled(n, n.b(F.pixel_shuffle(n.a(x), 2))), **layers)
         case "glu":
             return Net(lambda n, x: _pooled(n, F.glu(n.a(x), 1)), a=conv(3, 16), fc=fc8)
         case "grouped":
@@ -138,6 +165,17 @@ def make(name: str) -> nn.Module:
         case "attention" | "fused attention":
             layers = {"a": conv(3, 8), "attention": Attention(8, 4, name != "attention"), "fc": fc8}
             return Net(lambda n, x: n.fc(n.attention(_tokens(n, x)).mean(1)), **layers)
+        case "einsum attention":  # of two heads, of which one stays: einsum puts a dimension of size 1 elsewhere
+            layers = {"a": conv(3, 8), "attention": EinsumAttention(8, 2, False), "fc": fc8}
+            return Net(lambda n, x: n.fc(n.attention(_tokens(n, x)).mean(1)), **layers)
+        case "attention of channels":
+            layers = {"a": conv(3, 8), "attention": ChannelAttention(8, 2, False), "fc": fc8}
+            return Net(lambda n, x: n.fc(n.attention(_tokens(n, x)).mean(1)), **layers)
+        case "ghost":
+            layers = {"a": conv(3, 8), "b": conv(8, 8, 8), "c": conv(3, 16), "fc": fc16}
+            return Net(
+                lambda n, x: _pooled(n, torch.cat([y := n.a(x), n.b(y)], 1)[:, : n.c.out_channels] + n.c(x)), **layers
+            )
         case "split by attributes":
             return Net(lambda n, x: _pooled(n, n.b(n.a(x))), a=conv(3, 8), b=Split(), fc=fc4)
         case "mixer":

@@ -26,6 +26,8 @@ FAMILIES = {  # the groups of each network, with their number of members
     "shuffle": {"a": 4, "b": 8},
     "gate": {"a": 8},
     "glu": {"a": 8},
+    "flip": {"a": 8},
+    "pixel shuffle": {"a": 2, "b": 4},
     "grouped": {"a": 4, "b": 8},
     "flatten": {"a": 8},
     "squeeze and excite": {"a": 8, "gate.1": 2},
@@ -36,6 +38,9 @@ FAMILIES = {  # the groups of each network, with their number of members
     "standardised weights": {"a": 8, "b": 8},
     "attention": {"a": 8, "attention.qkv": 4, "attention.proj": 8},
     "fused attention": {"a": 8, "attention.qkv": 4, "attention.proj": 8},
+    "einsum attention": {"a": 8, "attention.qkv": 2, "attention.proj": 8},
+    "attention of channels": {"a": 8, "attention.qkv": 4, "attention.proj": 8},
+    "ghost": {"a": 8},
     "split by attributes": {"a": 8, "b.conv": 12, "b.first": 4},
     "mixer": {"a": 8, "b": 16, "c": 64},
     "partial sums": {"a": 16},
@@ -156,6 +161,15 @@ def test_an_operator_that_is_not_known_keeps_what_it_reads_whole():
 def test_channels_that_are_computed_with_the_image_or_padded_stay():
     image = Net(lambda n, x: n.fc((n.a(x) + x).mean((2, 3))), a=conv(3, 3), fc=nn.Linear(3, 5))
     assert make_plan(image, IMAGE.float(), True).skipped["a"] == "its channels are computed with those of the image"
+    padded = Net(
+        lambda n, x: n.fc((n.a(x) + nn.functional.pad(n.b(x), (0, 0, 0, 0, 2, 2))).mean((2, 3))),
+        a=conv(3, 8),
+        b=conv(3, 4),
+        fc=nn.Linear(8, 5),
+    )
+    reason = "a fixed number of channels is added at the network (constant_pad_nd)"
+    skipped = make_plan(padded, IMAGE.float(), True).skipped
+    assert (skipped["a"], skipped["b"]) == (reason, reason)
 
 
 def test_the_check_finds_the_operator_that_a_wrong_group_breaks():
@@ -181,6 +195,30 @@ def test_the_check_does_not_pass_by_chance_where_two_groups_must_be_of_equal_siz
     plan = make_plan(model, IMAGE.float(), True)
     assert list(plan.groups) == ["a"]
     assert plan.groups["a"].layers == ["a", "b"]
+
+
+def test_one_inconsistent_group_among_many_costs_few_checks(monkeypatch):
+    checks: list[str] = []
+    for check in (ShapeCheck, ConsistencyCheck):
+        original = check.find_failure
+
+        def counted(self, groups, original=original):
+            checks.append(type(self).__name__)
+            return original(self, groups)
+
+        monkeypatch.setattr(check, "find_failure", counted)
+    stack = nn.Sequential(*(conv(8, 8) for _ in range(30)))
+    model = Net(
+        lambda n, x: n.fc(n.b(n.stack(n.a(x)).view(1, 8, 64)).mean(2)),
+        a=conv(3, 8),
+        stack=stack,
+        b=nn.Linear(64, 4),
+        fc=nn.Linear(8, 5),
+    )
+    plan = make_plan(model, IMAGE.float(), True)
+    assert len(plan.groups) == 31
+    assert set(plan.skipped) == {"stack.29", "fc"}
+    assert len(checks) <= 5
 
 
 def test_ways_that_multiply_are_planned_in_seconds():

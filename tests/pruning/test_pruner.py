@@ -13,6 +13,7 @@ from lightweight.core.params import load_params
 from lightweight.macs import count_macs
 from lightweight.networks.model_file import ModelFile
 from lightweight.networks.validation import validate
+from lightweight.pruning.groups import find_groups
 from lightweight.pruning.params import PruneParams
 from lightweight.pruning.pruner import Pruner, PruningResult
 from lightweight.training.history import Epoch
@@ -170,6 +171,50 @@ def test_the_log_says_what_is_spared_and_warns_where_little_is_removed(tiny_data
     assert (spared["first"], spared["second"]) == ("", outputs)
     warnings = [line for line in lines if line.startswith("warning: prune.amount = 0.5: 50% of the channels")]
     assert len(warnings) == (not wide)
+
+
+def test_a_line_says_what_share_of_the_macs_no_group_covers_and_which_operator_is_the_reason(tiny_dataset):
+    torch.manual_seed(0)
+    model, lines = Remembering(False).eval(), list[str]()
+    session = Session(tiny_dataset, seed=0, log=lines.append)
+    result = Pruner(
+        ModelFile(model, "its network", {}), prune_params(method="structured"), session, no_fine_tuning
+    ).run()
+    patches, rest = 16 * 49 * 8, 8 * 4 + 4 * 10  # MACs: of 8 channels in 16 places; those of an LSTM are not counted
+    (line,) = [line for line in lines if "nothing is removed" in line]
+    reason = next(row["spared"] for row in result.sparsity if row["layer"] == "patches")
+    share = f"{patches / (patches + rest):.0%}"
+    assert "is not known at memory (" in reason
+    assert line == (
+        f"warning: {share} of the MACs are in layers of which nothing is removed: {share} in patches: {reason}"
+    )
+
+
+class Functional(nn.Module):
+    """A convolution whose weight is no layer's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.rand(8, 1, 7, 7))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return nn.functional.conv2d(images, self.kernel, stride=7)
+
+
+def test_macs_outside_of_layers_are_told_by_the_module_that_computes_them(tiny_dataset):
+    model = nn.Sequential(nn.Sequential(Functional(), nn.Flatten()), nn.Linear(128, 4), nn.Linear(4, 10)).eval()
+    groups = find_groups(model, tiny_dataset.blank(1), prune_params(method="structured"), "prune")
+    total = 16 * 49 * 8 + 128 * 4 + 4 * 10
+    assert groups.uncovered() == {"0.0": (16 * 49 * 8 / total, "it is no convolution and no linear layer")}
+
+
+def test_no_line_says_so_where_groups_cover_nine_tenths_of_the_macs(tiny_dataset):
+    lines: list[str] = []
+    file = ModelFile(Remembering(True).eval(), "its network", {})
+    Pruner(
+        file, prune_params(method="structured"), Session(tiny_dataset, seed=0, log=lines.append), no_fine_tuning
+    ).run()
+    assert not [line for line in lines if "nothing is removed" in line]
 
 
 def test_a_layer_that_shares_its_weights_is_reported_as_such(tiny_dataset):
