@@ -21,16 +21,16 @@ LARGE = (  # of torchvision's, those of more than 100 million parameters
 SIZES = {"alexnet": 64, "inception_v3": 96, "maxvit_t": 224, "swin": 64}  # torchvision's by prefix; else 32
 TIMM = {
     32: "resnet18 mobilenetv4_conv_small mobilenetv4_hybrid_medium repvgg_a0 hrnet_w18_small dla34 lcnet_050 "
-    "lcnetv2_050 gernet_s starnet_s1 repvit_m0_9 efficientnet_lite0 selecsls42b repghostnet_050 mobileone_s0 "
+    "gernet_s starnet_s1 repvit_m0_9 efficientnet_lite0 selecsls42b repghostnet_050 mobileone_s0 "
     "xception41 ese_vovnet19b_dw hgnetv2_b0 tinynet_e fbnetc_100 semnasnet_075 legacy_seresnet18 resnetv2_50 "
     "cspresnet50 cspdarknet53 efficientvit_b0 resmlp_12_224 res2net50_26w_4s mixer_s32_224 "
-    "inception_next_atto ghostnet_100 ghostnetv2_100 resnest14d vit_tiny_patch16_224 deit_tiny_patch16_224 "
+    "inception_next_atto ghostnet_100 resnest14d vit_tiny_patch16_224 deit_tiny_patch16_224 "
     "mixnet_s nfnet_l0 eca_nfnet_l0 skresnet18 poolformer_s12 poolformerv2_s12 caformer_s18 convformer_s18 "
     "convnextv2_atto convnext_zepto_rms mambaout_femto dpn48b rexnet_100 regnetz_b16 regnety_002 rdnet_tiny "
     "fasternet_t0 shvit_s1 seresnext26d_32x4d ecaresnet26t botnet26t_256 lambda_resnet26t eca_botnext26ts_256 "
     "convmixer_768_32 gmixer_24_224 gmlp_s16_224 focalnet_tiny_srf hgnet_tiny vovnet39a tresnet_m densenet121 "
     "nf_regnet_b0 darknet17 sequencer2d_s",
-    64: "fastvit_t8 edgenext_xx_small mobilevit_xs mobilevitv2_050 mvitv2_tiny pvt_v2_b0 nest_tiny "
+    64: "ghostnetv2_100 fastvit_t8 edgenext_xx_small mobilevit_xs mobilevitv2_050 mvitv2_tiny pvt_v2_b0 nest_tiny "
     "xcit_nano_12_p16_224 swin_tiny_patch4_window7_224 davit_tiny coat_lite_tiny twins_pcpvt_small "
     "nextvit_small swiftformer_xs cait_xxs24_224 eva02_tiny_patch14_224 volo_d1_224 beit_base_patch16_224 "
     "hiera_tiny_224 convit_tiny tnt_s_patch16_224",

@@ -34,10 +34,16 @@ def describe(figures: pd.DataFrame) -> str:
         f"Pruned: {left.notna().sum()}; at most {GOAL} of the MACs are left of {(left <= GOAL).sum()}.",
         f"Reloaded bitwise in another process: {(figures['reloads'] == 'True').sum()}.",
         f"Planned in under {MAX_SECONDS} seconds: {(seconds < MAX_SECONDS).sum()}; at most {seconds.max():.1f}.",
-        f"torch-pruning: {rival.notna().sum()} pruned, {(figures['torch_pruning'] == 'hang').sum()} without an end.",
-        f"Where both work: {left[both].mean():.3f} by ours and {rival[both].mean():.3f} by torch-pruning on average; "
-        f"ours leaves over a point more on {more.sum()}.",
     ]
+    if not (figures["torch_pruning"] != "").any():
+        lines.append("torch-pruning has not been run on these yet.")
+    elif both.any():
+        endless = (figures["torch_pruning"] == "hang").sum()
+        means = f"{left[both].mean():.3f} by ours and {rival[both].mean():.3f} by torch-pruning on average"
+        lines += [
+            f"torch-pruning: {rival.notna().sum()} pruned, {endless} without an end.",
+            f"Where both work: {means}; ours leaves over a point more on {more.sum()}.",
+        ]
     table = pd.DataFrame(
         {
             "network": figures["network"],
