@@ -55,7 +55,7 @@ class FieldCoder:
         return -(found // 2) - 1 if found % 2 else found // 2
 
     def text(self, kind: Hashable, value: bytes = b"", most: int = 1 << 24) -> bytes:
-        """Code bytes, each predicted from the three before. Raises ValueError for more than `most`."""
+        """Code bytes, each predicted from the four before. Raises ValueError for more than `most`."""
         length = self.natural(("length", kind), len(value))
         if length > most:
             raise ValueError(f"has a text of {length:,} bytes")

@@ -5,7 +5,7 @@ from decimal import Decimal, localcontext
 import numpy as np
 
 STEPS = 32  # in an octave
-LEAST, LARGEST = -120 * STEPS, 120 * STEPS  # codes, within which scale and weights are normal float32 numbers
+LEAST, LARGEST = -100 * STEPS, 100 * STEPS  # codes, within which scale and weights are normal float32 numbers
 
 with localcontext(prec=30):
     MANTISSAS = [round(Decimal(2) ** (Decimal(step) / STEPS) * (1 << 23)) for step in range(STEPS)]

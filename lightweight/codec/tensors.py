@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 
@@ -11,16 +12,8 @@ from lightweight.codec.scales import LARGEST, scales_of
 
 MOST_VALUES = 1 << 27  # of a file
 MOST_DIMENSIONS = 8
-KINDS = (
-    "float32",
-    "int64",
-    "int32",
-    "bool",
-    "float16",
-    "uint8",
-    "int8",
-    "float64",
-)  # part of the format: add at the end
+# Part of the format: kinds may be added at the end.
+KINDS = ("float32", "int64", "int32", "bool", "float16", "uint8", "int8", "float64")
 
 
 @dataclass(frozen=True)
@@ -78,7 +71,7 @@ class TensorCoder:
             raise ValueError("has a tensor of a kind that a newer version knows")
         dtype = np.dtype(KINDS[kind]).newbyteorder("<")
         if dtype.kind == "i":
-            flat = given.ravel().tolist() if not self.fields.reads else [0] * int(np.prod(shape))
+            flat = given.ravel().tolist() if not self.fields.reads else repeat(0, int(np.prod(shape)))
             found = np.array([self.fields.whole("integer", int(value), dtype.name) for value in flat])
             return found.astype(dtype).reshape(shape)
         content = self.fields.text(("exact", dtype.name), given.astype(dtype).tobytes(), 8 * MOST_VALUES)

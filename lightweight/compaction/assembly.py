@@ -20,13 +20,26 @@ def assemble(model: onnx.ModelProto, weights: Mapping[str, CodedTensor], bias_bi
     Biases and the like are rounded to `bias_bits` of the range of their tensor. Raises ValueError for a graph that the
     format cannot hold.
     """
-    coded: dict[str, CodedTensor] = {}
-    for item in model.graph.initializer:
-        array = numpy_helper.to_array(item)
-        if array.dtype == np.float32 and item.name not in NORMALIZATION and array.size > 1:
-            bits = OTHER_BITS if array.ndim > 1 else bias_bits
-            coded[item.name] = weights.get(item.name) or round_evenly(array, bits)
+    coded = {
+        name: weights.get(name) or round_evenly(array, OTHER_BITS if array.ndim > 1 else bias_bits)
+        for name, array in _learned(model).items()
+    }
     return take_apart(model, coded)
+
+
+def list_others(model: onnx.ModelProto, weights: Mapping[str, CodedTensor]) -> list[str]:
+    """List the tensors of two dimensions and more that are none of the coded weights, by their names."""
+    return [name for name, array in _learned(model).items() if array.ndim > 1 and name not in weights]
+
+
+def _learned(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """Read the float32 initializers by name, but for single values and the input normalisation."""
+    arrays = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+    return {
+        name: array
+        for name, array in arrays.items()
+        if array.dtype == np.float32 and name not in NORMALIZATION and array.size > 1
+    }
 
 
 def find_scales(model: onnx.ModelProto, integers: Mapping[str, np.ndarray], scale_steps: int) -> dict[str, CodedTensor]:

@@ -14,7 +14,7 @@ from lightweight.batchnorm import BnUpdateParams, reestimate_batchnorm
 from lightweight.checkpointing.session import Session
 from lightweight.codec.container import pack
 from lightweight.codec.tensors import CodedTensor, Tensor
-from lightweight.compaction.assembly import assemble, find_scales
+from lightweight.compaction.assembly import OTHER_BITS, assemble, find_scales, list_others
 from lightweight.compaction.layerwise import LayerwiseRounder
 from lightweight.compaction.params import CompactParams
 from lightweight.compaction.rounded_weight import RoundedNetwork
@@ -62,8 +62,9 @@ class Compactor:
         """Pack the network; `trained` trains it first. Raises InputError for a graph that the file cannot hold."""
         if not self.params.enabled:
             return CompactFile()
-        make = self._train if self.params.method == "trained" else self._choose
-        exported, weights = make(fine_tune)
+        exported, weights = self._train(fine_tune) if self.params.method == "trained" else self._choose()
+        if others := list_others(exported, weights):
+            self.session.log(f"compact  {OTHER_BITS} bits for what is no layer's own weight: {', '.join(others)}")
         try:
             packed = assemble(exported, weights, self.params.bias_bits)
         except ValueError as error:
@@ -82,13 +83,13 @@ class Compactor:
         integers = {name: tensor.cpu().numpy() for name, tensor in rounded.finish().items()}
         number, size = self.statistics.num_images, self.statistics.batch_size
         reestimate_batchnorm(network, session.dataset, number, size, session.seed, session.augmentation)
-        exported = export_onnx(network.cpu().eval(), session.dataset)
+        exported = export_onnx(network.cpu().eval(), session.dataset.to(torch.device("cpu")))
         return exported, find_scales(exported, integers, self.params.scale_steps)
 
-    def _choose(self, fine_tune: FineTune) -> tuple[onnx.ModelProto, dict[str, CodedTensor]]:
+    def _choose(self) -> tuple[onnx.ModelProto, dict[str, CodedTensor]]:
         """Choose integers layer by layer, without training; return the exported network and its coded weights."""
         dataset = self.session.dataset
-        exported = export_onnx(self.network, dataset)
+        exported = export_onnx(deepcopy(self.network).cpu(), dataset.to(torch.device("cpu")))
         images = dataset.train.take(balanced_sample(dataset.train.labels, self.params.images, self.session.seed))
 
         def batches() -> Iterator[torch.Tensor]:

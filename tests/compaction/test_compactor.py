@@ -10,14 +10,15 @@ from lightweight.checkpointing.checkpointer import Checkpointer
 from lightweight.checkpointing.session import Session
 from lightweight.codec.container import unpack
 from lightweight.codec.tensors import CodedTensor
-from lightweight.compaction.assembly import fit_scales, round_evenly
+from lightweight.compaction.assembly import find_scales, fit_scales, list_others, round_evenly
 from lightweight.compaction.compactor import CompactFile, Compactor
 from lightweight.compaction.params import CompactParams
+from lightweight.onnx.export import export_onnx
 from lightweight.onnx.logits import onnx_logits, torch_logits
 from lightweight.onnx.session import make_inference_session
 from lightweight.training.loop import FineTune
 from tests.checkpointing.test_checkpointer import Inline, Interruption
-from tests.examples import BNNET, train_params, trained
+from tests.examples import BNNET, new, noise, train_params, trained
 
 
 def compact_params(**changes) -> CompactParams:
@@ -128,3 +129,13 @@ def test_even_rounding_is_half_a_step_away_at_most():
     error = np.abs(round_evenly(array, 6).values() - array).max()
     assert error <= np.ptp(array) / 63 / 2 * 2**0.125 + 1e-6
     assert error < 4 * np.abs(round_evenly(array, 4).values() - array).max()
+
+
+def test_what_has_no_integers_of_its_own_is_named():
+    model = export_onnx(new(BNNET).eval(), noise(1, 28, 4))
+    weights = find_scales(model, {}, 16)
+    assert weights == {}
+    named = list_others(model, weights)
+    assert sorted(named) == [f"model.{number}.weight" for number in ("0", "12", "4", "9")]
+    coded = {name: round_evenly(np.ones((2, 2)), 8) for name in named[:3]}
+    assert list_others(model, coded) == named[3:]
