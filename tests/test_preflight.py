@@ -198,5 +198,5 @@ def test_the_stage_prints_it_and_a_fault_leaves_nothing_behind(tmp_path, monkeyp
     Path("params.yaml").write_text(text)
     check.main()
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[1] for line in lines] == ["1,797", "cnn", "Training", "12"]
+    assert [line.split()[1] for line in lines] == ["1,797", "cnn", "Training", "13"]
     assert Path("data/checked").read_text() == "params.yaml is valid\n"

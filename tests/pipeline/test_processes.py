@@ -27,8 +27,10 @@ SMALL = (
     ("  max_accuracy_drop: 0.01 ", "  max_accuracy_drop: 1.0 "),
     ("  schedule: one_shot ", "  schedule: polynomial "),
     ("  method: dynamic ", "  method: qat "),
+    ("compact:\n  enabled: false ", "compact:\n  enabled: true "),
+    ("  epochs: 12 ", "  epochs: 1 "),
 )
-STAGES = ("train", "swa", "prune", "sensitivity", "bn_update", "quantize", "evaluate")
+STAGES = ("train", "swa", "prune", "sensitivity", "bn_update", "quantize", "compact", "evaluate")
 
 
 def make_project(folder: Path, dataset, *changes: tuple[str, str]) -> Workspace:

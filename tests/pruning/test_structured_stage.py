@@ -17,7 +17,7 @@ CHANGES = (
     ("  network: cnn\n", "  network: convnet\n"),
     ("  epochs: 10 ", "  epochs: 3 "),
     ("method: unstructured     # unstructured: ", "method: structured # "),
-    ("  distill: false ", "  distill: true "),
+    ("  lr: 0.001\n  distill: false ", "  lr: 0.001\n  distill: true "),
 )
 
 
@@ -34,7 +34,7 @@ def project(tmp_path_factory, tiny_dataset) -> Workspace:
 
 
 def test_half_of_the_channels_are_removed_from_every_file_and_from_the_macs(project):
-    for name in ("prune", "bn_update", "quantize", "evaluate"):
+    for name in ("prune", "bn_update", "quantize", "compact", "evaluate"):
         project.stage(name)
     metrics = read_scores(project.path / "plots/models.csv")
     before, pruned, shipped = (metrics[name] for name in ("original", "pruned", "optimized"))
@@ -56,9 +56,9 @@ def test_half_of_the_channels_are_removed_from_every_file_and_from_the_macs(proj
 def test_distillation_from_the_original_changes_the_result(project):
     project.stage("prune")
     distilled = (project.path / "models/pruned.safetensors").read_bytes()
-    project.set_params(("  distill: true ", "  distill: false "))
+    project.set_params(("  lr: 0.001\n  distill: true ", "  lr: 0.001\n  distill: false "))
     project.stage("prune")
-    project.set_params(("  distill: false ", "  distill: true "))
+    project.set_params(("  lr: 0.001\n  distill: false ", "  lr: 0.001\n  distill: true "))
     assert (project.path / "models/pruned.safetensors").read_bytes() != distilled
 
 
