@@ -34,19 +34,27 @@ def run_seeds(recipe: Recipe, number: int) -> dict[str, Any]:
 
 
 def describe_run(seed: int, metrics: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Describe the run of one seed: both accuracies, and the optimized file against its original on the test images."""
-    accuracies = {model: metrics[model]["accuracy"] for model in MODELS}
+    """Describe the run of one seed: accuracies, and the optimized file against its original on the test images.
+
+    The compact file, where there is one, adds its accuracy and its bytes.
+    """
+    accuracies = {model: metrics[model]["accuracy"] for model in (*MODELS, "compact") if model in metrics}
+    if "compact" in metrics:
+        accuracies["compact_bytes"] = metrics["compact"]["size_bytes"]
     paired = {key: metrics["optimized"][key] for key in ("images", "gained", "lost", "mcnemar_p")}
     return {"seed": seed, **accuracies, **paired}
 
 
 def summarize(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Compute mean, standard deviation and worst seed of both accuracies, and the paired difference with its p-value.
+    """Compute mean, standard deviation and worst seed of all accuracies, and the paired difference with its p-value.
 
-    The p-value is that of the two-sided paired t-test over the seeds (Student 1908).
+    The p-value is that of the two-sided paired t-test over the seeds (Student 1908). Of the compact files, mean and
+    largest number of bytes are added.
     """
     summary: dict[str, Any] = {}
-    for model in MODELS:
+    for model in (*MODELS, "compact"):
+        if model not in runs[0]:
+            continue
         accuracies, worst = [run[model] for run in runs], min(runs, key=lambda run: run[model])
         summary[model] = {
             "mean": fmean(accuracies),
@@ -54,6 +62,9 @@ def summarize(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "worst": worst[model],
             "worst_seed": worst["seed"],
         }
+    if "compact_bytes" in runs[0]:
+        sizes = [run["compact_bytes"] for run in runs]
+        summary["compact"] |= {"best": max(run["compact"] for run in runs), "bytes": fmean(sizes), "most": max(sizes)}
     images = [run["gained"] - run["lost"] for run in runs]
     shares = [difference / run["images"] for difference, run in zip(images, runs, strict=True)]
     summary["difference"] = {"mean": fmean(shares), "sd": stdev(shares), "p": paired_p(images)}

@@ -24,6 +24,7 @@ def accuracy_row(stored: Mapping[str, Any]) -> Row:
         "optimized": f"{accuracy_with_interval(optimized)}, p = {optimized['mcnemar_p']:.2g}",
         "trained on top": describe_fine_tuning(budget) if budget else "",
         "control": describe_control(stored),
+        "smallest file": describe_compact(stored),
         "seeds": describe_seeds(stored["seeds"]) if "seeds" in stored else "one seed",
         "size (MB)": f"{original['size_bytes'] / 1e6:#.3g} → {optimized['size_bytes'] / 1e6:#.3g}",
         "not zero": f"{original['nonzero_parameters']:,} → {optimized['nonzero_parameters']:,}",
@@ -99,6 +100,19 @@ def describe_seeds(seeds: Mapping[str, Any]) -> str:
     means = " → ".join(f"{100 * model['mean']:.2f} ± {100 * model['sd']:.2f}" for model in (original, optimized))
     change = f"{signed(100 * difference['mean'])} ± {100 * difference['sd']:.2f} points, p = {difference['p']:.2g}"
     return f"{len(seeds['runs'])} seeds: {means} %, {change}, worst {100 * optimized['worst']:.2f} %"
+
+
+def describe_compact(stored: Mapping[str, Any]) -> str:
+    """Describe the compact file, where there is one: bytes, accuracy, and how often its training saw the images."""
+    if not (compact := stored["metrics"].get("compact")):
+        return ""
+    section, text = stored["params"]["compact"], f"{compact['size_bytes']:,} bytes, {accuracy_with_interval(compact)}"
+    if found := stored.get("seeds", {}).get("summary", {}).get("compact"):
+        accuracies = f"{100 * found['mean']:.2f} ± {100 * found['sd']:.2f} %, worst {100 * found['worst']:.2f}"
+        text = f"{found['bytes']:,.0f} bytes, at most {found['most']:,}: {accuracies}, best {100 * found['best']:.2f} %"
+    teacher = ", teacher: its original" if section["distill"] else ""
+    trained = f"{section['epochs']} epochs{teacher}" if section["method"] == "trained" else "not trained"
+    return f"{text}; {trained}"
 
 
 def describe_costs(training: Mapping[str, Any]) -> Row:

@@ -1,0 +1,150 @@
+"""Integer-only C code: its logits are those of the same integers in Python, and nearly those of the compact network."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edge import microcontroller
+from edge.c_compilers import TARGETS, measure
+from edge.integer_network import IntegerNetwork, Rescaling, make_integers
+from edge.sequence import read_sequence
+from edge.weight_coder import encode_weights
+from lightweight.codec.container import PackedNetwork
+from lightweight.compaction.assembly import assemble
+from lightweight.core.errors import InputError
+from lightweight.data.dataset import Dataset
+from lightweight.onnx.logits import onnx_logits, torch_logits
+from lightweight.onnx.session import make_inference_session
+from tests.examples import exported, new, noise, trained
+
+needs_cc = pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
+
+
+def strided() -> nn.Module:
+    """Make convolutions of stride 2 and 3, padding 1 and 0, and windows of 3 by a stride of 2; colours come in."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Conv2d(6, 5, 2, stride=3), nn.ReLU(),
+        nn.Flatten(), nn.Linear(20, 12, bias=False), nn.ReLU(), nn.Linear(12, 3),
+    )  # fmt: skip
+
+
+def averaged() -> nn.Module:
+    """Make a convolution whose bytes are averaged over all places, after one that pools before it rectifies."""
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(1, 7, 5, padding=2), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(7, 9, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(9, 4),
+    )  # fmt: skip
+
+
+NETWORKS = {
+    "strided": (strided, noise(3, 26)),
+    "averaged": (averaged, noise(1, 20)),
+    "lenet300": (lambda: new("lenet300"), noise()),
+}
+
+
+def pack_network(network: nn.Module, dataset: Dataset, bits: int = 8) -> PackedNetwork:
+    return assemble(exported(network.eval(), dataset), {}, bits)
+
+
+def integers(network: nn.Module, dataset: Dataset) -> IntegerNetwork:
+    return make_integers(read_sequence(pack_network(network, dataset)), dataset.train.images)
+
+
+def logits(network: IntegerNetwork, dataset: Dataset) -> np.ndarray:
+    return network.logits(dataset.test.images)
+
+
+@needs_cc
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_c_code_computes_the_logits_of_python(tmp_path, name):
+    make, dataset = NETWORKS[name]
+    network = integers(make(), dataset)
+    microcontroller.write_sources(network, tmp_path)
+    assert "equal logits for all" in microcontroller.check(tmp_path, logits(network, dataset), dataset.test)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_integers_are_nearly_the_network(name):
+    make, dataset = NETWORKS[name]
+    network = make()
+    expected = torch_logits(network.eval(), dataset, dataset.test, 64)
+    found = logits(integers(network, dataset), dataset)
+    scale = (found * expected).sum() / (expected * expected).sum()
+    assert np.abs(found / scale - expected).max() < 0.05 * np.abs(expected).max()
+    assert np.abs(found).max() > 8_000, "logits use the range that they may"
+
+
+def test_a_trained_network_stays_as_accurate(tiny_dataset):
+    network = trained("tiny", tiny_dataset)
+    found = logits(integers(network, tiny_dataset), tiny_dataset)
+    session = make_inference_session(pack_network(network, tiny_dataset).to_onnx(), 1)
+    floats = onnx_logits(session, tiny_dataset.test, 64)
+    assert (found.argmax(1) == floats.argmax(1)).mean() > 0.95
+
+
+@needs_cc
+def test_code_that_computes_something_else_is_an_error(tmp_path):
+    make, dataset = NETWORKS["averaged"]
+    network = integers(make(), dataset)
+    last = network.layers[-1]
+    other = replace(network, layers=[*network.layers[:-1], replace(last, biases=last.biases + 4096)])
+    microcontroller.write_sources(other, tmp_path)
+    with pytest.raises(InputError, match=r"C code and Python give different logits for \d+ of 32 images"):
+        microcontroller.check(tmp_path, logits(network, dataset), dataset.test)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ("resnet20", "no sequence of layers: \\w+ reads what came before the last"),
+        (
+            nn.Sequential(nn.Conv2d(1, 4, 3, groups=1, dilation=2), nn.Flatten(), nn.Linear(2304, 3)),
+            "a layer Conv that",
+        ),
+        (nn.Sequential(nn.Conv2d(1, 4, 3), nn.Sigmoid(), nn.Flatten(), nn.Linear(2704, 3)), "a layer Sigmoid that"),
+    ],
+)
+def test_a_network_that_is_no_sequence_is_refused_in_one_line(network, message):
+    network = new(network) if isinstance(network, str) else network
+    with pytest.raises(InputError, match=message) as error:
+        read_sequence(pack_network(network, noise()))
+    assert "\n" not in str(error.value)
+
+
+def test_rescaling_is_a_multiplication_rounded_half_up():
+    codes = np.array([-320, -317, -200, -96])
+    values = torch.arange(-40_000, 40_000, 37).reshape(1, 1, 1, -1).expand(1, 4, 1, -1)
+    found = Rescaling.fit(codes, 40_000)(values)
+    exact = values.double() * torch.from_numpy(2.0 ** (codes / 32)).reshape(1, 4, 1, 1)
+    assert (found - exact).abs().max() < 0.5 + exact.abs().max() * 2.0**-13
+    with pytest.raises(InputError, match="sums up to 40,000, with"):
+        Rescaling.fit(codes + 600, 40_000)
+
+
+def test_weights_that_are_rare_cost_little_and_noise_costs_its_entropy():
+    generator = np.random.default_rng(0)
+    assert len(encode_weights([np.zeros((100, 100, 1, 1), int)])) < 60
+    sparse = (generator.random((64, 64, 3, 3)) < 0.02) * generator.choice([-1, 1], (64, 64, 3, 3))
+    entropy = 36_864 * (0.98 * -np.log2(0.98) + 0.02 * -np.log2(0.01)) / 8
+    assert entropy < len(encode_weights([sparse])) < 1.1 * entropy
+    noisy = generator.integers(-1, 2, (64, 64, 3, 3))
+    assert len(encode_weights([noisy])) < 1.02 * 36_864 * np.log2(3) / 8
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.core)
+def test_the_code_fits_a_microcontroller(tmp_path, target):
+    make, dataset = NETWORKS["averaged"]
+    microcontroller.write_sources(integers(make(), dataset), tmp_path)
+    found = measure(target, tmp_path)
+    if found is None:
+        pytest.skip(f"needs {target.prefix}-gcc")
+    assert 0 < found.weights < found.flash < found.weights + 2_500
+    assert found.ram < 400 + 7 * 10 * 10 + 20 * 20 + 7 * 9 + 200
+    assert found.stack < 400
