@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 AUDITING := .venv/audit/installed
 OSV := https://api.osv.dev/v1/query
 
-.PHONY: help setup repro mend verify test lint baseline recipe latency latency-table budget seeds pareto playground weights readme sweep networks peers litert executorch remotes audit licences needs-git
+.PHONY: help setup repro mend verify test lint baseline recipe latency latency-table budget seeds pareto playground weights readme sweep networks peers litert executorch microcontroller remotes audit licences needs-git
 .SECONDARY:
 
 help: ## list the targets
@@ -99,6 +99,9 @@ litert: .venv/litert/installed ## convert the model to models/optimized.tflite i
 
 executorch: .venv/executorch/installed ## the same to models/optimized.pte
 	@.venv/executorch/bin/python -m edge.executorch
+
+microcontroller: setup ## write models/compact.lwz as integer-only C code to models/microcontroller/; check, score and measure it
+	@python -m edge.microcontroller
 
 remotes: setup .venv/remotes/installed ## try DVC remotes: a folder, S3, SSH; writes tests/faults/remotes.csv
 	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && python -m tests.faults.remotes "$$scratch"
