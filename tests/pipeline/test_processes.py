@@ -54,7 +54,7 @@ def alone(tmp_path_factory, tiny_dataset) -> Workspace:
     return project
 
 
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_every_artifact_of_every_stage_has_the_bytes_of_one_process(alone, tmp_path, tiny_dataset, processes):
     project = make_project(tmp_path, tiny_dataset)
     for name in STAGES:

@@ -328,6 +328,21 @@ def test_the_summary_of_seeds_is_that_of_numpy_and_scipy():
     assert summary["difference"]["p"] == pytest.approx(ttest_rel(accuracies[:, 1], accuracies[:, 0]).pvalue)
 
 
+def test_the_compact_files_of_seeds_are_summarized_by_accuracy_and_by_bytes():
+    rows = []
+    for seed, (accuracy, size) in enumerate([(0.95, 4_000), (0.93, 4_300), (0.97, 4_100)]):
+        own = {
+            model: {"accuracy": 0.9, "images": 10, "gained": 0, "lost": 0, "mcnemar_p": 1.0} for model in seeds.MODELS
+        }
+        own["compact"] = {"accuracy": accuracy, "size_bytes": size}
+        rows.append(seeds.describe_run(seed, own))
+    found = seeds.summarize(rows)["compact"]
+    assert found.pop("sd") == pytest.approx(0.02)
+    assert found.pop("mean") == pytest.approx(0.95)
+    assert found.pop("bytes") == pytest.approx(12_400 / 3)
+    assert found == {"worst": 0.93, "worst_seed": 1, "best": 0.97, "most": 4_300}
+
+
 def test_equal_differences_are_certain():
     assert [seeds.paired_p(differences) for differences in ([0, 0, 0], [-2, -2, -2])] == [1.0, 0.0]
 

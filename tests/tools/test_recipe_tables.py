@@ -125,6 +125,29 @@ def test_mean_and_spread_stand_in_place_of_one_seed():
     assert cell == "5 seeds: 99.51 ± 0.04 → 99.49 ± 0.05 %, -0.02 ± 0.03 points, p = 0.21, worst 99.41 %"
 
 
+def test_the_smallest_file_stands_with_its_bytes_and_how_it_was_trained():
+    section = {"method": "trained", "epochs": 30, "distill": True}
+    one = OLD | {
+        "params": PARAMS | {"compact": section},
+        "metrics": made_up_metrics() | {"compact": made_up_metrics()["original"] | {"size_bytes": 4_076}},
+    }
+    cell = accuracy_row(one)["smallest file"]
+    assert cell == "4,076 bytes, 95.00% [92.00, 97.00]; 30 epochs, teacher: its original"
+    compact = {"mean": 0.99512, "sd": 0.0004, "worst": 0.9946, "best": 0.9957, "bytes": 4_012.4, "most": 4_090}
+    both = {"mean": 0.9951, "sd": 0.0004, "worst": 0.994, "worst_seed": 1}
+    summary = {
+        "original": both,
+        "optimized": both,
+        "difference": {"mean": 0.0, "sd": 0.0, "p": 1.0},
+        "compact": compact,
+    }
+    section |= {"method": "layerwise"}
+    cell = accuracy_row(one | {"seeds": {"runs": [{}] * 5, "summary": summary}})["smallest file"]
+    start = "4,012 bytes, at most 4,090: 99.51 ± 0.04 %, worst 99.46, best 99.57 %; "
+    assert cell == start + "not trained, teacher: its original".partition(",")[0]
+    assert accuracy_row(OLD)["smallest file"] == ""
+
+
 def test_points_have_a_sign_but_for_none():
     assert [signed(points) for points in (0.125, -0.254, 0.001, -0.001)] == ["+0.12", "-0.25", "0.00", "0.00"]
 
