@@ -39,6 +39,7 @@ class Point:
     error: float
     size: str
     source: str
+    label: str = ""  # a short name
     best: float | None = None
     worst: float | None = None
 
@@ -97,11 +98,11 @@ def draw(points: list[Point]) -> None:
     """Draw a panel for each network, bytes on a logarithmic axis."""
     figure, axes = plt.subplots(1, len(TITLES), figsize=(12, 4), layout="constrained")
     for axis, (network, title) in zip(axes, TITLES.items(), strict=True):
-        own = [point for point in points if point.network == network]
-        for point in own:
-            draw_point(axis, point)
+        own = sorted((point for point in points if point.network == network), key=lambda point: point.bytes)
+        for place, point in enumerate(own):
+            draw_point(axis, point, 4 if place % 2 else -10)
         axis.set(title=title, xscale="log", xlabel="bytes")
-        axis.margins(0.18)
+        axis.margins(0.25, 0.12)
         axis.grid(alpha=0.25, which="both", linewidth=0.5)
     axes[0].set_ylabel("test error (%)")
     handles = [
@@ -112,15 +113,17 @@ def draw(points: list[Point]) -> None:
     plt.close(figure)
 
 
-def draw_point(axis: Axes, point: Point) -> None:
-    """Draw a point with its name, and the range of its seeds."""
+def draw_point(axis: Axes, point: Point, shift: int) -> None:
+    """Draw a point, its name so many points above its middle, and the range of its seeds."""
     ours = point.method.startswith(OURS)
     color = "#c8553d" if ours else "#1f6fb2"
     if point.best is not None and point.worst is not None:
         axis.vlines(point.bytes, point.best, point.worst, color=color, linewidth=1.2)
     axis.plot(point.bytes, point.error, MARKERS[point.size], color=color, markersize=7 if ours else 5)
-    name = point.method.removeprefix(f"{OURS}, ")
-    axis.annotate(name, (point.bytes, point.error), xytext=(5, 4), textcoords="offset points", fontsize=7, color=color)
+    name = point.label or point.method.removeprefix(f"{OURS}, ")
+    axis.annotate(
+        name, (point.bytes, point.error), xytext=(5, shift), textcoords="offset points", fontsize=7, color=color
+    )
 
 
 if __name__ == "__main__":
