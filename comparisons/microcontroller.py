@@ -19,7 +19,7 @@ from lightweight.execution.process import run_stage
 from tools.recipe.experiment import PARAMS
 from tools.recipe.recipe import read_recipe
 
-RECIPES = ("tiny-compact", "lenet300-compact", "lenet5-compact")
+RECIPES = ("tiny-compact",)
 FILES = ("data/prepared.safetensors", "data/prepared", "models/original.safetensors", "models/compact.lwz")
 TABLE = Path("comparisons/results/microcontroller.md")
 HEAD = """# On a microcontroller
