@@ -16,7 +16,7 @@ from lightweight.reporting.provenance import update_record
 PARAMS = Path("params.yaml")
 PREPARED = Path("data/prepared.safetensors")
 MODELS = [Path(f"models/{name}.safetensors") for name in VARIANTS if name != "optimized"]
-OPTIMIZED = Path("models/optimized.onnx")
+OPTIMIZED, COMPACT = Path("models/optimized.onnx"), Path("models/compact.lwz")
 SCORES = Path("plots/models.csv")
 RECORD = Path("metrics/provenance.json")
 
@@ -24,7 +24,7 @@ RECORD = Path("metrics/provenance.json")
 def main() -> None:
     params = load_params(PARAMS, threads=Threads, train=ParallelSection)
     processes = count_inexact_processes(params.threads, params.train)
-    entries = update_record(RECORD, [PREPARED, *MODELS, OPTIMIZED, SCORES], params.threads, processes)
+    entries = update_record(RECORD, [PREPARED, *MODELS, OPTIMIZED, COMPACT, SCORES], params.threads, processes)
     write_json(RECORD, entries)
     print(f"provenance  {len(entries)} artifacts  -> {RECORD}")
 

@@ -140,8 +140,10 @@ def test_the_cpu_is_named_in_one_line():
 
 def test_the_stage_records_every_binary_artifact_and_the_table_of_scores():
     outs = [out for other in PIPELINE["stages"].values() for out in other.get("outs", [])]
-    binary = {out for out in outs if isinstance(out, str) and Path(out).suffix in (".safetensors", ".onnx")}
-    recorded = {path.as_posix() for path in (stage.PREPARED, *stage.MODELS, stage.OPTIMIZED, stage.SCORES)}
+    binary = {out for out in outs if isinstance(out, str) and Path(out).suffix in (".safetensors", ".onnx", ".lwz")}
+    recorded = {
+        path.as_posix() for path in (stage.PREPARED, *stage.MODELS, stage.OPTIMIZED, stage.COMPACT, stage.SCORES)
+    }
     assert recorded == binary | {"plots/models.csv"}
     assert {
         dep for dep in PIPELINE["stages"]["provenance"]["deps"] if not dep.startswith(("stages/", "lightweight/"))
