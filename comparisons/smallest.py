@@ -15,6 +15,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from lightweight.core.files import read_json, write_text
 from lightweight.execution.process import run_stage
@@ -24,7 +25,7 @@ PUBLISHED = Path("comparisons/smallest.toml")
 TABLE, PICTURE = (Path("comparisons/results") / f"smallest.{kind}" for kind in ("md", "png"))
 RESULTS = Path("recipes/results")
 NETWORKS = {"lenet300": "LeNet-300-100", "lenet5": "LeNet-5-Caffe", "tiny": "any", "cnn": "any"}
-TITLES = {"LeNet-300-100": "LeNet-300-100", "LeNet-5-Caffe": "LeNet-5-Caffe", "any": "Any network"}
+TITLES = {"LeNet-300-100": "LeNet-300-100", "LeNet-5-Caffe": "LeNet-5-Caffe", "any": "MNIST, any network"}
 OURS = "Lightweight"
 MARKERS = {"weights": "s", "bitstream": "^", "flash": "v", "whole file": "o"}
 
@@ -45,10 +46,15 @@ class Point:
 
 
 def main() -> None:
-    points = [Point(**entry) for entry in tomllib.loads(PUBLISHED.read_text())["point"]] + list_ours()
+    points = list_points()
     write_text(TABLE, describe(points))
     draw(points)
     print(TABLE.read_text())
+
+
+def list_points() -> list[Point]:
+    """List the published points, and ours."""
+    return [Point(**entry) for entry in tomllib.loads(PUBLISHED.read_text())["point"]] + list_ours()
 
 
 def list_ours() -> list[Point]:
@@ -65,7 +71,8 @@ def list_ours() -> list[Point]:
 def make_point(name: str, network: str, found: dict[str, Any], seeds: int) -> Point:
     """Make the point of a recipe from the summary of its seeds."""
     best, mean, worst = (100 * (1 - found[key]) for key in ("best", "mean", "worst"))
-    return Point(network, f"{OURS}, {name}", found["bytes"], mean, "whole file", f"{seeds} seeds", best, worst)
+    method, source = f"{OURS}, {name}", f"{seeds} seeds"
+    return Point(network, method, found["bytes"], mean, "whole file", source, best=best, worst=worst)
 
 
 def describe(points: list[Point]) -> str:
@@ -95,35 +102,35 @@ def describe_range(point: Point) -> str:
 
 
 def draw(points: list[Point]) -> None:
-    """Draw a panel for each network, bytes on a logarithmic axis."""
-    figure, axes = plt.subplots(1, len(TITLES), figsize=(12, 4), layout="constrained")
-    for axis, (network, title) in zip(axes, TITLES.items(), strict=True):
+    """Draw a panel for each network of which there is a file of ours, with bytes on a logarithmic axis."""
+    networks = [name for name in TITLES if any(point.network == name and is_ours(point) for point in points)]
+    figure, axes = plt.subplots(1, len(networks), figsize=(6.5 * len(networks), 4), layout="constrained", squeeze=False)
+    for axis, network in zip(axes[0], networks, strict=True):
         own = sorted((point for point in points if point.network == network), key=lambda point: point.bytes)
         for place, point in enumerate(own):
-            draw_point(axis, point, 4 if place % 2 else -10)
-        axis.set(title=title, xscale="log", xlabel="bytes")
+            draw_point(axis, point, -10 if place % 2 else 3)
+        axis.set(title=TITLES[network], xscale="log", xlabel="bytes", ylabel="test error (%)")
         axis.margins(0.25, 0.12)
         axis.grid(alpha=0.25, which="both", linewidth=0.5)
-    axes[0].set_ylabel("test error (%)")
-    handles = [
-        plt.Line2D([], [], marker=marker, linestyle="", color="#666666", label=size) for size, marker in MARKERS.items()
-    ]
-    axes[-1].legend(handles=handles, fontsize=8, title="bytes are of", title_fontsize=8)
+    marks = [Line2D([], [], marker=mark, linestyle="", color="#666666", label=size) for size, mark in MARKERS.items()]
+    axes[0, -1].legend(handles=marks, fontsize=8, title="bytes are of", title_fontsize=8)
     figure.savefig(PICTURE, dpi=110, metadata={"Software": None})
     plt.close(figure)
 
 
 def draw_point(axis: Axes, point: Point, shift: int) -> None:
-    """Draw a point, its name so many points above its middle, and the range of its seeds."""
-    ours = point.method.startswith(OURS)
-    color = "#c8553d" if ours else "#1f6fb2"
+    """Draw a point, its name beside it and so many points above, and the range of its seeds."""
+    color, size, place = ("#c8553d", 8, (-7, "right")) if is_ours(point) else ("#1f6fb2", 5, (7, "left"))
     if point.best is not None and point.worst is not None:
         axis.vlines(point.bytes, point.best, point.worst, color=color, linewidth=1.2)
-    axis.plot(point.bytes, point.error, MARKERS[point.size], color=color, markersize=7 if ours else 5)
-    name = point.label or point.method.removeprefix(f"{OURS}, ")
-    axis.annotate(
-        name, (point.bytes, point.error), xytext=(5, shift), textcoords="offset points", fontsize=7, color=color
-    )
+    axis.plot(point.bytes, point.error, MARKERS[point.size], color=color, markersize=size)
+    name, where = point.label or point.method.removeprefix(f"{OURS}, "), {"xytext": (place[0], shift), "ha": place[1]}
+    axis.annotate(name, (point.bytes, point.error), **where, textcoords="offset points", fontsize=8, color=color)
+
+
+def is_ours(point: Point) -> bool:
+    """Return whether a point is of a recipe."""
+    return point.method.startswith(OURS)
 
 
 if __name__ == "__main__":

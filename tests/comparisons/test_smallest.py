@@ -5,8 +5,8 @@ import tomllib
 import pytest
 
 from comparisons import smallest
-from comparisons.smallest import MARKERS, TITLES, describe, list_ours, make_point
-from lightweight.core.files import write_json
+from comparisons.smallest import MARKERS, TITLES, describe, list_ours, list_points, make_point
+from lightweight.core.files import read_json, write_json
 from tests.contract import ROOT
 
 SUMMARY = {"mean": 0.9951, "sd": 0.0004, "worst": 0.9946, "best": 0.9957, "bytes": 4_012.4, "most": 4_090}
@@ -34,6 +34,25 @@ def test_our_points_are_means_over_seeds_with_the_best_and_the_worst(tmp_path, m
     assert "0.49 [0.43, 0.54]" in table
 
 
+def test_the_table_is_generated_from_the_points(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert smallest.TABLE.read_text() == describe(list_points())
+
+
 def test_points_stand_by_their_bytes():
     small, large = (make_point(name, "any", SUMMARY | {"bytes": size}, 5) for name, size in (("b", 1e3), ("a", 2e3)))
     assert describe([large, small]).index("Lightweight, b") < describe([large, small]).index("Lightweight, a")
+
+
+def test_the_readme_says_what_the_seeds_gave():
+    found = read_json(ROOT / "recipes/results/tiny-compact.json")["seeds"]
+    compact = found["summary"]["compact"]
+    mean, deviation, worst = (100 * compact[key] for key in ("mean", "sd", "worst"))
+    numbers = f"{compact['bytes']:,.0f} bytes at {mean:.2f} ± {deviation:.2f} % ({len(found['runs'])} seeds, the worst {worst:.2f} %)"
+    assert numbers in (ROOT / "README.md").read_text()
+
+
+def test_the_smallest_files_are_as_accurate_and_as_small_as_promised():
+    compact = read_json(ROOT / "recipes/results/tiny-compact.json")["seeds"]["summary"]["compact"]
+    assert compact["mean"] >= 0.995
+    assert compact["most"] <= 6_144

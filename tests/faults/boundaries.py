@@ -25,6 +25,7 @@ OUTPUTS = {
     "prune": "pruned.safetensors",
     "sensitivity": "",
     "quantize": "optimized.onnx",
+    "compact": "compact.lwz",
 }
 
 

@@ -25,6 +25,8 @@ FEW = (
     ("  max_drop: null           # layers", "  max_drop: 0.0           # layers"),
     ("  max_logit_error: 0.1 ", "  max_logit_error: 1.0 "),
     ("  max_accuracy_drop: 0.01 ", "  max_accuracy_drop: 1.0 "),
+    ("compact:\n  enabled: false ", "compact:\n  enabled: true "),
+    ("  epochs: 12 ", "  epochs: 2 "),
 )
 
 
@@ -53,6 +55,7 @@ def trained(tmp_path_factory, tiny_dataset) -> Workspace:
         pytest.param("prune", marks=pytest.mark.slow),
         pytest.param("sensitivity", marks=pytest.mark.slow),
         pytest.param("quantize", marks=pytest.mark.slow),
+        pytest.param("compact", marks=pytest.mark.slow),
     ],
 )
 def test_a_stage_that_is_killed_at_any_touch_of_the_disk_ends_in_the_same_bytes(trained, stage):
