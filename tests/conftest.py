@@ -34,6 +34,8 @@ SHARING = (
     "test_structured_stage",
     "test_quantize_stage",
     "test_qat",
+    "test_processes",
+    "test_storage",
 )  # their fixtures take long
 
 
