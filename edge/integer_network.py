@@ -21,6 +21,7 @@ LARGEST = 255  # activation
 LOGIT = 1 << 14  # the largest of the calibration images, nearly
 PRECISION = 14  # bits of a multiplier after the first
 MULTIPLIERS = np.array(MANTISSAS) >> 23 - PRECISION
+MOST_BIAS = (1 << 15) - 1  # of those that are stored, in 16 bits
 PIXEL_BITS = 16  # by which products of pixels are shifted
 
 
@@ -135,7 +136,7 @@ def _compute(step: Step, values: Tensor) -> Tensor:
 def _make_layer(step: Step, outputs: Tensor, code: float, zero: int, last: bool) -> tuple[IntegerLayer, float]:
     """Make the layer of a step whose input has the scale `code`, from its float outputs; return it and its scale."""
     exact = step.biases / 2 ** ((step.codes + code) / STEPS)
-    bias_shift = max(0, int(np.abs(np.rint(exact)).max()).bit_length() - 15)
+    bias_shift = int(np.abs(exact).max() / MOST_BIAS).bit_length()
     biases = np.rint(exact / (1 << bias_shift)).astype(np.int64) << bias_shift
     most = np.abs(step.integers.reshape(len(biases), -1)).sum(1, dtype=np.int64) * LARGEST + np.abs(biases)
     shift, after = _bring_to(LOGIT if last else LARGEST, float(outputs.abs().max()), code)

@@ -62,7 +62,8 @@ def read_sequence(network: PackedNetwork) -> Sequence:
     nodes, (channels, height, width, _) = list(network.skeleton.nodes), network.skeleton.shape
     tensors = {f"w{number}": tensor for number, tensor in enumerate(network.tensors)}
     for node, before in zip(nodes, [None, *nodes], strict=False):
-        if before and node.input[0] != before.output[0]:
+        others = [name for name in node.input[1:] if name and name not in tensors]
+        if before and (node.input[0] != before.output[0] or others):
             raise InputError(f"The network is no sequence of layers: {node.op_type} reads what came before the last")
     if [node.op_type for node in nodes[:2]] != ["Add", "Mul"]:
         raise InputError("The network does not begin with the normalisation of pixels")
@@ -113,7 +114,7 @@ def _read_other(
             return {"pool": "mean"}
         case "MaxPool" if step.pool == "none" and not any(attributes.get("pads", [])) | attributes.get("ceil_mode", 0):
             sizes, strides = set(attributes["kernel_shape"]), set(attributes.get("strides", [1]))
-            if len(sizes) == len(strides) == 1:
+            if len(sizes) == len(strides) == 1 and set(attributes.get("dilations", [1])) == {1}:
                 return {"pool": "max", "window": sizes.pop(), "window_stride": strides.pop()}
     return None
 

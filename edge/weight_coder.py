@@ -39,10 +39,10 @@ class WeightEncoder:
                 above = row
 
     def content(self) -> bytes:
-        """Return the bytes of the stream."""
+        """Return the bytes of the stream: exactly those that the decoder reads."""
         for _ in range(4):
             self._write_byte()
-        return bytes(self._found).rstrip(b"\0") + bytes(4)  # which the decoder reads beyond the last
+        return bytes(self._found)
 
     def _write_weight(self, weight: int, left: int, near: int) -> None:
         level = sum(self.level > limit for limit in LEVELS)

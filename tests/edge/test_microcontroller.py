@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from edge import microcontroller
+from edge import c_compilers, microcontroller
 from edge.c_compilers import TARGETS, measure
-from edge.integer_network import IntegerNetwork, Rescaling, make_integers
+from edge.integer_network import IntegerNetwork, Rescaling, _make_layer, make_integers
 from edge.sequence import read_sequence
 from edge.weight_coder import encode_weights
 from lightweight.codec.container import PackedNetwork
@@ -90,6 +90,30 @@ def test_a_trained_network_stays_as_accurate(tiny_dataset):
 
 
 @needs_cc
+def test_the_c_code_reads_nothing_beyond_its_numbers_and_no_sum_overflows(tmp_path, monkeypatch):
+    make, dataset = NETWORKS["averaged"]
+    network = make()
+    with torch.no_grad():
+        for layer in (network[0], network[3]):
+            layer.weight *= torch.rand(layer.weight.shape) < 0.02
+    network = integers(network, dataset)
+    microcontroller.write_sources(network, tmp_path)
+    monkeypatch.setattr(
+        c_compilers, "STRICT", (*c_compilers.STRICT, "-fsanitize=address,undefined", "-fno-sanitize-recover")
+    )
+    microcontroller.check(tmp_path, logits(network, dataset), dataset.test)
+
+
+@pytest.mark.parametrize("largest", [32_767.4, 65_535.4, 40_000.0, 1e6])
+def test_biases_fit_16_bits(largest):
+    sequence = read_sequence(pack_network(averaged(), noise(1, 20)))
+    step = replace(sequence.steps[0], biases=np.full(7, largest), codes=np.zeros(7, np.int64))
+    layer, _ = _make_layer(step, torch.full((1, 7, 10, 10), largest), 0.0, 0, last=False)
+    assert np.abs(layer.biases >> layer.bias_shift).max() <= 32_767
+    assert np.abs(layer.biases - largest).max() <= 1 << layer.bias_shift
+
+
+@needs_cc
 def test_code_that_computes_something_else_is_an_error(tmp_path):
     make, dataset = NETWORKS["averaged"]
     network = integers(make(), dataset)
@@ -118,6 +142,20 @@ def test_a_network_that_is_no_sequence_is_refused_in_one_line(network, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_residual_network_is_refused_wherever_the_sum_reads_from():
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.last = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(2704, 3)
+
+        def forward(self, images):
+            before = self.first(images).relu()
+            return self.last((self.second(before) + before).flatten(1))
+
+    with pytest.raises(InputError, match="no sequence of layers: Add reads what came before the last"):
+        read_sequence(pack_network(Residual(), noise()))
+
+
 def test_rescaling_is_a_multiplication_rounded_half_up():
     codes = np.array([-320, -317, -200, -96])
     values = torch.arange(-40_000, 40_000, 37).reshape(1, 1, 1, -1).expand(1, 4, 1, -1)
@@ -130,7 +168,8 @@ def test_rescaling_is_a_multiplication_rounded_half_up():
 
 def test_weights_that_are_rare_cost_little_and_noise_costs_its_entropy():
     generator = np.random.default_rng(0)
-    assert len(encode_weights([np.zeros((100, 100, 1, 1), int)])) < 60
+    zeros = len(encode_weights([np.zeros((100, 100, 1, 1), int)]))
+    assert 4 < zeros < 60, "the decoder reads as many bytes as the encoder shifts out, also those that are zero"
     sparse = (generator.random((64, 64, 3, 3)) < 0.02) * generator.choice([-1, 1], (64, 64, 3, 3))
     entropy = 36_864 * (0.98 * -np.log2(0.98) + 0.02 * -np.log2(0.01)) / 8
     assert entropy < len(encode_weights([sparse])) < 1.1 * entropy
