@@ -1,5 +1,6 @@
 """The smallest files beside published points: every point has its source, and ours come from the seeds of recipes."""
 
+import re
 import tomllib
 
 import pytest
@@ -50,6 +51,18 @@ def test_the_readme_says_what_the_seeds_gave():
     mean, deviation, worst = (100 * compact[key] for key in ("mean", "sd", "worst"))
     spread = f"{mean:.2f} ± {deviation:.2f} % ({len(found['runs'])} seeds, the worst {worst:.2f} %)"
     assert f"{compact['bytes']:,.0f} bytes at {spread}" in (ROOT / "README.md").read_text()
+
+
+def test_the_readme_says_what_the_c_code_takes_of_flash():
+    table = (ROOT / "comparisons/results/microcontroller.md").read_text()
+    flash = [
+        int(found.replace(",", ""))
+        for found in re.findall(r"^\| (?:Arm|RISC-V)[^|]+\| +([\d,]+) \|", table, re.MULTILINE)
+    ]
+    assert len(flash) == 4
+    assert (
+        f"it takes {min(flash) / 1000:.1f} to {max(flash) / 1000:.1f} kB of flash" in (ROOT / "README.md").read_text()
+    )
 
 
 def test_the_smallest_files_are_as_accurate_and_as_small_as_promised():

@@ -42,10 +42,16 @@ def averaged() -> nn.Module:
     )  # fmt: skip
 
 
+def linear() -> nn.Module:
+    """Make linear layers without any convolution."""
+    torch.manual_seed(2)
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 16), nn.ReLU(), nn.Linear(16, 10))
+
+
 NETWORKS = {
     "strided": (strided, noise(3, 26)),
     "averaged": (averaged, noise(1, 20)),
-    "lenet300": (lambda: new("lenet300"), noise()),
+    "linear": (linear, noise()),
 }
 
 
