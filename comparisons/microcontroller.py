@@ -6,17 +6,15 @@ Takes the compact networks of the recipes from DVC's cache, where `make recipe` 
 microcontroller` on each. Writes comparisons/results/microcontroller.md.
 """
 
-import json
-import os
 import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from lightweight.core.errors import InputError
 from lightweight.core.files import write_text
 from lightweight.execution.process import run_stage
-from tools.recipe.experiment import PARAMS
+from tools.recipe.experiment import run_module
 from tools.recipe.recipe import read_recipe
 
 RECIPES = ("tiny-compact",)
@@ -37,22 +35,17 @@ def main() -> None:
     for name in RECIPES:
         recipe = read_recipe(name)
         with recipe.experiment.artifacts(FILES) as folder:
-            parts.append(f"## {name}\n\n{convert(folder, json.dumps(recipe.params))}")
+            parts.append(f"## {name}\n\n{convert(folder, recipe.params)}")
         write_text(TABLE, "\n".join(parts))
     print(TABLE.read_text())
 
 
-def convert(folder: Path, params: str) -> str:
+def convert(folder: Path, params: dict[str, Any]) -> str:
     """Write the C code of the compact network in a folder; return the tables. Raises InputError where that fails."""
-    write_text(folder / PARAMS, params)
-    path = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "edge.microcontroller"]
-    done = subprocess.run(
-        command, cwd=folder, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, text=True, check=False
-    )
+    done = run_module("edge.microcontroller", folder, params, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise InputError(f"{folder.name}: edge.microcontroller failed, see above")
-    return done.stdout
+    return str(done.stdout)
 
 
 def compiler_version() -> str:

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lightweight.core.errors import InputError, one_line
+from lightweight.core.files import write_text
 from lightweight.core.yaml import parse_yaml, read_yaml
 from lightweight.execution.determinism import work_folder
 from lightweight.reporting.results import Scores, parse_scores
@@ -87,6 +90,14 @@ class Experiment:
                 except Exception as error:  # DVC raises its own, which are many
                     raise InputError(f"{self.name}: {path} is not in DVC's cache: {one_line(error)}") from None
             yield folder
+
+
+def run_module(module: str, folder: Path, params: dict[str, Any], **options: Any) -> subprocess.CompletedProcess:
+    """Run a module of this project in a folder of artifacts, by these params; `options` are those of subprocess."""
+    write_text(folder / PARAMS, json.dumps(params))
+    path = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"PYTHONPATH": path}
+    return subprocess.run([sys.executable, "-m", module], cwd=folder, env=environment, check=False, **options)
 
 
 def flatten(params: dict[str, Any], like: dict[str, Any], prefix: str = "") -> dict[str, Any]:
