@@ -1,9 +1,8 @@
-"""Compile the C code of a network: for this machine, to run it, and for microcontrollers, to measure it."""
+"""Compile the C code of a network for this machine and for microcontrollers; run it, in an emulator, and measure it."""
 
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,25 +12,34 @@ import numpy as np
 from lightweight.core.errors import InputError, first_line
 
 CODE = Path(__file__).parent / "c"
-HOST = "cc"
 STRICT = ("-std=c99", "-Os", "-Wall", "-Wextra", "-Werror")
-ALONE = ("-ffreestanding", "-nostdlib", "-Wl,-e,classify", "-ffunction-sections", "-Wl,--gc-sections")
+ALONE = ("-ffreestanding", "-nostdlib", "-static")
+SMALLEST = ("-Wl,-e,classify", "-ffunction-sections", "-Wl,--gc-sections")
 
 
 @dataclass(frozen=True)
 class Target:
-    """Name a microcontroller's core, its compiler by GCC's prefix, and the options of this core."""
+    """Name a core, its compiler and the options for it, and the emulator that runs its programs, none for this machine.
+
+    QEMU's user mode has no Cortex-M, but an Arm core that executes the same instructions.
+    """
 
     core: str
-    prefix: str
-    options: tuple[str, ...]
+    compiler: str
+    options: tuple[str, ...] = ()
+    emulator: str = ""
+
+    def missing(self) -> str | None:
+        """Name the program that is not installed and that running code needs; None where there is all of it."""
+        return next((name for name in (self.compiler, self.emulator) if name and not shutil.which(name)), None)
 
 
+HOST = Target("this machine", "cc")
 TARGETS = (
-    Target("Arm Cortex-M0+", "arm-none-eabi", ("-mcpu=cortex-m0plus", "-mthumb")),
-    Target("Arm Cortex-M4", "arm-none-eabi", ("-mcpu=cortex-m4", "-mthumb")),
-    Target("RISC-V RV32EC", "riscv64-unknown-elf", ("-march=rv32ec", "-mabi=ilp32e")),
-    Target("RISC-V RV32IMC", "riscv64-unknown-elf", ("-march=rv32imc", "-mabi=ilp32")),
+    Target("Arm Cortex-M0+", "arm-none-eabi-gcc", ("-mcpu=cortex-m0plus", "-mthumb"), "qemu-arm"),
+    Target("Arm Cortex-M4", "arm-none-eabi-gcc", ("-mcpu=cortex-m4", "-mthumb"), "qemu-arm"),
+    Target("RISC-V RV32EC", "riscv64-unknown-elf-gcc", ("-march=rv32ec", "-mabi=ilp32e"), "qemu-riscv32"),
+    Target("RISC-V RV32IMC", "riscv64-unknown-elf-gcc", ("-march=rv32imc", "-mabi=ilp32"), "qemu-riscv32"),
 )
 
 
@@ -45,14 +53,17 @@ class Footprint:
     stack: int
 
 
-def run(folder: Path, batches: Iterable[np.ndarray], classes: int) -> np.ndarray:
-    """Compute the logits of batches of images, uint8 (N, ...), by the code of a folder on this machine: int32."""
-    images = np.concatenate(list(batches))
+def run(target: Target, folder: Path, images: np.ndarray, classes: int) -> np.ndarray:
+    """Compute the logits, int32 (N, classes), of images, uint8 (N, ...), by the code of a folder on a core."""
+    sizes = (f"-DIMAGE_BYTES={images[0].size}", f"-DNUMBERS={classes}", f"-I{folder}")
+    sources = [str(folder / "network.c"), str(CODE / "check.c")]
+    if target.emulator:
+        sources += [*ALONE, str(CODE / "linux.S"), "-lgcc"]
     with TemporaryDirectory() as scratch:
         program = str(Path(scratch) / "check")
-        sizes = (f"-DIMAGE_BYTES={images[0].size}", f"-DNUMBERS={classes}")
-        _compile(HOST, *sizes, f"-I{folder}", str(folder / "network.c"), str(CODE / "check.c"), "-o", program)
-        done = subprocess.run([program], input=images.tobytes(), stdout=subprocess.PIPE, check=True)
+        _compile(target, *sizes, *sources, "-o", program)
+        command = [target.emulator, program] if target.emulator else [program]
+        done = subprocess.run(command, input=images.tobytes(), stdout=subprocess.PIPE, check=True)
     return np.frombuffer(done.stdout, np.int32).reshape(-1, classes)
 
 
@@ -61,16 +72,17 @@ def measure(target: Target, folder: Path) -> Footprint | None:
 
     `stack` is the sum of the frames of all functions, which is more than any calls of one another take.
     """
-    compiler, source = f"{target.prefix}-gcc", str(folder / "network.c")
-    if not shutil.which(compiler):
+    source = str(folder / "network.c")
+    if not shutil.which(target.compiler):
         return None
     with TemporaryDirectory() as scratch:
         program = Path(scratch) / "network"
-        _compile(compiler, *target.options, *ALONE, source, "-lgcc", "-o", str(program))
+        _compile(target, *ALONE, *SMALLEST, source, "-lgcc", "-o", str(program))
         part = ("-ffreestanding", "-fstack-usage", "-c", source, "-o", str(program.with_suffix(".o")))
-        _compile(compiler, *target.options, *part)
+        _compile(target, *part)
         frames = program.with_suffix(".su").read_text().splitlines()
-        sizes = subprocess.run([f"{target.prefix}-size", program], stdout=subprocess.PIPE, text=True, check=True)
+        size = target.compiler.replace("gcc", "size")
+        sizes = subprocess.run([size, program], stdout=subprocess.PIPE, text=True, check=True)
     text, data, zeros = map(int, sizes.stdout.splitlines()[1].split()[:3])
     weights = re.search(r"WEIGHTS\[\] = {(.*?)}", (folder / "network_data.h").read_text(), re.DOTALL)
     assert weights
@@ -78,8 +90,9 @@ def measure(target: Target, folder: Path) -> Footprint | None:
     return Footprint(text + data, weights[1].count(","), data + zeros, stack)
 
 
-def _compile(compiler: str, *arguments: str) -> None:
-    """Run a compiler. Raises InputError with the first line of its complaint."""
-    done = subprocess.run([compiler, *STRICT, *arguments], stderr=subprocess.PIPE, text=True, check=False)
+def _compile(target: Target, *arguments: str) -> None:
+    """Compile for a core. Raises InputError with the first line of the compiler's complaint."""
+    command = [target.compiler, *STRICT, *target.options, *arguments]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise InputError(f"{compiler}: {first_line(RuntimeError(done.stderr))}")
+        raise InputError(f"{target.compiler}: {first_line(RuntimeError(done.stderr))}")

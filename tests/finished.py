@@ -1,4 +1,4 @@
-"""The pipeline on the default params from an empty cache, run once for all tests, as a user without a network."""
+"""The default pipeline from an empty cache, run once for all tests, as a user without a network; a short benchmark."""
 
 import json
 import platform
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.silence import BIND_LISTEN_CONNECT
-from tests.workspace import Workspace, commit_all, copy_project
+from tests.workspace import QUICK_BENCHMARK, Workspace, commit_all, copy_project
 
 USER, HOST = "rumpelstilzchen", "wolpertinger"
 
@@ -46,6 +46,7 @@ def own_host_name() -> tuple[tuple[str, ...], str]:
 def run_default(folder: Path) -> Run:
     """A workspace after `dvc repro`, its results committed."""
     workspace = copy_project(folder / "project")
+    workspace.set_params(*QUICK_BENCHMARK)
     commit_all(workspace)
     namespace, host, events = (), "-", []
     if sys.platform == "linux" and platform.machine() in BIND_LISTEN_CONNECT:

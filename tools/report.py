@@ -29,6 +29,7 @@ from lightweight.reporting.plots import draw_latency
 from lightweight.reporting.results import read_latency, read_scores
 from lightweight.reporting.summary import explain, headline, warn_of_inexact
 from lightweight.reporting.table import comparison, plain_text
+from tools.ledger import read_integer_scores
 
 if TYPE_CHECKING:
     from lightweight.data.dataset import Dataset, Split
@@ -52,11 +53,12 @@ def main() -> None:
         machine = f"{hardware_description(latency['original'])}, {conditions(latency)}"
         print(*imprecision_warnings(latency), f"Latency on {machine}.", sep="\n")
         print("`dvc repro -fs benchmark` measures it here and now.")
-    write_text(METRICS / "ledger.csv", make_ledger(scores, latency).to_csv())
+    integers = read_integer_scores()
+    write_text(METRICS / "ledger.csv", make_ledger(scores | integers, latency).to_csv())
     params = dict(flatten(read_yaml(PARAMS))) if PARAMS.exists() else {}
     data = find_dataset(PREPARED)
     reader = partial(read_images, data.test) if data else None
-    report = Report(scores, latency, PLOTS, params, record, read_experiments(), reader, notes)
+    report = Report(scores, latency, PLOTS, params, record, read_experiments(), reader, notes, integers)
     write_page(PLOTS / "report.html", report)
     print(f"-> {PLOTS / 'report.html'}")
     if data and params and SHIPPED.exists():

@@ -37,8 +37,17 @@ def run_stage(main: Callable[[], None]) -> None:
     try:
         _copy_lock(Path("dvc.lock"), Path("work/dvc.lock"))
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _stop_writing()
     except (InputError, OSError) as error:
-        sys.exit(f"error: {describe_failure(error)}")
+        sys.exit(f"error: {describe_failure(error) or error}")
+
+
+def _stop_writing() -> None:
+    """End the process quietly, as SIGPIPE would, when what read its output has ended, such as `head`."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
+    sys.exit(128 + signal.SIGPIPE)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

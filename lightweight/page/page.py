@@ -41,7 +41,8 @@ class Report:
     """Hold what the page shows: scores, latency, the folder of CSV files, and what is known of how they were made.
 
     `params` are those of params.yaml by dotted key, `record` is metrics/provenance.json, `notes` are sentences on how
-    the models were made, and `read_images` reads images of the test split by number.
+    the models were made, `read_images` reads images of the test split by number, and `integers` are the scores of the
+    integer-only version of the compact network, for the ledger alone.
     """
 
     scores: Scores
@@ -52,6 +53,7 @@ class Report:
     experiments: Sequence[Experiment] = ()
     read_images: Reader | None = None
     notes: Sequence[str] = ()
+    integers: Scores = field(default_factory=dict)
 
     def rows(self, name: str) -> list[dict[str, str]]:
         """Read the rows of a CSV file; none where the stage that writes the file has not run."""
@@ -129,7 +131,7 @@ def _point(experiment: Experiment, x: float, report: Report) -> Point:
 
 
 def _ledger(report: Report) -> dict[str, Any]:
-    ledger = make_ledger(report.scores, report.latency)
+    ledger = make_ledger(report.scores | report.integers, report.latency)
     return {"models": list(ledger.index), "ledger": group_ledger(ledger)}
 
 

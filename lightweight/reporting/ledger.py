@@ -11,8 +11,9 @@ import pandas as pd
 from lightweight.core.variants import COMPACT, VARIANTS
 from lightweight.reporting.results import Latency, Scores, batch_sizes
 
+INTEGERS = "integers"  # the compact network on a microcontroller, whose `size_bytes` are those of its coded weights
 # `exported`, the original in ONNX Runtime, is timed but not scored
-MODELS = ("original", "exported", *VARIANTS[1:], COMPACT)
+MODELS = ("original", "exported", *VARIANTS[1:], COMPACT, INTEGERS)
 QUALITY = (
     "accuracy", "accuracy_low", "accuracy_high", "difference", "gained", "lost", "mcnemar_p",
     "worst_class", "worst_class_accuracy", "calibration_error", "log_loss",

@@ -63,7 +63,7 @@ def test_equal_inputs_give_equal_bytes_and_the_network_is_left_alone(tiny_datase
     assert all(torch.equal(value, before[name]) for name, value in trained(BNNET, tiny_dataset).state_dict().items())
 
 
-@pytest.mark.parametrize("method", ["trained", "layerwise"])
+@pytest.mark.parametrize("method", ["trained", pytest.param("layerwise", marks=pytest.mark.slow)])
 def test_an_interrupted_run_ends_in_the_same_bytes(tiny_dataset, tmp_path, monkeypatch, method):
     monkeypatch.setattr(resuming, "MAX_LOST_SECONDS", 0.0)
 

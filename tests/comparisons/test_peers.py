@@ -146,6 +146,7 @@ def test_two_runs_tell_whether_a_tool_leaves_the_same_bytes(script, tmp_path, co
     assert (row["error"], row["same_bytes"]) == ("", same)
 
 
+@pytest.mark.slow
 def test_requirements_that_cannot_be_installed_are_told_and_leave_no_environment(tmp_path, monkeypatch):
     monkeypatch.setattr(running, "REQUIREMENTS", tmp_path)
     monkeypatch.setattr(running, "ENVIRONMENTS", tmp_path / "environments")

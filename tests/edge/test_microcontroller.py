@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from edge import c_compilers, microcontroller
-from edge.c_compilers import TARGETS, measure
+from edge.c_compilers import HOST, TARGETS, Target, measure
 from edge.integer_network import IntegerNetwork, Rescaling, _make_layer, make_integers
 from edge.sequence import read_sequence
 from edge.weight_coder import encode_weights
@@ -63,6 +64,10 @@ def integers(network: nn.Module, dataset: Dataset) -> IntegerNetwork:
     return make_integers(read_sequence(pack_network(network, dataset)), dataset.train.images)
 
 
+def check(target: Target, folder: Path, network: IntegerNetwork, dataset: Dataset) -> str:
+    return microcontroller.check(target, folder, dataset.test.images.numpy(), logits(network, dataset))
+
+
 def logits(network: IntegerNetwork, dataset: Dataset) -> np.ndarray:
     return network.logits(dataset.test.images)
 
@@ -73,7 +78,7 @@ def test_the_c_code_computes_the_logits_of_python(tmp_path, name):
     make, dataset = NETWORKS[name]
     network = integers(make(), dataset)
     microcontroller.write_sources(network, tmp_path)
-    assert "equal logits for all" in microcontroller.check(tmp_path, logits(network, dataset), dataset.test)
+    assert check(HOST, tmp_path, network, dataset) == "equal for 32"
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -107,7 +112,7 @@ def test_the_c_code_reads_nothing_beyond_its_numbers_and_no_sum_overflows(tmp_pa
     monkeypatch.setattr(
         c_compilers, "STRICT", (*c_compilers.STRICT, "-fsanitize=address,undefined", "-fno-sanitize-recover")
     )
-    microcontroller.check(tmp_path, logits(network, dataset), dataset.test)
+    check(HOST, tmp_path, network, dataset)
 
 
 @pytest.mark.parametrize("largest", [32_767.4, 65_535.4, 40_000.0, 1e6])
@@ -126,8 +131,8 @@ def test_code_that_computes_something_else_is_an_error(tmp_path):
     last = network.layers[-1]
     other = replace(network, layers=[*network.layers[:-1], replace(last, biases=last.biases + 4096)])
     microcontroller.write_sources(other, tmp_path)
-    with pytest.raises(InputError, match=r"C code and Python give different logits for \d+ of 32 images"):
-        microcontroller.check(tmp_path, logits(network, dataset), dataset.test)
+    with pytest.raises(InputError, match=r"give different logits for \d+ of 32 images on this machine"):
+        check(HOST, tmp_path, network, dataset)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +194,23 @@ def test_the_code_fits_a_microcontroller(tmp_path, target):
     microcontroller.write_sources(integers(make(), dataset), tmp_path)
     found = measure(target, tmp_path)
     if found is None:
-        pytest.skip(f"needs {target.prefix}-gcc")
+        pytest.skip(f"needs {target.compiler}")
     assert 0 < found.weights < found.flash < found.weights + 2_500
     assert found.ram < 400 + 7 * 10 * 10 + 20 * 20 + 7 * 9 + 200
     assert found.stack < 400
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.core)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_code_of_a_microcontroller_computes_the_logits_of_python(tmp_path, target, name):
+    if missing := target.missing():
+        pytest.skip(f"needs {missing}")
+    make, dataset = NETWORKS[name]
+    network = integers(make(), dataset)
+    microcontroller.write_sources(network, tmp_path)
+    assert check(target, tmp_path, network, dataset) == "equal for 32"
+
+
+def test_a_core_without_compiler_or_emulator_is_said():
+    missing = replace(TARGETS[0], emulator="qemu-none")
+    assert microcontroller.check(missing, None, None, None).startswith("not run: no ")

@@ -49,6 +49,14 @@ def test_a_good_run_prints_what_it_prints_and_ends_with_0(finish):
     assert finish("print('done')") == (0, "done\n", "")
 
 
+@pytest.mark.parametrize("body", ["print('some')", "print('some', flush=True)", "print('much' * 100_000)"])
+def test_a_run_whose_reader_has_ended_ends_quietly(start_python, body):
+    process = start_python(STAGE.format(body=body))
+    process.stdout.close()
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (128 + signal.SIGPIPE, "")
+
+
 def test_a_bad_input_is_one_line_and_exit_code_1(finish):
     assert finish("raise InputError('params.yaml: seed: missing')") == (1, "", "error: params.yaml: seed: missing\n")
 

@@ -32,7 +32,7 @@ print(total.numpy().tobytes().hex(), torch.equal(again, 2 * total), rows.tolist(
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["memory", "messages"])
-@pytest.mark.parametrize("size", [2, 4, 8])
+@pytest.mark.parametrize("size", [2, 4, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_tree_sum_has_the_same_bits_in_every_process_for_any_number_of_them(start_python, tmp_path, size, shared):
     vectors = torch.randn(8, 101, generator=torch.Generator().manual_seed(0)) * 10.0 ** torch.arange(8)[:, None]
     expected = tree_sum(iter(vectors))

@@ -34,7 +34,9 @@ def test_an_unknown_name_is_refused_with_the_nearest(pattern, nearest):
     assert nearest in str(error.value).partition("did you mean ")[2].partition(" or ")[0]
 
 
-@pytest.mark.parametrize("method", ["static", "int4", "qat", "dynamic", "fp16"])
+@pytest.mark.parametrize(
+    "method", ["static", "int4", "dynamic", *(pytest.param(name, marks=pytest.mark.slow) for name in ("qat", "fp16"))]
+)
 def test_an_excluded_layer_keeps_its_weights_in_float32_and_no_other_does(tiny_dataset, method):
     images = small_images(tiny_dataset)
     limits = {"max_logit_error": 1e9, "max_accuracy_drop": 1.0, "calibration_images": 20}

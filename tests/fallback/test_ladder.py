@@ -84,6 +84,7 @@ def test_auto_makes_the_file_of_the_settings_that_it_chose(tiny_dataset):
     assert chosen.content == quantizer(small_cnn(), images, "static", **limits).run().content
 
 
+@pytest.mark.slow
 def test_auto_takes_layers_back_where_no_step_is_enough(tiny_dataset):
     images, tables = small_images(tiny_dataset), dict[str, Table]()
     limits = {"max_logit_error": 1e9, "max_accuracy_drop": 1.0, "calibration_images": 20}

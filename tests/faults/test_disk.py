@@ -116,7 +116,7 @@ def test_a_damaged_checkpoint_starts_over_and_ends_in_the_same_bytes(prepared, d
     ("stage", "name", "damage"),
     [
         ("train", "data/prepared.safetensors", _flip),
-        ("prune", "models/averaged.safetensors", _truncate),
+        pytest.param("prune", "models/averaged.safetensors", _truncate, marks=pytest.mark.slow),
         pytest.param("train", "data/prepared.safetensors", _truncate, marks=pytest.mark.slow),
         pytest.param("prune", "models/averaged.safetensors", _flip, marks=pytest.mark.slow),
     ],

@@ -68,6 +68,7 @@ def test_a_stage_that_is_killed_at_any_touch_of_the_disk_ends_in_the_same_bytes(
     assert len(touches) >= 20
 
 
+@pytest.mark.slow
 def test_the_pipeline_comes_through_kills_of_stages_and_of_dvc(finished, tmp_path):
     """The short version; `python -m tests.faults.killing 200 FOLDER LOG.csv` is the long one."""
     project = copy_project(tmp_path / "project")

@@ -178,7 +178,7 @@ def test_one_batch_of_every_stage_of_a_full_setting(name, macs, tmp_path, monkey
     params["prepare"] |= {"dataset": "folder", "path": "photos"}
     params["train"]["epochs"] = min(params["train"]["epochs"], 1)
     params["quantize"] |= {"max_logit_error": 10.0, "max_accuracy_drop": 1.0}
-    params["benchmark"] |= {"batch_sizes": [1], "rounds": 10}
+    params["benchmark"] |= {"batch_sizes": [1], "rounds": 12}
     (tmp_path / "params.yaml").write_text(json.dumps(params))
     for stage in STAGES:
         importlib.import_module(f"stages.{stage}").main()

@@ -54,6 +54,15 @@ def images(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="module")
+def trained(tmp_path_factory, images) -> Workspace:
+    """A project on PNG images in a shard, after training."""
+    project = make_project(tmp_path_factory.mktemp("trained"), images)
+    for name in ("prepare", "train"):
+        project.stage(name)
+    return project
+
+
+@pytest.fixture(scope="module")
 def stored(tmp_path_factory, images) -> Workspace:
     """A project on PNG images in a shard, after all stages by one process without workers."""
     project = make_project(tmp_path_factory.mktemp("stored"), images)
@@ -62,6 +71,7 @@ def stored(tmp_path_factory, images) -> Workspace:
     return project
 
 
+@pytest.mark.slow
 def test_every_artifact_has_the_bytes_of_one_file_of_pixels(stored, tmp_path, images):
     project = make_project(tmp_path, images, ("  storage: png ", "  storage: pixels "))
     for name in ("prepare", *STAGES):
@@ -70,6 +80,7 @@ def test_every_artifact_has_the_bytes_of_one_file_of_pixels(stored, tmp_path, im
     assert hashes(project) == hashes(stored)
 
 
+@pytest.mark.slow
 def test_neither_processes_nor_workers_nor_the_scratch_folder_enter_a_result(stored, tmp_path, images):
     project = make_project(tmp_path, images)
     for name in ("prepare", *STAGES):
@@ -127,8 +138,8 @@ def test_preparing_goes_on_where_it_was_killed(tmp_path):
     ],
 )
 @pytest.mark.parametrize("processes", ["1", "2"])
-def test_a_damaged_shard_ends_a_stage_in_one_line(stored, tmp_path, damage, message, processes):
-    project = Workspace(shutil.copytree(stored.path, tmp_path / "project"))
+def test_a_damaged_shard_ends_a_stage_in_one_line(trained, tmp_path, damage, message, processes):
+    project = Workspace(shutil.copytree(trained.path, tmp_path / "project"))
     damage(project.path / "data/prepared/0000.safetensors")
     output = project.stage("evaluate", code=1, LIGHTWEIGHT_PROCESSES=processes)
     assert error(output) == f"error: {message}"

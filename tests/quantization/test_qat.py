@@ -215,6 +215,7 @@ class Odd(nn.Module):
         return self.plain(self.head(self.rows_norm(self.rows(seen.flatten(2))).flatten(1)))
 
 
+@pytest.mark.slow
 def test_layers_that_do_not_own_their_weights_alone_stay_as_they_are(tiny_dataset):
     torch.manual_seed(0)
     model, images = Odd(), tiny_dataset.normalize(tiny_dataset.val.images)
@@ -259,7 +260,7 @@ def test_linear_layers_over_tokens_run_on_integers(tiny_dataset):
         assert logit_error(expected, onnx_logits(make_inference_session(content, 1), tiny_dataset.val, 64)) < 0.03
 
 
-@pytest.mark.parametrize("model", [Odd, Tokens])
+@pytest.mark.parametrize("model", [pytest.param(Odd, marks=pytest.mark.slow), Tokens])
 def test_low_coverage_is_warned_of_before_the_training(tiny_dataset, model):
     events: list[str] = []
     torch.manual_seed(0)

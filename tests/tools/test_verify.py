@@ -310,8 +310,14 @@ def test_damaged_artifacts_that_dvc_takes_for_good_are_named_and_mended_by_what_
     mend(toy, tmp_path, [Path("model"), Path("models")])
 
 
-@pytest.mark.parametrize("place", ["shared/cache", "../shared cache"])
-@pytest.mark.parametrize("name", ["model", "models/1"])
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("models/1", "../shared cache"),
+        pytest.param("model", "shared/cache", marks=pytest.mark.slow),
+        pytest.param("model", "../shared cache", marks=pytest.mark.slow),
+    ],
+)
 def test_what_a_damaged_cache_that_was_moved_gave_out_is_named_after_a_run_and_mended(toy, tmp_path, name, place):
     look = (sys.executable, "-m", "tools.verify.outputs")
     cache, own = toy.path / place, {"PYTHONPATH": str(ROOT)}
