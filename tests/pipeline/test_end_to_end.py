@@ -307,6 +307,7 @@ def test_another_prune_amount_retrains_nothing_and_shows_in_the_metrics(done):
     assert difference["metrics/optimized.json"]["parameters"]["diff"] > 0
 
 
+@pytest.mark.slow
 def test_the_compact_file_is_a_variant_whose_unpacked_file_gives_the_accuracy_of_its_row(done, tmp_path):
     changes = ("-S", "compact.enabled=true", "-S", "compact.epochs=1")
     output = done.run("dvc", "exp", "run", "--temp", "--name", "compact", *changes)

@@ -121,7 +121,7 @@ def wait_for_checkpoint(project: Workspace, process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize(("before", "after"), [(4, 1), (1, 2)])
+@pytest.mark.parametrize(("before", "after"), [(1, 2), pytest.param(4, 1, marks=pytest.mark.slow)])
 def test_a_run_that_is_killed_goes_on_with_another_number_of_processes(alone, tmp_path, tiny_dataset, before, after):
     project = make_project(
         tmp_path,

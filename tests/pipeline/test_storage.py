@@ -96,6 +96,7 @@ def test_neither_processes_nor_workers_nor_the_scratch_folder_enter_a_result(sto
     assert not (project.path / "work/train").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="a stage ends with its parent on Linux only")
 def test_preparing_goes_on_where_it_was_killed(tmp_path):
     """Photographs that take milliseconds each, so that a record of the journal does not hold all of them."""
