@@ -78,6 +78,17 @@ class Split(nn.Module):
         return self.first(first) * self.second(second).sigmoid()
 
 
+class Scale(nn.Module):
+    """Factors by channel, in a shape that is an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factors, self.shape = nn.Parameter(torch.linspace(0.5, 2, 8)), (8, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images * self.factors.view(self.shape)
+
+
 def _shuffle(images: Tensor, groups: int) -> Tensor:
     n, channels, height, width = images.shape
     return images.view(n, groups, channels // groups, height, width).transpose(1, 2).reshape(images.shape)
@@ -178,6 +189,8 @@ def make(name: str) -> nn.Module:
             )
         case "split by attributes":
             return Net(lambda n, x: _pooled(n, n.b(n.a(x))), a=conv(3, 8), b=Split(), fc=fc4)
+        case "view by attributes":
+            return Net(lambda n, x: _pooled(n, n.b(n.a(x)).tanh()), a=conv(3, 8), b=Scale(), fc=fc8)
         case "mixer":
             layers = {"a": conv(3, 8), "b": nn.Linear(64, 16), "c": nn.Linear(16, 64), "fc": fc8}
             return Net(lambda n, x: n.fc(n.c(n.b(n.a(x).flatten(2)).relu()).mean(2)), **layers)

@@ -42,6 +42,7 @@ FAMILIES = {  # the groups of each network, with their number of members
     "attention of channels": {"a": 8, "attention.qkv": 4, "attention.proj": 8},
     "ghost": {"a": 8},
     "split by attributes": {"a": 8, "b.conv": 12, "b.first": 4},
+    "view by attributes": {"a": 8},
     "mixer": {"a": 8, "b": 16, "c": 64},
     "partial sums": {"a": 16},
     "transposed": {"a": 8, "c": 8},
