@@ -44,7 +44,7 @@ class ConsistencyCheck:
         """Return where the network without some members of all these groups fails; None if it does not."""
         if not groups:
             return None
-        labels = self.trace.labels
+        labels = self.trace.labels.copy()  # the reference unites labels of the small copy
         before = {
             name: group.leave_some(_leave_few(group.size, LEFT + n % 3))
             for n, (name, group) in enumerate(groups.items())
@@ -68,20 +68,19 @@ class ConsistencyCheck:
             remove_places(small, places_of(few, members))
             remove_sizes(small, self.sizes, labels, gone)
             logits, error = run_smaller(small, self.image, recorder)
-            if logits is not None and _agree(logits, expected) and _agree(self._rebuild(small), expected):
+            if _agree(logits, expected) and _agree(self._rebuild(small), expected):
                 return None
         step = first_difference(reference.prints, recorder.prints, _same)
         return Failure(reference.steps[min(step, len(reference.steps) - 1)].place, error)
 
-    def _rebuild(self, smaller: nn.Module) -> Tensor:
-        """Run the network as it is made again from the shapes of a smaller one."""
+    def _rebuild(self, smaller: nn.Module) -> Tensor | None:
+        """Run the network as it is made again from the shapes of a smaller one; return its logits, None if it fails."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
         rebuilt = deepcopy(self.model, {id(tensor): tensor for tensor in tensors})  # buffers may be in no state
         shrink_to(rebuilt, changed_shapes(rebuilt, smaller))
         rebuilt.load_state_dict(smaller.state_dict(), assign=True)
         with forgetting_caches(rebuilt):
-            logits: Tensor = rebuilt.double()(self.image)
-        return logits
+            return run_smaller(rebuilt.double(), self.image, Recorder())[0]
 
 
 def _leave_few(size: int, number: int) -> list[int]:
@@ -89,8 +88,8 @@ def _leave_few(size: int, number: int) -> list[int]:
     return sorted(torch.randperm(size, generator=torch.Generator().manual_seed(1))[number:].tolist())
 
 
-def _agree(logits: Tensor, expected: Tensor) -> bool:
-    if logits.shape != expected.shape:
+def _agree(logits: Tensor | None, expected: Tensor) -> bool:
+    if logits is None or logits.shape != expected.shape:
         return False
     limit = (TOLERANCE**2) * expected.square().mean()
     return bool((logits - expected).square().mean() <= limit)

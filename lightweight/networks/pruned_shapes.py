@@ -7,15 +7,20 @@ from torch import Tensor, nn
 
 from lightweight.core.errors import InputError
 
-Shapes = dict[str, list[int]]  # of tensors in `state_dict`, and of attributes that hold sizes, by name
+Shapes = dict[str, list[int]]  # of parameters and buffers, and of attributes that hold sizes, by name
 CHANGED = "_changed_sizes"  # the attribute of a layer that names the attributes that were changed
 
 
 def changed_shapes(before: nn.Module, after: nn.Module) -> Shapes:
     """Return the shapes, by name, of the tensors of `after` whose shape differs from that in `before`."""
-    old = before.state_dict()
-    new = {name: list(tensor.shape) for name, tensor in after.state_dict().items() if tensor.shape != old[name].shape}
+    old = list_tensors(before)
+    new = {name: list(tensor.shape) for name, tensor in list_tensors(after).items() if tensor.shape != old[name].shape}
     return new | {name: sizes for name, sizes in list_sizes(after).items() if sizes != list_sizes(before).get(name)}
+
+
+def list_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """List parameters and buffers by name, also buffers that are in no state and shared ones, by all names."""
+    return dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
 
 
 def list_sizes(model: nn.Module) -> Shapes:

@@ -89,6 +89,17 @@ class Scale(nn.Module):
         return images * self.factors.view(self.shape)
 
 
+class Shift(nn.Module):
+    """Summands by channel, in a buffer that is in no state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("summands", torch.zeros(8, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images + self.summands
+
+
 def _shuffle(images: Tensor, groups: int) -> Tensor:
     n, channels, height, width = images.shape
     return images.view(n, groups, channels // groups, height, width).transpose(1, 2).reshape(images.shape)
@@ -191,6 +202,8 @@ def make(name: str) -> nn.Module:
             return Net(lambda n, x: _pooled(n, n.b(n.a(x))), a=conv(3, 8), b=Split(), fc=fc4)
         case "view by attributes":
             return Net(lambda n, x: _pooled(n, n.b(n.a(x)).tanh()), a=conv(3, 8), b=Scale(), fc=fc8)
+        case "buffer in no state":
+            return Net(lambda n, x: _pooled(n, n.b(n.a(x)).tanh()), a=conv(3, 8), b=Shift(), fc=fc8)
         case "mixer":
             layers = {"a": conv(3, 8), "b": nn.Linear(64, 16), "c": nn.Linear(16, 64), "fc": fc8}
             return Net(lambda n, x: n.fc(n.c(n.b(n.a(x).flatten(2)).relu()).mean(2)), **layers)
