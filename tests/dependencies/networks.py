@@ -100,6 +100,19 @@ class Shift(nn.Module):
         return images + self.summands
 
 
+class Partial(nn.Module):
+    """A convolution of the first channels beside the others, of numbers that are attributes, as in FasterNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolved, self.untouched = 4, 8
+        self.first, self.mix = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(12, 12, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        first, rest = torch.split(images, [self.convolved, self.untouched], 1)
+        return images + self.mix(torch.cat([self.first(first), rest], 1))
+
+
 def _shuffle(images: Tensor, groups: int) -> Tensor:
     n, channels, height, width = images.shape
     return images.view(n, groups, channels // groups, height, width).transpose(1, 2).reshape(images.shape)
@@ -204,6 +217,9 @@ def make(name: str) -> nn.Module:
             return Net(lambda n, x: _pooled(n, n.b(n.a(x)).tanh()), a=conv(3, 8), b=Scale(), fc=fc8)
         case "buffer in no state":
             return Net(lambda n, x: _pooled(n, n.b(n.a(x)).tanh()), a=conv(3, 8), b=Shift(), fc=fc8)
+        case "partial convolution":
+            layers = {"a": conv(3, 12), "b": Partial(), "c": Partial(), "fc": nn.Linear(12, 5)}
+            return Net(lambda n, x: _pooled(n, n.c(n.b(n.a(x)))), **layers)
         case "mixer":
             layers = {"a": conv(3, 8), "b": nn.Linear(64, 16), "c": nn.Linear(16, 64), "fc": fc8}
             return Net(lambda n, x: n.fc(n.c(n.b(n.a(x).flatten(2)).relu()).mean(2)), **layers)
