@@ -19,8 +19,8 @@ def changed_shapes(before: nn.Module, after: nn.Module) -> Shapes:
 
 
 def list_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """List parameters and buffers by name, also buffers that are in no state and shared ones, by all names."""
-    return dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    """List the tensors of a network's state by name, and after them the buffers that are in no state."""
+    return {**model.state_dict(), **dict(model.named_buffers(remove_duplicate=False))}
 
 
 def list_sizes(model: nn.Module) -> Shapes:
