@@ -21,7 +21,7 @@ SMALLEST = ("-Wl,-e,classify", "-ffunction-sections", "-Wl,--gc-sections")
 class Target:
     """Name a core, its compiler and the options for it, and the emulator that runs its programs, none for this machine.
 
-    QEMU's user mode has no Cortex-M, but an Arm core that executes the same instructions.
+    QEMU's user mode starts no program on a Cortex-M (7.2 aborts), but its own Arm core executes the same instructions.
     """
 
     core: str

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import re
+import select
 import signal
 import sys
 import threading
@@ -29,6 +30,7 @@ ORPHAN_ADOPTERS = re.compile(r"init|systemd|tini|dumb-init|catatonit|containerd-
 def run_stage(main: Callable[[], None]) -> None:
     """Run a stage: an InputError or OSError ends in one line and exit code 1, other exceptions in a traceback.
 
+    Where nobody reads the output any longer, it ends quietly, as by SIGPIPE.
     A script of `stages/` takes no argument but --help, which prints its docstring. Other commands read their own.
     """
     _refuse_arguments(sys.modules["__main__"])
@@ -38,16 +40,18 @@ def run_stage(main: Callable[[], None]) -> None:
         _copy_lock(Path("dvc.lock"), Path("work/dvc.lock"))
         main()
         sys.stdout.flush()
-    except BrokenPipeError:
-        _stop_writing()
     except (InputError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_ended():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
+            sys.exit(128 + signal.SIGPIPE)
         sys.exit(f"error: {describe_failure(error) or error}")
 
 
-def _stop_writing() -> None:
-    """End the process quietly, as SIGPIPE would, when what read its output has ended, such as `head`."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
-    sys.exit(128 + signal.SIGPIPE)
+def _reader_has_ended() -> bool:
+    """Return whether what reads the output of this process has ended, such as `head`."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -57,6 +57,11 @@ def test_a_run_whose_reader_has_ended_ends_quietly(start_python, body):
     assert (process.returncode, errors) == (128 + signal.SIGPIPE, "")
 
 
+def test_another_broken_pipe_is_one_line(finish):
+    body = "raise BrokenPipeError(32, 'Broken pipe')"
+    assert finish(body) == (1, "", "error: [Errno 32] Broken pipe\n")
+
+
 def test_a_bad_input_is_one_line_and_exit_code_1(finish):
     assert finish("raise InputError('params.yaml: seed: missing')") == (1, "", "error: params.yaml: seed: missing\n")
 

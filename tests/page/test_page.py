@@ -230,3 +230,9 @@ def test_many_classes_are_listed_by_their_confusions(plots):
     page = written(plots)
     assert "taken for" in page.text
     assert sum(str(attributes.get("aria-label")).startswith("Confusion") for _, attributes in page.tags) == 1
+
+
+def test_the_integers_of_a_microcontroller_are_a_column_of_the_ledger(plots):
+    heading = ">integers</th>"
+    assert heading not in written(plots).source
+    assert heading in written(plots, integers={"integers": made_up_metrics()["optimized"]}).source

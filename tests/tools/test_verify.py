@@ -314,6 +314,7 @@ def test_damaged_artifacts_that_dvc_takes_for_good_are_named_and_mended_by_what_
     ("name", "place"),
     [
         ("models/1", "../shared cache"),
+        pytest.param("models/1", "shared/cache", marks=pytest.mark.slow),
         pytest.param("model", "shared/cache", marks=pytest.mark.slow),
         pytest.param("model", "../shared cache", marks=pytest.mark.slow),
     ],
